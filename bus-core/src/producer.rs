@@ -1,0 +1,229 @@
+//! The producer: sends records and tells of each whether it was delivered.
+
+use std::any::Any;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use tokio::sync::oneshot;
+
+use crate::consumer::{GroupMetadata, OffsetAndMetadata};
+use crate::error::{Error, ErrorKind, Result};
+use crate::record::{Offset, Partition, ProducerRecord, Timestamp, Topic, TopicPartition};
+
+/// Sends records to topics. Made by [`Bus::producer`](crate::Bus::producer).
+///
+/// A producer gathers records in batches per partition, sends up to
+/// [`max_in_flight`](crate::ProducerConfig::max_in_flight) batches per broker at a time, and retries
+/// what may be retried until [`delivery_timeout`](crate::ProducerConfig::delivery_timeout).
+///
+/// Dropping a producer without [`close`](Self::close) discards what is still in its buffer: those
+/// deliveries fail with [`ErrorKind::Purged`].
+pub trait Producer: Send + Sync + fmt::Debug {
+    /// Puts `record` into the buffer, in the order of the calls, and returns its delivery.
+    ///
+    /// Never waits. Every error comes through the [`Delivery`], those of the arguments at once:
+    /// - [`ErrorKind::QueueFull`]: the buffer is full; await [`ready`](Self::ready) and send again;
+    /// - [`ErrorKind::MessageTooLarge`]: above [`max_request_size`](crate::ProducerConfig::max_request_size);
+    /// - [`ErrorKind::UnknownTopicOrPartition`]: no such topic, or the partition is out of range;
+    /// - [`ErrorKind::MessageTimedOut`]: not delivered in time (indeterminate if it was on the wire);
+    /// - [`ErrorKind::Closed`]: the producer was closed before.
+    fn send(&self, record: ProducerRecord) -> Delivery;
+
+    /// Waits until the buffer has room: the back-pressure of [`send`](Self::send).
+    ///
+    /// # Errors
+    /// [`ErrorKind::Closed`] if the producer is or gets closed.
+    fn ready(&self) -> BoxFuture<'_, Result<()>>;
+
+    /// Sends what is in the buffer without lingering, and waits until each record that was sent
+    /// before this call is delivered or failed. At most as long as the delivery timeout.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Closed`] if the producer is closed. A failed delivery is no error of `flush`:
+    /// its own [`Delivery`] says so.
+    fn flush(&self) -> BoxFuture<'_, Result<()>>;
+
+    /// How many partitions `topic` has, from the metadata of the cluster.
+    ///
+    /// # Errors
+    /// [`ErrorKind::UnknownTopicOrPartition`] if the topic does not exist.
+    fn partitions_for(&self, topic: Topic) -> BoxFuture<'_, Result<Partition>>;
+
+    /// Flushes for at most `timeout`, fails what is left with [`ErrorKind::Purged`], and releases
+    /// the connections. A second close does nothing.
+    ///
+    /// # Errors
+    /// [`ErrorKind::TimedOut`] if records were left.
+    fn close(&self, timeout: Duration) -> BoxFuture<'_, Result<()>>;
+
+    /// The backend's own producer, for what the contract leaves out: on Kafka
+    /// `bus_kafka::NativeProducer`.
+    fn native(&self) -> &dyn Any;
+}
+
+/// A producer whose sends and offsets become visible together or not at all (KIP-98).
+///
+/// Made by [`Bus::transactional_producer`](crate::Bus::transactional_producer). The newest producer
+/// of a transactional id fences all older ones: their every call fails with
+/// [`ErrorKind::ProducerFenced`], whose recovery is `Close`.
+pub trait TransactionalProducer: Producer {
+    /// Fences older producers of the transactional id and finishes what they left open. Call once,
+    /// first.
+    fn init_transactions(&self) -> BoxFuture<'_, Result<()>>;
+
+    /// Begins a transaction: sends after this belong to it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidState`] if one is open.
+    fn begin(&self) -> Result<()>;
+
+    /// Commits the offsets of a consumer as part of the transaction (KIP-447): they count only if
+    /// the transaction commits and the member still belongs to the group.
+    fn send_offsets<'a>(
+        &'a self,
+        offsets: &'a [(TopicPartition, OffsetAndMetadata)],
+        group: &'a GroupMetadata,
+    ) -> BoxFuture<'a, Result<()>>;
+
+    /// Flushes and commits. After an indeterminate error, calling it again is safe.
+    fn commit(&self) -> BoxFuture<'_, Result<()>>;
+
+    /// Aborts: nothing that was sent since `begin` becomes visible to `read_committed` readers.
+    fn abort(&self) -> BoxFuture<'_, Result<()>>;
+}
+
+/// Where a delivered record is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecordMetadata {
+    /// The partition that it went to.
+    pub topic_partition: TopicPartition,
+    /// Its offset; `None` with `acks=0`, where no broker says it.
+    pub offset: Option<Offset>,
+    /// Its timestamp: the record's own, or the time of the append where the topic says so. `None`
+    /// where the backend does not know it.
+    pub timestamp: Option<Timestamp>,
+}
+
+/// The outcome of one [`send`](Producer::send): a future of the record's metadata.
+///
+/// Dropping it does not take the record back. It resolves exactly once; after it was awaited to its
+/// end it must not be awaited again.
+#[derive(Debug)]
+#[must_use = "a send may fail; await the delivery, or drop it explicitly if that does not matter"]
+pub struct Delivery(State);
+
+#[derive(Debug)]
+enum State {
+    Waiting(oneshot::Receiver<Result<RecordMetadata>>),
+    Done(Option<Result<RecordMetadata>>),
+}
+
+impl Delivery {
+    /// A delivery and what resolves it; for those who write a backend.
+    pub fn channel() -> (DeliverySender, Self) {
+        let (sender, receiver) = oneshot::channel();
+        (DeliverySender(sender), Self(State::Waiting(receiver)))
+    }
+
+    /// A delivery that failed at once.
+    pub const fn failed(error: Error) -> Self {
+        Self(State::Done(Some(Err(error))))
+    }
+}
+
+impl Future for Delivery {
+    type Output = Result<RecordMetadata>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut self.0 {
+            State::Waiting(receiver) => Pin::new(receiver).poll(cx).map(|outcome| {
+                outcome.unwrap_or_else(|_| {
+                    Err(Error::new(ErrorKind::Purged, "the producer was dropped").indeterminate())
+                })
+            }),
+            State::Done(outcome) => Poll::Ready(outcome.take().unwrap_or_else(|| {
+                Err(Error::new(
+                    ErrorKind::InvalidState,
+                    "the delivery was awaited to its end before",
+                ))
+            })),
+        }
+    }
+}
+
+/// Resolves a [`Delivery`]; for those who write a backend.
+#[derive(Debug)]
+pub struct DeliverySender(oneshot::Sender<Result<RecordMetadata>>);
+
+impl DeliverySender {
+    /// Resolves the delivery. Nothing happens if it was dropped.
+    pub fn complete(self, outcome: Result<RecordMetadata>) {
+        // The application need not wait for it.
+        drop(self.0.send(outcome));
+    }
+}
+
+/// Comforts on every producer.
+pub trait ProducerExt: Producer {
+    /// Sends all records in order, waiting for room where there is none, and then for each
+    /// delivery. One outcome per record, in the same order.
+    ///
+    /// ```
+    /// # async fn example(producer: &dyn bus_core::Producer) {
+    /// use bus_core::{ProducerExt, ProducerRecord};
+    ///
+    /// let outcomes = producer
+    ///     .send_all((0..100).map(|n| ProducerRecord::to("orders").value(format!("order {n}"))))
+    ///     .await;
+    /// assert!(outcomes.iter().all(Result::is_ok));
+    /// # }
+    /// ```
+    fn send_all<I>(&self, records: I) -> impl Future<Output = Vec<Result<RecordMetadata>>> + Send
+    where
+        I: IntoIterator<Item = ProducerRecord> + Send,
+        I::IntoIter: Send,
+    {
+        let records = records.into_iter();
+        async move {
+            let mut deliveries = Vec::with_capacity(records.size_hint().0);
+            for record in records {
+                deliveries.push(match self.ready().await {
+                    Ok(()) => self.send(record),
+                    Err(error) => Delivery::failed(error),
+                });
+            }
+            let mut outcomes = Vec::with_capacity(deliveries.len());
+            for delivery in deliveries {
+                outcomes.push(delivery.await);
+            }
+            outcomes
+        }
+    }
+}
+
+impl<P: Producer + ?Sized> ProducerExt for P {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_delivery_whose_sender_is_gone_is_purged_and_unknown() {
+        let (sender, delivery) = Delivery::channel();
+        drop(sender);
+        let error = delivery.await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Purged);
+        assert!(error.is_indeterminate());
+    }
+
+    #[tokio::test]
+    async fn a_delivery_resolves_once() {
+        let mut delivery = Delivery::failed(ErrorKind::QueueFull.into());
+        assert_eq!((&mut delivery).await.unwrap_err().kind(), ErrorKind::QueueFull);
+        assert_eq!(delivery.await.unwrap_err().kind(), ErrorKind::InvalidState);
+    }
+}
