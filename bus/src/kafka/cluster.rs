@@ -313,7 +313,7 @@ impl Cluster {
             return Ok(());
         }
         let text = [output.stdout, output.stderr].concat();
-        let excerpt = log::last_lines(&String::from_utf8_lossy(&text));
+        let excerpt = log::why_ended(&String::from_utf8_lossy(&text));
         Err(Error::Format { broker, excerpt })
     }
 
@@ -389,7 +389,7 @@ impl Cluster {
                     ProcessState::Ended if ids.contains(&id) => {
                         let from = starts.get(&id).copied().unwrap_or_default();
                         let text = log::read_from(&path, from).unwrap_or_default();
-                        let excerpt = log::last_lines(&text);
+                        let excerpt = log::why_ended(&text);
                         return Err(Error::BrokerEnded { broker: id, excerpt, log: path });
                     }
                     // Others may be down, or frozen; nobody waits for them.

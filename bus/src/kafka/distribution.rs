@@ -91,12 +91,14 @@ fn find_java() -> Result<PathBuf, Error> {
     };
     let output = match Command::new(&java).arg("-version").stdin(Stdio::null()).output() {
         Ok(output) => output,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(Error::NoJava),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(Error::NoJava { java });
+        }
         Err(error) => return Err(Error::io(format!("running {}", java.display()))(error)),
     };
     // Where no JDK is installed, some systems have a `java` that only says so and fails.
     if !output.status.success() {
-        return Err(Error::NoJava);
+        return Err(Error::NoJava { java });
     }
     let text = String::from_utf8_lossy(&output.stderr);
     match java_version(&text) {
@@ -133,7 +135,7 @@ fn download(base: &Path, jars: &Path) -> Result<(), Error> {
         .arg(&pom)
         .arg(COPY_GOAL)
         .arg(format!("-DoutputDirectory={}", part.display()))
-        .arg("-DincludeScope=runtime")
+        .args(["-DincludeScope=runtime", "-Dstyle.color=never"])
         .stdin(Stdio::null())
         .output();
     let output = match output {

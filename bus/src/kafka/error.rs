@@ -10,9 +10,12 @@ use super::{distribution::JAVA_MIN, properties::KAFKA_VERSION};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// No `java` in `JAVA_HOME` or on the `PATH`.
-    #[error("no java found")]
-    NoJava,
+    /// No `java` in `JAVA_HOME`, or without that variable none on the `PATH`.
+    #[error("no java found: '{}' does not run", .java.display())]
+    NoJava {
+        /// What was tried.
+        java: PathBuf,
+    },
     /// A `java` that this version of Kafka does not start on.
     #[error("java {found} is too old: Kafka {KAFKA_VERSION} needs {JAVA_MIN} or newer")]
     OldJava {
@@ -47,15 +50,15 @@ pub enum Error {
     Format {
         /// The broker.
         broker: u16,
-        /// The last lines of the tool's output, indented.
+        /// The lines of the tool's output that say why, indented.
         excerpt: String,
     },
     /// A broker's process ended before it answered.
-    #[error("broker {broker} ended while it started; its last lines:\n{excerpt}")]
+    #[error("broker {broker} ended while it started; its log says:\n{excerpt}")]
     BrokerEnded {
         /// The broker.
         broker: u16,
-        /// The last lines of its log, indented.
+        /// The lines of its log that say why, indented.
         excerpt: String,
         /// Its whole log.
         log: PathBuf,
@@ -161,7 +164,7 @@ impl Error {
     #[must_use]
     pub fn hint(&self) -> String {
         match self {
-            Self::NoJava => format!(
+            Self::NoJava { .. } => format!(
                 "install a JDK {JAVA_MIN} or newer and put `java` on the PATH, or set JAVA_HOME"
             ),
             Self::OldJava { .. } => {
@@ -178,14 +181,13 @@ impl Error {
             ),
             Self::NoPorts { .. } => "close programs that listen on many ports".into(),
             Self::Format { .. } => {
-                "`bus kafka down` removes the data; then run `bus kafka up`".into()
+                "correct or leave out the --property that it complains about".into()
             }
-            Self::BrokerEnded { log, .. } | Self::NotReady { log, .. } => {
-                format!(
-                    "read {}; a cluster needs more than half of its brokers to run",
-                    log.display()
-                )
-            }
+            Self::BrokerEnded { log, .. } => format!("its whole log is {}", log.display()),
+            Self::NotReady { log, .. } => format!(
+                "wait longer with --timeout, start more than half of the brokers, or read {}",
+                log.display()
+            ),
             Self::NotEnded { pid, .. } => format!("look at process {pid}, it may be in the kernel"),
             Self::OtherSettings { name, .. } => {
                 format!("run `bus kafka down --name {name}` first, or choose another --name")

@@ -23,20 +23,28 @@ pub(super) fn length(path: &Path) -> u64 {
     path.metadata().map_or(0, |metadata| metadata.len())
 }
 
-/// Returns the last lines of `text`, indented; without the frames of stack traces, of which there
-/// are more than of anything that says something.
-pub(super) fn last_lines(text: &str) -> String {
+/// Returns the lines that say why a broker ended, indented: its errors from the first one on, since
+/// those that follow come from shutting down; without errors, the last lines.
+pub(super) fn why_ended(text: &str) -> String {
     let lines: Vec<&str> = text.lines().filter(|line| says_something(line)).collect();
-    indent(&lines[lines.len().saturating_sub(LINES)..])
+    let is_error = |line: &&str| line.contains(" ERROR ") || line.starts_with("Exception in");
+    let errors = lines.iter().copied().skip_while(|line| !is_error(line));
+    let errors: Vec<&str> = errors.filter(|line| !line.contains(" INFO ")).take(LINES).collect();
+    if errors.is_empty() {
+        indent(&lines[lines.len().saturating_sub(LINES)..])
+    } else {
+        indent(&errors)
+    }
 }
 
-/// Returns the first lines that Maven marks as errors, indented.
+/// Returns the first lines that Maven marks as errors, indented; without such, the last lines.
 pub(super) fn first_errors(text: &str) -> String {
-    let errors = text.lines().filter_map(|line| line.strip_prefix("[ERROR]"));
-    let errors: Vec<&str> = errors.filter(|line| says_something(line)).take(3).collect();
-    if errors.is_empty() { last_lines(text) } else { indent(&errors) }
+    let errors = text.lines().filter_map(|line| Some(line.split_once("[ERROR]")?.1));
+    let errors: Vec<&str> = errors.filter(|line| says_something(line)).take(1).collect();
+    if errors.is_empty() { why_ended(text) } else { indent(&errors) }
 }
 
+/// Tells frames of stack traces from the rest, of which there are more than of all else.
 fn says_something(line: &str) -> bool {
     let line = line.trim();
     !line.is_empty() && !line.starts_with("at ") && !line.starts_with("...")
@@ -52,19 +60,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_end_of_a_log_is_shown_without_stack_frames() {
-        let mut text: String = (1..=20).map(|n| format!("line {n}\n")).collect();
-        text.push_str("\nCaused by: boom\n\tat a.b.C.d(C.java:1)\n\t... 7 more\n");
-        let lines = last_lines(&text);
-        assert_eq!(lines.lines().count(), LINES);
-        assert!(lines.starts_with("  line 14\n"), "{lines}");
-        assert!(lines.ends_with("\n  Caused by: boom"), "{lines}");
+    fn the_first_errors_say_why_a_broker_ended() {
+        let text = "[main] INFO a\n[main] ERROR boom\njava.lang.Exception: b\n\tat a.b.C(C.java:1)\n\
+                    Caused by: c\n\t... 7 more\n\n[main] INFO closing\n[main] ERROR not open\n";
+        assert_eq!(
+            why_ended(text),
+            "  [main] ERROR boom\n  java.lang.Exception: b\n  Caused by: c\n  [main] ERROR not open"
+        );
     }
 
     #[test]
-    fn the_first_errors_of_maven_are_shown() {
-        let text = "[WARNING] w\n[ERROR] no network\n[ERROR] \n[ERROR] -> [Help 1]\nend";
-        assert_eq!(first_errors(text), "  no network\n  -> [Help 1]");
+    fn without_errors_the_last_lines_are_shown() {
+        let text: String = (1..=20).map(|n| format!("line {n}\n")).collect();
+        let lines = why_ended(&text);
+        assert_eq!(lines.lines().count(), LINES);
+        assert!(lines.starts_with("  line 13\n"), "{lines}");
+    }
+
+    #[test]
+    fn the_first_error_of_maven_is_shown() {
+        let text = "[WARNING] w\n\u{1b}[0m[ERROR] no network\n[ERROR] \n[ERROR] -> [Help 1]\nend";
+        assert_eq!(first_errors(text), "  no network");
         assert_eq!(first_errors("mvn: broken\n"), "  mvn: broken");
     }
 }

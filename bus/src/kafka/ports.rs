@@ -27,21 +27,22 @@ pub(super) struct Ports {
 /// Finds ports for `brokers` brokers: from `first` on, if it is given, and otherwise from the
 /// usual one on where that is free.
 pub(super) fn choose(first: Option<u16>, brokers: u16) -> Result<Vec<Ports>, Error> {
-    let mut taken = Vec::new();
     let mut free = Scan { offset: random_offset(), left: COUNT };
-    for index in 0..brokers {
-        let port = match first {
-            Some(first) => {
-                let port = first.saturating_add(index);
-                if taken.contains(&port) || !is_free(port) {
-                    return Err(Error::PortTaken { port });
-                }
-                port
+    let mut taken = Vec::new();
+    if let Some(first) = first {
+        for index in 0..brokers {
+            let port = first.saturating_add(index);
+            if taken.contains(&port) || !is_free(port) {
+                return Err(Error::PortTaken { port });
             }
-            None if is_free(USUAL + index) => USUAL + index,
-            None => free.next(&taken, brokers)?,
-        };
-        taken.push(port);
+            taken.push(port);
+        }
+    } else if (USUAL..USUAL + brokers).all(is_free) {
+        taken.extend(USUAL..USUAL + brokers);
+    } else {
+        for _ in 0..brokers {
+            taken.push(free.next(&taken, brokers)?);
+        }
     }
     let mut ports = Vec::new();
     for broker in taken.clone() {

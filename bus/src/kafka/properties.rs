@@ -78,11 +78,14 @@ pub(super) fn parse_property(text: &str) -> Result<(String, String), Error> {
     Ok((name.to_owned(), value.to_owned()))
 }
 
-fn settings(brokers: usize) -> [(&'static str, String); 16] {
+fn settings(brokers: usize) -> [(&'static str, String); 18] {
     // As many copies as Kafka's own default of 3, where there are as many brokers; with three
     // copies one broker may be down and `acks=all` still goes on.
     let replicas = brokers.min(3);
     let in_sync = if replicas == 3 { 2 } else { 1 };
+    // How soon a dead broker is missed, and how long one that was killed waits until it may come
+    // back. Kafka's 9 s are long for a test; a single broker has nobody to hand over to.
+    let (session, heartbeat) = if brokers > 1 { (4_000, 500) } else { (9_000, 2_000) };
     [
         // A topic that a test forgot to create shall be an error, not a topic with one partition.
         ("auto.create.topics.enable", "false".into()),
@@ -101,6 +104,8 @@ fn settings(brokers: usize) -> [(&'static str, String); 16] {
         ("group.initial.rebalance.delay.ms", "0".into()),
         // Tests of a dead member shall not wait 6 s.
         ("group.min.session.timeout.ms", "100".into()),
+        ("broker.session.timeout.ms", session.to_string()),
+        ("broker.heartbeat.interval.ms", heartbeat.to_string()),
         // The heap is small: the cleaner's default buffer alone would take 128 MiB of it.
         ("log.cleaner.dedupe.buffer.size", "8388608".into()),
         // A handful of clients, on a machine with other work to do.
