@@ -122,7 +122,7 @@ pub enum Error {
         name: String,
     },
     /// A folder whose path Kafka or Java would misread.
-    #[error("Kafka can't run below {}: the path has a character that it splits at", .folder.display())]
+    #[error("Kafka can't run below {}: its path has a ',', ':', or '\\'", .folder.display())]
     InvalidFolder {
         /// The folder.
         folder: PathBuf,
@@ -203,7 +203,7 @@ impl Error {
                 "use letters, digits, '-', '_', and '.', and start with a letter or digit".into()
             }
             Self::InvalidFolder { .. } => {
-                "choose another folder with --dir, without ',', ':', and '\\'".into()
+                "choose another folder with --dir; Kafka and Java split paths at these".into()
             }
             Self::InvalidProperty { .. } => {
                 "use --property NAME=VALUE with a broker property of Kafka".into()

@@ -61,11 +61,11 @@ mod tests {
 
     #[test]
     fn the_first_errors_say_why_a_broker_ended() {
-        let text = "[main] INFO a\n[main] ERROR boom\njava.lang.Exception: b\n\tat a.b.C(C.java:1)\n\
+        let text = "[main] INFO a\n[main] ERROR boom\na.Exception: b\n\tat a.b.C(C.java:1)\n\
                     Caused by: c\n\t... 7 more\n\n[main] INFO closing\n[main] ERROR not open\n";
         assert_eq!(
             why_ended(text),
-            "  [main] ERROR boom\n  java.lang.Exception: b\n  Caused by: c\n  [main] ERROR not open"
+            "  [main] ERROR boom\n  a.Exception: b\n  Caused by: c\n  [main] ERROR not open"
         );
     }
 
