@@ -86,7 +86,8 @@ impl Cluster {
     /// Brings a cluster up: makes it if there is none of that name, starts what does not run, and
     /// returns when all brokers answer.
     ///
-    /// A new cluster that fails to start leaves no process behind.
+    /// A new cluster that fails to start leaves no process behind. As all that changes a cluster,
+    /// it blocks: in async code call it through `spawn_blocking`.
     pub fn up(options: &Options) -> Result<Self, Error> {
         Self::up_with(options, &mut |_| ())
     }
@@ -267,7 +268,7 @@ impl Cluster {
         match process::send(pid, &self.layout.properties(broker), signal) {
             Ok(true) => Ok(pid),
             Ok(false) => Err(Error::NotRunning { broker }),
-            Err(error) => Err(Error::io(format!("signalling process {pid}"))(error)),
+            Err(error) => Err(Error::io(format!("signaling process {pid}"))(error)),
         }
     }
 
