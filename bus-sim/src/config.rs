@@ -164,11 +164,32 @@ impl SimConfig {
 /// Beginnings of properties without a field that change nothing that the simulator models, so that
 /// a production configuration can be used as it is.
 const INERT: &[&str] = &[
-    "security.", "ssl.", "sasl.", "https.", "enable.ssl.", "enable.sasl.", "socket.", "log", "debug",
-    "statistics.", "api.version.", "broker.address.", "broker.version.", "connections.max.idle.",
-    "client.dns.", "client.rack", "enable.metrics.", "receive.message.", "message.copy.",
-    "check.crcs", "compression.level", "enable.random.seed", "internal.", "plugin.",
-    "metadata.recovery.", "offset.store.method",
+    "security.",
+    "ssl.",
+    "sasl.",
+    "https.",
+    "enable.ssl.",
+    "enable.sasl.",
+    "socket.",
+    "log",
+    "debug",
+    "statistics.",
+    "api.version.",
+    "broker.address.",
+    "broker.version.",
+    "connections.max.idle.",
+    "client.dns.",
+    "client.rack",
+    "enable.metrics.",
+    "receive.message.",
+    "message.copy.",
+    "check.crcs",
+    "compression.level",
+    "enable.random.seed",
+    "internal.",
+    "plugin.",
+    "metadata.recovery.",
+    "offset.store.method",
 ];
 
 /// Checks properties that have no field: those that change nothing here are accepted, the others

@@ -15,7 +15,7 @@
 //! ```
 //! - [`node`]: what every node is: `handle(now, input, &mut effects)`;
 //! - [`protocol`]: requests and responses, one file per API;
-//! - [`broker`]: brokers and the controller; `client` (private): producer, consumer, admin;
+//! - [`broker`]: brokers and the controller; [`client`]: producer, consumer, admin;
 //! - `world` (private): the loop, the queue, the network, processes, the trace;
 //! - `driver` (private): [`Sim`] runs an application on a world, with tokio;
 //! - [`config`], [`choice`], [`time`], [`digest`], [`fact`], [`mutation`]: what they say.
@@ -26,7 +26,7 @@
 
 pub mod broker;
 pub mod choice;
-mod client;
+pub mod client;
 pub mod config;
 pub mod digest;
 mod driver;

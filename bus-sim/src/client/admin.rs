@@ -103,13 +103,18 @@ impl Admin {
         }
     }
 
+    /// What a call of the application waits for, if one does.
+    pub(crate) fn waiting(&self) -> Option<String> {
+        let call = self.calls.values().next()?;
+        Some(format!("{:?} waits for an answer", call.operation))
+    }
+
     fn conclude(&mut self, now: SimTime, outcome: Outcome<Token>, effects: &mut Effects) {
         match outcome {
             Outcome::Response(Token::Call(id), response) => {
                 let error = first_error(&response);
                 let is_retriable = error.is_some_and(|kind| {
-                    kind.recovery() == Recovery::Retry
-                        && kind != ErrorKind::UnknownTopicOrPartition
+                    kind.recovery() == Recovery::Retry && kind != ErrorKind::UnknownTopicOrPartition
                 });
                 if is_retriable {
                     self.try_again(now, id, error, effects);

@@ -365,9 +365,10 @@ impl<T> Connections<T> {
     }
 
     fn link_of(&self, id: ConnectionId) -> Option<Link> {
-        let (link, _) = self.links.iter().find(|(_, connection)| {
-            connection.id == id && connection.state != State::Backoff
-        })?;
+        let (link, _) = self
+            .links
+            .iter()
+            .find(|(_, connection)| connection.id == id && connection.state != State::Backoff)?;
         Some(*link)
     }
 }

@@ -25,7 +25,7 @@ use crate::node::{BrokerId, Effects, Input, NodeId};
 use crate::time::SimTime;
 
 use admin::Admin;
-use connections::Link;
+pub use connections::{Link, Purpose};
 use consumer::Consumer;
 use producer::Producer;
 
@@ -82,6 +82,15 @@ impl ClientMachine {
             Self::Producer(producer) => producer.handle(now, input, effects),
             Self::Consumer(consumer) => consumer.handle(now, input, effects),
             Self::Admin(admin) => admin.handle(now, input, effects),
+        }
+    }
+
+    /// What a call of the application waits for, if one does.
+    pub(crate) fn waiting(&self) -> Option<String> {
+        match self {
+            Self::Producer(producer) => producer.waiting(),
+            Self::Consumer(consumer) => consumer.waiting(),
+            Self::Admin(admin) => admin.waiting(),
         }
     }
 }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use bus_core::{
     Admin, BoxFuture, BrokerDescription, ClusterDescription, Error, ErrorKind, GroupDescription,
     GroupListing, GroupOffset, IsolationLevel, MemberDescription, NewTopic, Offset,
-    OffsetAndMetadata, Operation, Partition, PartitionDescription, Result, Topic,
-    TopicDescription, TopicPartition,
+    OffsetAndMetadata, Operation, Partition, PartitionDescription, Result, Topic, TopicDescription,
+    TopicPartition,
 };
 
 use crate::client::admin::Target;
@@ -18,9 +18,7 @@ use crate::node::{BrokerId, ClientId, Name};
 use crate::protocol::list_offsets::OffsetSpec;
 use crate::protocol::metadata::{TopicDetails, TopicMetadata};
 use crate::protocol::topics::CreatableTopic;
-use crate::protocol::{
-    Request, Response, groups, list_offsets, metadata, offset_fetch, topics,
-};
+use crate::protocol::{Request, Response, groups, list_offsets, metadata, offset_fetch, topics};
 
 use super::Shared;
 use super::producer::answer;
@@ -175,8 +173,7 @@ impl Admin for SimAdmin {
     }
 
     fn delete_topic(&self, topic: Topic) -> BoxFuture<'_, Result<()>> {
-        let request =
-            Request::DeleteTopics(topics::DeleteTopicsRequest { topics: vec![topic] });
+        let request = Request::DeleteTopics(topics::DeleteTopicsRequest { topics: vec![topic] });
         Box::pin(self.topic_request(Operation::DeleteTopic, request))
     }
 

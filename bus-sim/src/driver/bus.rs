@@ -23,7 +23,7 @@ use super::producer::SimProducer;
 
 /// The bus of one incarnation of a simulated process.
 #[derive(Clone, Debug)]
-pub struct SimBus {
+pub(super) struct SimBus {
     pub(super) shared: Arc<Shared>,
     pub(super) process: ProcessId,
     pub(super) incarnation: u32,
@@ -31,14 +31,11 @@ pub struct SimBus {
 }
 
 impl SimBus {
-    fn add_client(
-        &self,
-        make: impl FnOnce(Identity) -> ClientMachine,
-    ) -> Result<ClientId> {
+    fn add_client(&self, make: impl FnOnce(Identity) -> ClientMachine) -> Result<ClientId> {
         let added = self.shared.enter(|world| {
             let process = world.process(self.process);
-            let is_alive = process.incarnation == self.incarnation
-                && process.state != ProcessState::Crashed;
+            let is_alive =
+                process.incarnation == self.incarnation && process.state != ProcessState::Crashed;
             if !is_alive {
                 let message = format!("process {:?} has crashed", process.name);
                 return Err(Error::new(ErrorKind::Crashed, message));
@@ -100,8 +97,7 @@ impl Backend for SimBus {
         let (brokers, mutation, process) = self.settings();
         let client_id = config.client_id.clone().unwrap_or(process);
         let client = self.add_client(|identity| {
-            let machine =
-                consumer::Consumer::new(identity, config, &client_id, brokers, mutation);
+            let machine = consumer::Consumer::new(identity, config, &client_id, brokers, mutation);
             ClientMachine::Consumer(Box::new(machine))
         })?;
         Ok(Arc::new(SimConsumer::new(Arc::clone(&self.shared), client)))

@@ -24,7 +24,7 @@ use super::producer::answer;
 
 /// A simulated consumer.
 #[derive(Debug)]
-pub struct SimConsumer {
+pub(super) struct SimConsumer {
     link: Arc<Link>,
 }
 
@@ -266,9 +266,9 @@ struct Completer(Arc<Link>);
 
 impl RebalanceCompleter for Completer {
     fn complete(&self, rebalance: Arc<Rebalance>) -> BoxFuture<'static, Result<()>> {
-        let completed = self.0.call(|consumer, now, effects| {
-            consumer.complete_rebalance(now, &rebalance, effects)
-        });
+        let completed = self
+            .0
+            .call(|consumer, now, effects| consumer.complete_rebalance(now, &rebalance, effects));
         Box::pin(async move {
             match completed {
                 Some(completed) => {

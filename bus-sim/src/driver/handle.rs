@@ -28,6 +28,12 @@ impl SimHandle {
         Self { shared, main: Control::running() }
     }
 
+    /// The handle of the simulation that a bus belongs to, if it is a simulated one.
+    pub fn of(bus: &Bus) -> Option<Self> {
+        let bus = bus.native().downcast_ref::<SimBus>()?;
+        Some(Self::new(Arc::clone(&bus.shared)))
+    }
+
     /// The bus of the application outside of every named process.
     pub fn bus(&self) -> Bus {
         Bus::new(Arc::new(SimBus {
@@ -185,13 +191,7 @@ impl SimHandle {
         self.add_rule(api, Direction::Response, None, Action::Delay(by));
     }
 
-    fn add_rule(
-        &self,
-        api: Api,
-        direction: Direction,
-        process: Option<ProcessId>,
-        action: Action,
-    ) {
+    fn add_rule(&self, api: Api, direction: Direction, process: Option<ProcessId>, action: Action) {
         let rule = Rule { api, direction, process, action };
         // After the end of the simulation no message matches any more.
         let _over = self.shared.enter(|world| world.add_rule(rule));

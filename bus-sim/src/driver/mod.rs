@@ -240,7 +240,8 @@ impl Shared {
 async fn drive<T>(shared: &Shared, app: impl Future<Output = T>) -> Result<T, Stalled> {
     let mut app = pin!(app);
     let mut sleep = pin!(tokio::time::sleep_until(shared.start));
-    let app_waker = Arc::new(AppWaker { is_woken: AtomicBool::new(true), main: AtomicWaker::new() });
+    let app_waker =
+        Arc::new(AppWaker { is_woken: AtomicBool::new(true), main: AtomicWaker::new() });
     let waker = Waker::from(Arc::clone(&app_waker));
     std::future::poll_fn(|cx| {
         shared.driver.register(cx.waker());

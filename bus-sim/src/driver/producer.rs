@@ -18,7 +18,7 @@ use super::bus::over;
 
 /// A simulated producer.
 #[derive(Debug)]
-pub struct SimProducer {
+pub(super) struct SimProducer {
     shared: Arc<Shared>,
     client: ClientId,
 }
@@ -65,10 +65,7 @@ pub(super) async fn answer<T>(
     if !was_called {
         std::future::pending::<()>().await;
     }
-    receiver
-        .await
-        .unwrap_or_else(|_| Err(over()))
-        .map_err(|error| error.with_operation(operation))
+    receiver.await.unwrap_or_else(|_| Err(over())).map_err(|error| error.with_operation(operation))
 }
 
 impl Producer for SimProducer {

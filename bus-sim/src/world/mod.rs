@@ -17,16 +17,12 @@ use crate::choice::{Label, choice};
 use crate::client::{ClientMachine, Completion};
 use crate::config::SimConfig;
 use crate::digest::Digest;
-use crate::node::{
-    BrokerId, ClientId, ConnectionId, Effect, Effects, Input, NodeId, Timer,
-};
+use crate::node::{BrokerId, ClientId, ConnectionId, Effect, Effects, Input, NodeId, Timer};
 use crate::time::SimTime;
 
-pub(crate) use network::{Action, Endpoint, Rule};
-pub use network::Direction;
+pub(crate) use network::{Action, Direction, Endpoint, Rule};
 use network::{Message, Network, Verdict, message_of};
-pub(crate) use process::{MAIN, Process, ProcessId};
-pub use process::ProcessState;
+pub(crate) use process::{MAIN, Process, ProcessId, ProcessState};
 use queue::Queue;
 use trace::Trace;
 pub use trace::TraceHash;
@@ -86,10 +82,7 @@ impl World {
             network: Network::new(config.seed, config.latency_min, config.latency_max),
             trace: Trace::new(config.record_trace),
             controller,
-            brokers: brokers
-                .into_iter()
-                .map(|broker| BrokerSlot { broker, is_up: true })
-                .collect(),
+            brokers: brokers.into_iter().map(|broker| BrokerSlot { broker, is_up: true }).collect(),
             clients: Vec::new(),
             processes: vec![Process::new("main")],
             process_ids: BTreeMap::from([("main".to_owned(), MAIN)]),
@@ -231,11 +224,7 @@ impl World {
                 Effect::Request { connection, correlation, request } => {
                     let Some(to) = self.network.destination(connection) else { continue };
                     let digest = request.digest();
-                    self.transmit(
-                        to,
-                        Input::Request { connection, correlation, request },
-                        digest,
-                    );
+                    self.transmit(to, Input::Request { connection, correlation, request }, digest);
                 }
                 Effect::Respond { connection, correlation, response } => {
                     let digest = response.digest();
@@ -261,8 +250,7 @@ impl World {
         let link = (self.endpoint(connection.owner), self.endpoint(to));
         let name = self.name_of(connection.owner);
         self.network.open(connection, to, link, name);
-        let message =
-            Message { connection, direction: Direction::Request, api: None, digest: 0 };
+        let message = Message { connection, direction: Direction::Request, api: None, digest: 0 };
         match self.network.send(self.now, &message) {
             Verdict::Deliver(at) => self.queue.push(at, Event::Syn { connection }),
             Verdict::Held => self.network.hold(&message, Event::Syn { connection }),
@@ -303,7 +291,8 @@ impl World {
     fn tell_disconnected(&mut self, connection: ConnectionId, node: NodeId) {
         let at = self.now + self.config.latency_max;
         let digest = Digest::of(&connection);
-        self.queue.push(at, Event::Input { node, input: Input::Disconnected { connection }, digest });
+        self.queue
+            .push(at, Event::Input { node, input: Input::Disconnected { connection }, digest });
     }
 
     fn transmit(&mut self, to: NodeId, input: Input, digest: u64) {
@@ -431,7 +420,7 @@ impl World {
 
     /// Crashes a process: its clients are dead, their calls never complete.
     pub(crate) fn crash_process(&mut self, id: ProcessId) {
-        self.note(format_args!("process {} crashes", self.processes[id].name));
+        self.note(format!("process {} crashes", self.processes[id].name));
         let process = &mut self.processes[id];
         process.state = ProcessState::Crashed;
         process.inbox.clear();
@@ -444,7 +433,7 @@ impl World {
 
     /// Starts a crashed process again, as its next incarnation.
     pub(crate) fn restart_process(&mut self, id: ProcessId) {
-        self.note(format_args!("process {} restarts", self.processes[id].name));
+        self.note(format!("process {} restarts", self.processes[id].name));
         let process = &mut self.processes[id];
         process.state = ProcessState::Running;
         process.incarnation += 1;
@@ -453,21 +442,34 @@ impl World {
 
     /// Pauses a process: what reaches it waits.
     pub(crate) fn pause_process(&mut self, id: ProcessId) {
-        self.note(format_args!("process {} pauses", self.processes[id].name));
+        self.note(format!("process {} pauses", self.processes[id].name));
         self.processes[id].state = ProcessState::Paused;
     }
 
     /// Resumes a paused process: it handles what has waited.
     pub(crate) fn resume_process(&mut self, id: ProcessId) {
-        self.note(format_args!("process {} resumes", self.processes[id].name));
+        self.note(format!("process {} resumes", self.processes[id].name));
         self.processes[id].state = ProcessState::Running;
         for (client, input) in std::mem::take(&mut self.processes[id].inbox) {
             self.deliver_to_client(client, input);
         }
     }
 
-    fn note(&mut self, what: std::fmt::Arguments<'_>) {
-        let line = what.to_string();
+    /// Who waits for what, for the report of a stall.
+    pub(crate) fn waiting(&self) -> String {
+        let waiting = self.clients.iter().filter(|slot| slot.is_alive).filter_map(|slot| {
+            let what = slot.machine.waiting()?;
+            Some(format!("process {}: {what}", self.processes[slot.process].name))
+        });
+        let waiting = waiting.collect::<Vec<_>>();
+        if waiting.is_empty() {
+            "no call on the bus, so the application waits for something else".to_owned()
+        } else {
+            waiting.join("; ")
+        }
+    }
+
+    fn note(&mut self, line: String) {
         self.trace.add(self.now, &line, || line.clone());
     }
 }
@@ -476,7 +478,7 @@ impl World {
 impl World {
     /// Crashes a broker: its memory is gone, its connections break.
     pub(crate) fn crash_broker(&mut self, id: BrokerId) {
-        self.note(format_args!("broker-{id} crashes"));
+        self.note(format!("broker-{id} crashes"));
         let node = NodeId::Broker(id);
         let slot = self.broker_mut(id);
         if !slot.is_up {
@@ -492,7 +494,7 @@ impl World {
 
     /// Starts a crashed broker.
     pub(crate) fn restart_broker(&mut self, id: BrokerId) {
-        self.note(format_args!("broker-{id} starts"));
+        self.note(format!("broker-{id} starts"));
         if !std::mem::replace(&mut self.broker_mut(id).is_up, true) {
             self.start_node(NodeId::Broker(id));
         }
@@ -509,14 +511,14 @@ impl World {
 
     /// Cuts a link in both directions.
     pub(crate) fn cut(&mut self, a: Endpoint, b: Endpoint) {
-        self.note(format_args!("link {a:?} {b:?} is cut"));
+        self.note(format!("link {a:?} {b:?} is cut"));
         self.network.cut(a, b);
         self.network.cut(b, a);
     }
 
     /// Heals all links.
     pub(crate) fn heal(&mut self) {
-        self.note(format_args!("links heal"));
+        self.note(format!("links heal"));
         for (at, event) in self.network.heal(self.now) {
             self.queue.push(at, event);
         }

@@ -31,7 +31,7 @@ pub(crate) enum Endpoint {
 
 /// Which way a message goes on its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Direction {
+pub(crate) enum Direction {
     /// From the node that opened the connection.
     Request,
     /// To the node that opened the connection.

@@ -25,7 +25,7 @@ pub(crate) struct Process {
 
 /// What a process does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ProcessState {
+pub(crate) enum ProcessState {
     /// It runs.
     Running,
     /// It stands still: nothing is lost, but nothing is handled and no task is polled.

@@ -190,7 +190,7 @@ fn find_move(members: &[&Member], assignment: &Assignment) -> Option<(Name, Name
 fn all(partitions: &BTreeMap<Topic, Partition>) -> BTreeSet<TopicPartition> {
     partitions
         .iter()
-        .flat_map(|(topic, count)| (0..*count).map(|p| TopicPartition::new(topic, p)))
+        .flat_map(|(topic, count)| (0..*count).map(move |p| TopicPartition::new(topic, p)))
         .collect()
 }
 

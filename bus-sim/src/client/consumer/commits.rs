@@ -62,14 +62,13 @@ impl Consumer {
             return Commit::done(Ok(()));
         }
         let (sender, commit) = Commit::channel();
-        let partitions = offsets.iter().map(|(topic_partition, offset)| {
-            offset_commit::PartitionRequest {
+        let partitions =
+            offsets.iter().map(|(topic_partition, offset)| offset_commit::PartitionRequest {
                 topic_partition: topic_partition.clone(),
                 offset: offset.offset,
                 leader_epoch: self.epoch_of(topic_partition, offset.offset),
                 metadata: offset.metadata.as_str().into(),
-            }
-        });
+            });
         let partitions = partitions.collect();
         self.enqueue_commit(now, partitions, Some(sender), effects);
         commit
@@ -248,10 +247,7 @@ impl Consumer {
         reply.send(partitions.iter().map(offset_of).collect(), effects);
     }
 
-    fn check_commit(
-        &self,
-        offsets: &[(TopicPartition, OffsetAndMetadata)],
-    ) -> Result<(), Error> {
+    fn check_commit(&self, offsets: &[(TopicPartition, OffsetAndMetadata)]) -> Result<(), Error> {
         if self.closing.is_some() {
             return Err(closed());
         }
@@ -305,9 +301,7 @@ impl Consumer {
         let group_id = self.member.as_ref().map(|member| member.group_id.to_string());
         if let Some(Call { sender: Some(sender), .. }) = self.commits.queue.pop_front() {
             let outcome = outcome.map_err(|error| {
-                error
-                    .with_operation(Operation::Commit)
-                    .with_group_id(group_id.unwrap_or_default())
+                error.with_operation(Operation::Commit).with_group_id(group_id.unwrap_or_default())
             });
             effects.complete(Completion::Committed(sender, outcome));
         }

@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use bus_core::{
-    Error, ErrorKind, Offset, OffsetReset, Operation, StartAt, TopicPartition,
-};
+use bus_core::{Error, ErrorKind, Offset, OffsetReset, Operation, StartAt, TopicPartition};
 
 use crate::client::ClientTimer;
 use crate::client::connections::{Link, SOCKET_TIMEOUT};
@@ -138,8 +136,7 @@ impl Consumer {
             }
         };
         for (topic_partition, version) in parts {
-            let answer =
-                answers.iter().find(|answer| answer.topic_partition == *topic_partition);
+            let answer = answers.iter().find(|answer| answer.topic_partition == *topic_partition);
             let Some(partition) = self.partitions.get_mut(topic_partition) else { continue };
             if partition.version != *version {
                 continue;

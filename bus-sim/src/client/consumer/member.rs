@@ -59,10 +59,15 @@ enum State {
     /// Joining: with the members, if this one leads.
     Joining,
     /// Leading: waiting for the metadata of all topics.
-    Leading { assignor: Assignor, members: Vec<assignor::Member> },
+    Leading {
+        assignor: Assignor,
+        members: Vec<assignor::Member>,
+    },
     Syncing,
     /// In a generation; a guard may be pending.
-    In { next: Next },
+    In {
+        next: Next,
+    },
 }
 
 /// What follows the pending guard.
@@ -215,7 +220,9 @@ impl Consumer {
     }
 
     fn join(&mut self, now: SimTime, effects: &mut Effects) {
-        let Some(topics) = self.subscription.as_ref().and_then(|s| s.found.as_ref()) else { return };
+        let Some(topics) = self.subscription.as_ref().and_then(|s| s.found.as_ref()) else {
+            return;
+        };
         let topics = topics.keys().cloned().collect::<Vec<_>>();
         let is_cooperative = self.is_cooperative();
         let Some(member) = &mut self.member else { return };

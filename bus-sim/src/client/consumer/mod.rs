@@ -58,7 +58,10 @@ pub(crate) enum Token {
     StartFromCommitted(Vec<(TopicPartition, u64)>),
     StartFromList(TopicPartition, u64),
     Fetch(BrokerId, Vec<FetchPart>),
-    Query { query: u64, part: usize },
+    Query {
+        query: u64,
+        part: usize,
+    },
 }
 
 /// A consumer.
@@ -220,12 +223,7 @@ impl Consumer {
     }
 
     /// Leaves the group and gives up all partitions.
-    pub(crate) fn unsubscribe(
-        &mut self,
-        now: SimTime,
-        reply: Reply<()>,
-        effects: &mut Effects,
-    ) {
+    pub(crate) fn unsubscribe(&mut self, now: SimTime, reply: Reply<()>, effects: &mut Effects) {
         if let Err(error) = self.check_open() {
             return reply.send(Err(error), effects);
         }

@@ -173,4 +173,3 @@ impl Partition {
         Some(self.buffer.back()?.batch.next_offset())
     }
 }
-

@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
-use bus_core::{Error, ErrorKind, Operation, Rebalance, Record, Result};
+use bus_core::{Error, ErrorKind, Operation, Rebalance, Record, Result, TopicPartition};
 
 use crate::client::ClientTimer;
 use crate::mutation::Mutation;
 use crate::node::{Effects, Timer};
 use crate::time::SimTime;
 
-use super::Consumer;
+use super::{Consumer, Partition};
 
 /// What a poll found.
 #[derive(Debug)]
@@ -87,7 +87,18 @@ impl Consumer {
             || self.partitions.values().any(|p| p.has_records() && self.is_flowing(p))
     }
 
-    fn is_flowing(&self, partition: &super::Partition) -> bool {
+    /// What a call of the application waits for, if one does.
+    pub(crate) fn waiting(&self) -> Option<String> {
+        if self.is_polling {
+            Some("a consumer polls".to_owned())
+        } else if !self.commits.is_idle() {
+            Some("a commit waits for the coordinator".to_owned())
+        } else {
+            None
+        }
+    }
+
+    fn is_flowing(&self, partition: &Partition) -> bool {
         !partition.is_paused || self.mutation == Some(Mutation::PauseIgnored)
     }
 
@@ -103,27 +114,19 @@ impl Consumer {
         self.turn = self.turn.wrapping_add(1);
         let pause_counts = self.mutation != Some(Mutation::PauseIgnored);
         let stores = self.config.enable_auto_offset_store;
-        let (skipped, rest) = (first, count - first);
-        let mut deliver = |partitions: &mut dyn Iterator<Item = _>| {
-            for (topic_partition, partition) in partitions {
-                let topic_partition: &bus_core::TopicPartition = topic_partition;
-                let partition: &mut super::Partition = partition;
-                if records.len() >= most {
-                    break;
-                }
-                if !partition.has_records() || (partition.is_paused && pause_counts) {
-                    continue;
-                }
-                let room = most - records.len();
-                let number = topic_partition.partition;
-                partition.deliver(&topic_partition.topic, number, room, &mut records);
-                if stores {
-                    partition.stored = partition.position;
-                }
+        let mut deliver = |(topic_partition, partition): (&TopicPartition, &mut Partition)| {
+            if !partition.has_records() || (partition.is_paused && pause_counts) {
+                return;
+            }
+            let room = most - records.len();
+            let number = topic_partition.partition;
+            partition.deliver(&topic_partition.topic, number, room, &mut records);
+            if stores {
+                partition.stored = partition.position;
             }
         };
-        deliver(&mut self.partitions.iter_mut().skip(skipped).take(rest));
-        deliver(&mut self.partitions.iter_mut().take(skipped));
+        self.partitions.iter_mut().skip(first).for_each(&mut deliver);
+        self.partitions.iter_mut().take(first).for_each(&mut deliver);
         if !records.is_empty() {
             self.last_record = now;
         }

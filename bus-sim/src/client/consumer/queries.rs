@@ -2,9 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use bus_core::{
-    Error, ErrorKind, Offset, Operation, Timestamp, Topic, TopicPartition, Watermarks,
-};
+use bus_core::{Error, ErrorKind, Offset, Operation, Timestamp, Topic, TopicPartition, Watermarks};
 
 use crate::client::Reply;
 use crate::client::connections::{Link, SOCKET_TIMEOUT};
@@ -86,8 +84,8 @@ impl Consumer {
         reply: Reply<Watermarks>,
         effects: &mut Effects,
     ) {
-        let parts = [OffsetSpec::Earliest, OffsetSpec::Latest]
-            .map(|spec| (topic_partition.clone(), spec));
+        let parts =
+            [OffsetSpec::Earliest, OffsetSpec::Latest].map(|spec| (topic_partition.clone(), spec));
         self.ask(now, parts.into(), QueryReply::Watermarks(reply), effects);
     }
 
@@ -112,11 +110,8 @@ impl Consumer {
         reply: QueryReply,
         effects: &mut Effects,
     ) {
-        let part = |(topic_partition, spec)| Part {
-            topic_partition,
-            spec,
-            state: PartState::Waiting,
-        };
+        let part =
+            |(topic_partition, spec)| Part { topic_partition, spec, state: PartState::Waiting };
         let parts = parts.into_iter().map(part).collect();
         let query = Query { parts, reply, deadline: now + SOCKET_TIMEOUT };
         if self.closing.is_some() {

@@ -68,7 +68,9 @@ impl Producer {
             let producer = match self.session {
                 Session::Off => None,
                 Session::Assigned { id, epoch } => Some((id, epoch)),
-                Session::Unassigned { .. } | Session::Requested { .. } | Session::Draining => return,
+                Session::Unassigned { .. } | Session::Requested { .. } | Session::Draining => {
+                    return;
+                }
             };
             let partition = i32::try_from(index).unwrap_or(i32::MAX);
             let topic_partition = TopicPartition { topic: topic.clone(), partition };
@@ -147,8 +149,7 @@ impl Producer {
         }
         self.metadata_in_flight = true;
         self.metadata_attempt += 1;
-        let broker =
-            any_broker(&self.identity, &self.metadata.brokers, self.metadata_attempt);
+        let broker = any_broker(&self.identity, &self.metadata.brokers, self.metadata_attempt);
         let topics = self.topics.keys().cloned().collect();
         let request = Request::Metadata(metadata::Request { topics: Some(topics) });
         let deadline = now + SOCKET_TIMEOUT;

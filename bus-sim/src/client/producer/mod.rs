@@ -246,6 +246,12 @@ impl Producer {
         self.connections.close_all(effects);
     }
 
+    /// What a call of the application waits for, if one does.
+    pub(crate) fn waiting(&self) -> Option<String> {
+        (self.buffered_records > 0)
+            .then(|| format!("a producer has {} records undelivered", self.buffered_records))
+    }
+
     pub(crate) fn handle(&mut self, now: SimTime, input: Input, effects: &mut Effects) {
         match self.connections.handle(now, input, effects) {
             Ok(outcomes) => {
@@ -297,7 +303,10 @@ impl Producer {
             Outcome::Response(Token::InitProducerId, Response::InitProducerId(response)) => {
                 self.initialized(now, response.result, effects);
             }
-            Outcome::Response(Token::Produce(topic_partition, batch), Response::Produce(response)) => {
+            Outcome::Response(
+                Token::Produce(topic_partition, batch),
+                Response::Produce(response),
+            ) => {
                 self.requests_in_flight -= 1;
                 let result = response.partitions.into_iter().next().map(|first| first.result);
                 match result {
@@ -342,10 +351,8 @@ impl Producer {
             return Err(Error::new(ErrorKind::MessageTooLarge, message));
         }
         if !self.has_room() {
-            let message = format!(
-                "the buffer holds {} records; wait for ready()",
-                self.buffered_records
-            );
+            let message =
+                format!("the buffer holds {} records; wait for ready()", self.buffered_records);
             return Err(Error::new(ErrorKind::QueueFull, message));
         }
         Ok(())

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bus_core::{
-    DeliverySender, Error, ErrorKind, Operation, Recovery, RecordMetadata, TopicPartition,
+    DeliverySender, Error, ErrorKind, Operation, RecordMetadata, Recovery, TopicPartition,
 };
 
 use crate::client::{Completion, DeliveredBatch, backoff};
@@ -11,11 +11,11 @@ use crate::node::Effects;
 use crate::protocol::{metadata, produce};
 use crate::time::SimTime;
 
-use super::partition::{Batch, PartitionQueue, Pending};
+use super::Producer;
 use super::dispatch::SESSION_RETRY;
+use super::partition::{Batch, PartitionQueue, Pending};
 use super::session::Session;
 use super::topic::TopicState;
-use super::Producer;
 
 /// librdkafka's `topic.metadata.propagation.max.ms`: a topic that is unknown for this long does not
 /// exist.
@@ -320,7 +320,8 @@ impl Producer {
         mut batch: Batch,
         effects: &mut Effects,
     ) {
-        let wait = backoff(self.config.retry_backoff, self.config.retry_backoff_max, batch.attempts);
+        let wait =
+            backoff(self.config.retry_backoff, self.config.retry_backoff_max, batch.attempts);
         batch.attempts += 1;
         batch.retry_at = now + wait;
         self.watch_retry(batch.retry_at, effects);

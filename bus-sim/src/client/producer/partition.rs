@@ -24,10 +24,9 @@ pub(super) struct Pending {
 pub(crate) struct Batch {
     pub(super) content: Arc<RecordBatch>,
     pub(super) senders: Vec<DeliverySender>,
-    /// The numbers of its first and last record.
+    /// The number of its first record.
     pub(super) first_number: u64,
-    pub(super) last_number: u64,
-    /// The numbers of all its records, if they are not consecutive.
+    /// The numbers of all its records, ascending.
     pub(super) numbers: Vec<u64>,
     /// When its first record was sent by the application.
     pub(super) enqueued: SimTime,
@@ -175,12 +174,11 @@ impl PartitionQueue {
             self.next_sequence = sequence_after(base_sequence, count);
             ProducerStamp { producer_id, producer_epoch, base_sequence }
         });
-        let (first_number, last_number) = (*numbers.first()?, *numbers.last()?);
+        let first_number = *numbers.first()?;
         Some(Batch {
             content: Arc::new(RecordBatch::new(stamp, records)),
             senders,
             first_number,
-            last_number,
             numbers,
             enqueued,
             attempts: 0,
