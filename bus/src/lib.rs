@@ -1,1 +1,3 @@
 //! Placeholder: filled by the next commits.
+
+pub mod kafka;

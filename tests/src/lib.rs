@@ -26,6 +26,7 @@ pub mod failure;
 pub mod fixture;
 pub mod history;
 
+pub mod on_sim;
 pub mod oracle;
 pub mod process;
 pub mod reader;

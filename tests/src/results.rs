@@ -10,10 +10,12 @@ use crate::case::Outcome;
 use crate::suite::CASES;
 
 /// What came of the cases on one backend.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Results {
     /// By the name of the case.
     pub cases: BTreeMap<String, Outcome>,
+    /// How long the newest run took.
+    pub seconds: f64,
 }
 
 impl Results {
@@ -28,7 +30,7 @@ impl Results {
     /// # Errors
     /// If the file cannot be written.
     pub fn write(&self, backend: &str) -> io::Result<()> {
-        let mut all = Self::read(backend);
+        let mut all = Self { seconds: self.seconds, ..Self::read(backend) };
         all.cases.extend(self.cases.clone());
         all.cases.retain(|name, _| CASES.iter().any(|case| case.name == name));
         let path = file(backend);
@@ -87,7 +89,7 @@ mod tests {
             (CASES[0].name.to_owned(), Outcome::Passed),
             (CASES[1].name.to_owned(), Outcome::Skipped("no reason".to_owned())),
         ]);
-        let table = table(&[("Kafka", Results { cases })]);
+        let table = table(&[("Kafka", Results { cases, seconds: 0.0 })]);
         assert!(table.lines().count() >= CASES.len() + 2);
         assert!(table.contains("| passed |"), "{table}");
         assert!(table.contains("| skipped: no reason |"), "{table}");

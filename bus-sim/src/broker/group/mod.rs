@@ -1,0 +1,162 @@
+//! The group coordinator: one [`Shard`] per partition of `__consumer_offsets`.
+//!
+//! Handlers decide, and write records with what shall follow ([`Write`]); what is durable (offsets,
+//! the members and assignments of a generation) changes only in [`Shard::replay`], once the records
+//! are below the high watermark. What is not durable in Kafka either (who waits for a rebalance) is
+//! changed by the handlers. So after a crash a coordinator is what its records say.
+//!
+//! `coordinator` connects the shards with the broker; `classic` is a group of the classic protocol;
+//! `join`, `rebalance`, `sync`, and `session` are its transitions; `offsets` and `admin` the rest.
+
+mod admin;
+mod classic;
+mod coordinator;
+mod join;
+mod offsets;
+mod rebalance;
+pub(super) mod record;
+mod session;
+mod sync;
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bus_core::{Offset, Partition};
+
+pub(super) use self::admin::DelayedDeletion;
+use self::classic::{Group, State};
+use self::record::GroupRecord;
+use super::BrokerTimer;
+use super::connections::{Caller, Connections};
+use super::session::schedule;
+use crate::config::SimConfig;
+use crate::fact::Fact;
+use crate::node::{Effects, Name, Timer};
+use crate::protocol::Response;
+use crate::time::SimTime;
+
+/// The coordinator of the groups of one partition of `__consumer_offsets`.
+#[derive(Debug, Default)]
+pub(super) struct Shard {
+    /// It reads its partition; its groups are not known yet.
+    is_loading: bool,
+    /// Whether the timer for expired offsets is set.
+    expires_offsets: bool,
+    pub(super) groups: BTreeMap<Name, Group>,
+    /// What was written and is not below the high watermark, with the offset behind it.
+    uncommitted: VecDeque<(Offset, Write)>,
+}
+
+/// Records to append, and what follows once they are below the high watermark.
+#[derive(Debug)]
+pub(super) struct Write {
+    records: Vec<GroupRecord>,
+    then: Then,
+}
+
+/// What follows once records are below the high watermark.
+#[derive(Debug)]
+enum Then {
+    Nothing,
+    Respond(Caller, Response),
+    /// The members of a generation learn their assignments.
+    Assigned {
+        group_id: Name,
+        generation: i32,
+    },
+    /// A static member that came back learns where it is.
+    StaticRejoined {
+        group_id: Name,
+        member_id: Name,
+    },
+    /// One partition is done of a request that deletes groups.
+    Deleted(Caller),
+}
+
+/// What a handler of a shard works with.
+pub(super) struct Turn<'a> {
+    now: SimTime,
+    partition: Partition,
+    config: &'a SimConfig,
+    connections: &'a mut Connections,
+    effects: &'a mut Effects,
+    writes: Vec<Write>,
+}
+
+impl Turn<'_> {
+    fn respond(&mut self, caller: Caller, response: Response) {
+        self.connections.respond(caller, response, self.effects);
+    }
+
+    fn write(&mut self, records: Vec<GroupRecord>, then: Then) {
+        self.writes.push(Write { records, then });
+    }
+
+    fn schedule(&mut self, timer: BrokerTimer, at: SimTime) {
+        schedule(timer, at, self.effects);
+    }
+
+    fn cancel(&mut self, timer: BrokerTimer) {
+        self.effects.cancel_timer(Timer::Broker(timer));
+    }
+
+    /// Tells the trace the state of a group.
+    fn tell_state(&mut self, group: &Group) {
+        self.effects.fact(Fact::GroupState {
+            group_id: Name::clone(&group.id),
+            generation: group.generation,
+            state: group.state.name(),
+            members: group.members.len(),
+        });
+    }
+
+    fn tell_left(&mut self, group_id: &Name, member_id: &Name, reason: &'static str) {
+        let (group_id, member_id) = (Name::clone(group_id), Name::clone(member_id));
+        self.effects.fact(Fact::MemberLeft { group_id, member_id, reason });
+    }
+}
+
+impl Shard {
+    /// Changes what is durable.
+    fn replay(&mut self, now: SimTime, record: GroupRecord) {
+        match record {
+            GroupRecord::Group { group_id, value: Some(value) } if self.is_loading => {
+                let new = || Group::new(Name::clone(&group_id), now);
+                self.groups.entry(Name::clone(&group_id)).or_insert_with(new).load(now, value);
+            }
+            GroupRecord::Group { group_id, value: Some(value) } => {
+                if let Some(group) = self.groups.get_mut(&group_id) {
+                    group.replay(now, value);
+                }
+            }
+            GroupRecord::Group { group_id, value: None } => {
+                self.groups.remove(&group_id);
+            }
+            GroupRecord::Offset { group_id, topic_partition, value: Some(value) } => {
+                let new = || Group::new(Name::clone(&group_id), now);
+                let group = self.groups.entry(Name::clone(&group_id)).or_insert_with(new);
+                group.offsets.insert(topic_partition, value);
+            }
+            GroupRecord::Offset { group_id, topic_partition, value: None } => {
+                if let Some(group) = self.groups.get_mut(&group_id) {
+                    group.offsets.remove(&topic_partition);
+                }
+            }
+        }
+    }
+
+    /// Starts the sessions of the members anew, after a load.
+    fn loaded(&mut self, turn: &mut Turn<'_>) {
+        let max_size = turn.config.broker.group_max_size;
+        for group in self.groups.values_mut() {
+            for member in group.members.values_mut() {
+                member.touch(turn, &group.id, member.session_timeout);
+            }
+            if group.members.len() > max_size && group.state == State::Stable {
+                group.prepare_rebalance(turn);
+            }
+        }
+        if !self.groups.is_empty() {
+            self.watch_offsets(turn);
+        }
+    }
+}

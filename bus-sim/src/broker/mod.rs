@@ -1,0 +1,308 @@
+//! Brokers and the controller: a broker routes requests to machines, one file per API or machine.
+//!
+//! In reading order: `connections` (one request at a time), `session` (with the controller), `image`
+//! (what is known of the cluster), `replica` and `log` (partitions), `produce`, `fetch`,
+//! `list_offsets`, `metadata`, `topics`, and `group` (the group coordinator).
+//!
+//! A crash keeps logs, topic ids, and the numbers that must never be used twice; all else is memory.
+
+mod bootstrap;
+mod connections;
+mod controller;
+mod fetch;
+mod group;
+mod image;
+mod list_offsets;
+mod log;
+mod metadata;
+mod produce;
+mod producer_state;
+mod replica;
+mod session;
+#[cfg(test)]
+mod tests;
+mod topic_config;
+mod topic_control;
+mod topics;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bus_core::{ErrorKind, Partition, Topic, TopicPartition};
+
+pub use self::bootstrap::bootstrap;
+use self::connections::{Caller, Connections};
+pub use self::controller::Controller;
+use self::fetch::DelayedFetch;
+use self::group::{DelayedDeletion, Shard};
+use self::image::Image;
+use self::produce::DelayedProduce;
+use self::replica::Replica;
+use self::session::Session;
+use self::topics::Forward;
+use crate::config::SimConfig;
+use crate::node::{BrokerId, ConnectionId, Effects, Input, Name, Timer};
+use crate::protocol::{Request, Response, init_producer_id};
+use crate::time::SimTime;
+
+/// A timer of a broker or of the controller.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum BrokerTimer {
+    /// When to tell the controller that the broker is alive.
+    Heartbeat,
+    /// When to try again to connect to the controller, or to register with it.
+    Reconnect,
+    /// When a delayed fetch is answered with what there is.
+    FetchExpires {
+        /// Its connection; one request of it is handled at a time.
+        connection: ConnectionId,
+    },
+    /// When a delayed produce is answered with what is replicated.
+    ProduceExpires {
+        /// Its connection.
+        connection: ConnectionId,
+    },
+    /// When a request that was forwarded to the controller is given up.
+    ForwardExpires {
+        /// The connection of who asked.
+        connection: ConnectionId,
+    },
+    /// When a coordinator has read its partition of `__consumer_offsets`.
+    LoadCoordinator {
+        /// The partition.
+        partition: Partition,
+    },
+    /// When a coordinator looks for expired offsets.
+    ExpireOffsets {
+        /// Its partition of `__consumer_offsets`.
+        partition: Partition,
+    },
+    /// When to see whether a member was heard of (or, of a new one, has joined).
+    MemberSession {
+        /// The group.
+        group_id: Name,
+        /// The member.
+        member_id: Name,
+    },
+    /// When a rebalance goes on without those that have not joined.
+    Join {
+        /// The group.
+        group_id: Name,
+    },
+    /// When those that have not synced are removed.
+    Sync {
+        /// The group.
+        group_id: Name,
+    },
+    /// Of the controller: when to see whether a broker was heard of.
+    BrokerSession {
+        /// The broker.
+        broker: BrokerId,
+    },
+}
+
+/// One broker.
+#[derive(Debug)]
+pub struct Broker {
+    id: BrokerId,
+    config: Arc<SimConfig>,
+    /// The name of the internal topic of groups, made once.
+    offsets_topic: Topic,
+    /// Durable: how many producer ids were given out.
+    producer_ids: i64,
+    /// The logs are durable; the rest of a replica is memory.
+    replicas: BTreeMap<TopicPartition, Replica>,
+    session: Session,
+    image: Image,
+    connections: Connections,
+    /// By connection: it has one request in hand.
+    fetches: BTreeMap<ConnectionId, DelayedFetch>,
+    produces: BTreeMap<ConnectionId, DelayedProduce>,
+    forwards: BTreeMap<ConnectionId, Forward>,
+    deletions: BTreeMap<ConnectionId, DelayedDeletion>,
+    /// The coordinators of groups, by the partition of `__consumer_offsets` that each leads.
+    shards: BTreeMap<Partition, Shard>,
+}
+
+impl Broker {
+    /// A broker that was never started. See [`bootstrap`] for a cluster that is up.
+    pub fn new(id: BrokerId, config: &Arc<SimConfig>) -> Self {
+        Self {
+            id,
+            config: Arc::clone(config),
+            offsets_topic: Topic::from(OFFSETS_TOPIC),
+            producer_ids: 0,
+            replicas: BTreeMap::new(),
+            session: Session::new(id),
+            image: Image::default(),
+            connections: Connections::default(),
+            fetches: BTreeMap::new(),
+            produces: BTreeMap::new(),
+            forwards: BTreeMap::new(),
+            deletions: BTreeMap::new(),
+            shards: BTreeMap::new(),
+        }
+    }
+
+    /// Handles `input` at `now`, adding what shall happen next to `effects`.
+    pub fn handle(&mut self, now: SimTime, input: Input, effects: &mut Effects) {
+        match input {
+            Input::Start => self.session.start(effects),
+            Input::Request { connection, .. } if !self.session.is_ready() => {
+                // Kafka opens its listener when it has caught up with the metadata log.
+                effects.disconnect(connection);
+            }
+            Input::Request { connection, correlation, request } => {
+                self.connections.arrived(connection, correlation, request);
+            }
+            Input::Response { connection, correlation, response } => {
+                self.on_controller_response(now, connection, correlation, *response, effects);
+            }
+            Input::Connected { connection } => self.on_connected(now, connection, effects),
+            Input::Disconnected { connection } => self.on_disconnected(now, connection, effects),
+            Input::Timer(Timer::Broker(timer)) => self.on_timer(now, timer, effects),
+            Input::Timer(Timer::Client(_)) => {}
+        }
+        while let Some((caller, request)) = self.connections.next() {
+            self.dispatch(now, caller, *request, effects);
+        }
+    }
+
+    /// Loses what is in memory. [`Input::Start`] begins it again.
+    pub fn crash(&mut self) {
+        let Self { id: _, config: _, offsets_topic: _, producer_ids: _, replicas, .. } = self;
+        replicas.values_mut().for_each(Replica::crash);
+        self.session.crash();
+        self.image = Image::default();
+        self.connections = Connections::default();
+        self.fetches.clear();
+        self.produces.clear();
+        self.forwards.clear();
+        self.deletions.clear();
+        self.shards.clear();
+    }
+
+    fn dispatch(&mut self, now: SimTime, caller: Caller, request: Request, effects: &mut Effects) {
+        match request {
+            Request::Produce(request) => self.produce(now, caller, request, effects),
+            Request::Fetch(request) => self.fetch(now, caller, request, effects),
+            Request::ListOffsets(request) => self.list_offsets(caller, &request, effects),
+            Request::Metadata(request) => self.metadata(caller, &request, effects),
+            Request::FindCoordinator(request) => self.find_coordinator(caller, &request, effects),
+            Request::JoinGroup(request) => self.join_group(now, caller, request, effects),
+            Request::SyncGroup(request) => self.sync_group(now, caller, request, effects),
+            Request::Heartbeat(request) => self.heartbeat(now, caller, &request, effects),
+            Request::LeaveGroup(request) => self.leave_group(now, caller, &request, effects),
+            Request::OffsetCommit(request) => self.offset_commit(now, caller, request, effects),
+            Request::OffsetFetch(request) => self.offset_fetch(caller, request, effects),
+            Request::InitProducerId(_) => self.init_producer_id(caller, effects),
+            request @ (Request::CreateTopics(_)
+            | Request::DeleteTopics(_)
+            | Request::CreatePartitions(_)) => self.forward(now, caller, request, effects),
+            Request::ListGroups(_) => self.list_groups(caller, effects),
+            Request::DescribeGroups(request) => self.describe_groups(caller, request, effects),
+            Request::DeleteGroups(request) => self.delete_groups(now, caller, request, effects),
+            Request::RegisterBroker(_)
+            | Request::BrokerHeartbeat(_)
+            | Request::FetchMetadataLog(_) => {
+                // Only the controller answers these; Kafka closes the connection as well.
+                self.connections.closed(caller.connection);
+                effects.disconnect(caller.connection);
+            }
+        }
+    }
+
+    fn on_timer(&mut self, now: SimTime, timer: BrokerTimer, effects: &mut Effects) {
+        match timer {
+            BrokerTimer::Heartbeat => {
+                self.session.heartbeat_due(now, &self.image, &self.config, effects);
+            }
+            BrokerTimer::Reconnect => self.session.retry(effects),
+            BrokerTimer::FetchExpires { connection } => {
+                self.complete_fetch(connection, effects);
+            }
+            BrokerTimer::ProduceExpires { connection } => {
+                self.expire_produce(connection, effects);
+            }
+            BrokerTimer::ForwardExpires { connection } => {
+                self.expire_forward(connection, effects);
+            }
+            BrokerTimer::LoadCoordinator { partition } => {
+                self.load_coordinator(now, partition, effects);
+            }
+            BrokerTimer::ExpireOffsets { partition } => {
+                self.with_shard(now, partition, effects, Shard::expire_offsets);
+            }
+            BrokerTimer::MemberSession { group_id, member_id } => {
+                self.with_group(now, &group_id, effects, |shard, turn| {
+                    shard.session_due(turn, &group_id, &member_id);
+                });
+            }
+            BrokerTimer::Join { group_id } => {
+                self.with_group(now, &group_id, effects, |shard, turn| {
+                    shard.join_due(turn, &group_id);
+                });
+            }
+            BrokerTimer::Sync { group_id } => {
+                self.with_group(now, &group_id, effects, |shard, turn| {
+                    shard.sync_due(turn, &group_id);
+                });
+            }
+            BrokerTimer::BrokerSession { .. } => {}
+        }
+    }
+
+    fn on_disconnected(&mut self, now: SimTime, connection: ConnectionId, effects: &mut Effects) {
+        if self.session.disconnected(now, connection, &self.config, effects) {
+            self.forwards.values_mut().for_each(Forward::not_sent);
+            return;
+        }
+        self.connections.closed(connection);
+        // What waited there is dropped. Members stay until their sessions end.
+        if self.fetches.remove(&connection).is_some() {
+            effects.cancel_timer(Timer::Broker(BrokerTimer::FetchExpires { connection }));
+        }
+        if self.produces.remove(&connection).is_some() {
+            effects.cancel_timer(Timer::Broker(BrokerTimer::ProduceExpires { connection }));
+        }
+        if self.forwards.remove(&connection).is_some() {
+            effects.cancel_timer(Timer::Broker(BrokerTimer::ForwardExpires { connection }));
+        }
+        self.deletions.remove(&connection);
+    }
+
+    /// InitProducerId: gives out the ids of this broker's own block, each with epoch 0. As in Kafka,
+    /// a producer without transactional id that asks for another epoch gets another id.
+    fn init_producer_id(&mut self, caller: Caller, effects: &mut Effects) {
+        let id = i64::from(self.id) * PRODUCER_IDS_PER_BROKER + self.producer_ids;
+        self.producer_ids += 1;
+        let response = init_producer_id::Response { result: Ok((id, 0)) };
+        self.connections.respond(caller, Response::InitProducerId(response), effects);
+    }
+
+    /// The replica that leads a partition.
+    fn leader(
+        &self,
+        topic_partition: &TopicPartition,
+        epoch: Option<i32>,
+    ) -> Result<&Replica, ErrorKind> {
+        let Some(replica) = self.replicas.get(topic_partition) else {
+            return Err(self.no_replica(topic_partition));
+        };
+        replica.check_leader(epoch).map(|()| replica)
+    }
+
+    /// Why there is no replica here.
+    fn no_replica(&self, topic_partition: &TopicPartition) -> ErrorKind {
+        match self.image.partition(topic_partition) {
+            Some(_) => ErrorKind::NotLeaderOrFollower,
+            None => ErrorKind::UnknownTopicOrPartition,
+        }
+    }
+}
+
+/// The internal topic that groups are stored in.
+const OFFSETS_TOPIC: &str = "__consumer_offsets";
+
+/// The producer ids of broker `b` are from `b` times this.
+const PRODUCER_IDS_PER_BROKER: i64 = 1_000_000_000;

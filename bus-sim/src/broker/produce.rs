@@ -1,0 +1,217 @@
+//! Produce: appends batches to the logs of partitions.
+//!
+//! - Checks, in this order: internal topic, leader, in-sync replicas (`acks=all`), size, record
+//!   rules, timestamps, then the producer's epoch and sequence.
+//! - Answers when `acks` is satisfied; with `All`, when the high watermark passes the batch, or the
+//!   request's timeout ends. A batch that was appended before is answered with its offset.
+//! - With `acks=0` there is no response; an error closes the connection.
+//!
+//! Simplified: one batch per partition and request (as clients send); no compression.
+//! Absent: transactions, quotas. See `docs/fidelity.md`.
+
+use std::sync::Arc;
+
+use bus_core::{Acks, Bytes, ErrorKind, Headers, Offset, TopicPartition};
+
+use super::connections::Caller;
+use super::replica::{Append, Limits};
+use super::session::schedule;
+use super::topic_control::is_internal;
+use super::{Broker, BrokerTimer};
+use crate::fact::Fact;
+use crate::mutation::Mutation;
+use crate::node::{ConnectionId, Effects, Timer};
+use crate::protocol::Response;
+use crate::protocol::batch::{BatchRecord, RecordBatch};
+use crate::protocol::produce::{self, Appended, PartitionResponse};
+use crate::time::SimTime;
+
+/// A produce request with `acks=all` whose batches are not yet replicated.
+#[derive(Debug)]
+pub(super) struct DelayedProduce {
+    caller: Caller,
+    response: produce::Response,
+    /// By index of the response: the high watermark that it waits for.
+    required: Vec<(usize, Offset)>,
+}
+
+impl Broker {
+    pub(super) fn produce(
+        &mut self,
+        now: SimTime,
+        caller: Caller,
+        request: produce::Request,
+        effects: &mut Effects,
+    ) {
+        let mut required = Vec::new();
+        let mut partitions = Vec::with_capacity(request.partitions.len());
+        for produce::PartitionRequest { topic_partition, batch } in request.partitions {
+            let result = self.append(now, request.acks, &topic_partition, batch, effects);
+            match &result {
+                Ok(appended) if request.acks == Acks::All => {
+                    let end = appended.end;
+                    if self.replicas[&topic_partition].high_watermark() < end {
+                        required.push((partitions.len(), end));
+                    }
+                }
+                Ok(_) => {}
+                Err(error) => effects.fact(Fact::ProduceRefused {
+                    topic_partition: topic_partition.clone(),
+                    error: *error,
+                }),
+            }
+            let result = result.map(|outcome| outcome.appended);
+            partitions.push(PartitionResponse { topic_partition, result });
+        }
+        let response = produce::Response { partitions };
+        let grown: Vec<_> = response
+            .partitions
+            .iter()
+            .filter(|partition| partition.result.is_ok())
+            .map(|partition| partition.topic_partition.clone())
+            .collect();
+        match request.acks {
+            Acks::None if response.partitions.iter().any(|p| p.result.is_err()) => {
+                self.connections.closed(caller.connection);
+                effects.disconnect(caller.connection);
+            }
+            Acks::None => {
+                self.connections.done(caller);
+            }
+            Acks::All if !required.is_empty() => {
+                let connection = caller.connection;
+                let at = now + request.timeout;
+                schedule(BrokerTimer::ProduceExpires { connection }, at, effects);
+                let delayed = DelayedProduce { caller, response, required };
+                self.produces.insert(connection, delayed);
+            }
+            Acks::All | Acks::Leader => {
+                self.connections.respond(caller, Response::Produce(response), effects);
+            }
+        }
+        grown.iter().for_each(|topic_partition| self.partition_grew(topic_partition, effects));
+    }
+
+    fn append(
+        &mut self,
+        now: SimTime,
+        acks: Acks,
+        topic_partition: &TopicPartition,
+        batch: Arc<RecordBatch>,
+        effects: &mut Effects,
+    ) -> Result<Outcome, ErrorKind> {
+        if is_internal(&topic_partition.topic) {
+            return Err(ErrorKind::InvalidTopic);
+        }
+        let mutation = self.config.mutation;
+        let missing = self.no_replica(topic_partition);
+        let replica = self.replicas.get_mut(topic_partition).ok_or(missing)?;
+        replica.check_leader(None)?;
+        if acks == Acks::All && replica.lacks_replicas() {
+            return Err(ErrorKind::NotEnoughReplicas);
+        }
+        let batch = mutation.map_or_else(|| Arc::clone(&batch), |m| mutated(m, now, &batch));
+        let limits = Limits {
+            message_max_bytes: self.config.broker.message_max_bytes,
+            producer_id_expiration: self.config.broker.producer_id_expiration,
+            checks_sequences: mutation != Some(Mutation::SequenceIgnored),
+        };
+        let (base_offset, log_append_time) = match replica.append(now, &batch, limits)? {
+            Append::Appended { base_offset, log_append_time } => {
+                effects.fact(Fact::Appended {
+                    broker: self.id,
+                    topic_partition: topic_partition.clone(),
+                    base_offset,
+                    count: u32::try_from(batch.records.len()).unwrap_or(u32::MAX),
+                    digest: batch.digest,
+                });
+                (base_offset, log_append_time)
+            }
+            Append::Duplicate { base_offset, timestamp } => {
+                let topic_partition = topic_partition.clone();
+                effects.fact(Fact::DuplicateBatch { topic_partition, base_offset });
+                if mutation == Some(Mutation::DuplicateAnsweredAsError) {
+                    return Err(ErrorKind::OutOfOrderSequenceNumber);
+                }
+                // Kafka names a time here also where records keep their own.
+                (base_offset, Some(timestamp))
+            }
+        };
+        let wrong = i64::from(mutation == Some(Mutation::AckedWithWrongOffset));
+        let count = i64::try_from(batch.records.len()).unwrap_or(0);
+        let log_start = replica.log.start();
+        let appended = Appended { base_offset: base_offset + wrong, log_append_time, log_start };
+        Ok(Outcome { appended, end: base_offset + count })
+    }
+
+    /// Goes on with what waits for a partition to have more.
+    pub(super) fn partition_grew(
+        &mut self,
+        topic_partition: &TopicPartition,
+        effects: &mut Effects,
+    ) {
+        self.wake_fetches(topic_partition, effects);
+        if self.produces.is_empty() {
+            return;
+        }
+        let is_done = |delayed: &DelayedProduce| {
+            delayed.required.iter().all(|(index, end)| {
+                let partition = &delayed.response.partitions[*index].topic_partition;
+                self.replicas.get(partition).is_some_and(|r| r.high_watermark() >= *end)
+            })
+        };
+        let done = self.produces.iter().filter(|(_, delayed)| is_done(delayed));
+        for connection in done.map(|(connection, _)| *connection).collect::<Vec<_>>() {
+            self.expire_produce(connection, effects);
+        }
+    }
+
+    /// Answers a delayed produce; what is not replicated by now has timed out.
+    pub(super) fn expire_produce(&mut self, connection: ConnectionId, effects: &mut Effects) {
+        let Some(mut delayed) = self.produces.remove(&connection) else { return };
+        effects.cancel_timer(Timer::Broker(BrokerTimer::ProduceExpires { connection }));
+        for (index, end) in &delayed.required {
+            let partition = &mut delayed.response.partitions[*index];
+            let replica = self.replicas.get(&partition.topic_partition);
+            match replica {
+                Some(replica) if !replica.is_leader() => {
+                    partition.result = Err(ErrorKind::NotLeaderOrFollower);
+                }
+                Some(replica) if replica.high_watermark() >= *end => {}
+                Some(_) => partition.result = Err(ErrorKind::RequestTimedOut),
+                None => partition.result = Err(ErrorKind::UnknownTopicOrPartition),
+            }
+        }
+        self.connections.respond(delayed.caller, Response::Produce(delayed.response), effects);
+    }
+}
+
+/// What came of a batch.
+struct Outcome {
+    appended: Appended,
+    /// The offset behind it.
+    end: Offset,
+}
+
+/// What a planted bug makes of a batch before it is appended.
+fn mutated(mutation: Mutation, now: SimTime, batch: &Arc<RecordBatch>) -> Arc<RecordBatch> {
+    let change: &dyn Fn(&mut BatchRecord) = match mutation {
+        Mutation::PayloadCut => &|record| {
+            if let Some(value) = &mut record.value {
+                value.truncate(PAYLOAD_KEPT);
+            }
+        },
+        Mutation::HeadersLost => &|record| record.headers = Headers::new(),
+        Mutation::NullBecomesEmpty => &|record| {
+            record.value.get_or_insert_with(Bytes::new);
+        },
+        Mutation::TimestampLost => &|record| record.timestamp = now.timestamp(),
+        _ => return Arc::clone(batch),
+    };
+    let mut records = batch.records.to_vec();
+    records.iter_mut().for_each(change);
+    Arc::new(RecordBatch::new(batch.producer, records))
+}
+
+/// What [`Mutation::PayloadCut`] keeps of a value.
+const PAYLOAD_KEPT: usize = 64 * 1024;

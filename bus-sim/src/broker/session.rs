@@ -1,0 +1,297 @@
+//! A broker's session with the controller: connecting, registering, heartbeats, and the metadata log.
+//!
+//! Simplified: one connection carries all of it, and the controller answers in any order; Kafka uses
+//! several connections and the Raft protocol. A broker that restarts within its old session is
+//! refused until that ends, as in Kafka.
+//! Absent: controlled shutdown. See `docs/fidelity.md`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use bus_core::Topic;
+
+use super::image::Image;
+use super::{Broker, BrokerTimer};
+use crate::config::SimConfig;
+use crate::node::{BrokerId, ConnectionId, CorrelationId, Effects, NodeId, Timer};
+use crate::protocol::cluster::{
+    BrokerEpoch, BrokerHeartbeatRequest, FetchMetadataLogRequest, MetadataRecord,
+    RegisterBrokerRequest,
+};
+use crate::protocol::{Request, Response};
+use crate::time::SimTime;
+
+/// The session of a broker with the controller.
+#[derive(Debug)]
+pub(super) struct Session {
+    id: BrokerId,
+    /// Durable: how many connections it opened.
+    connections: u32,
+    /// Durable: how often it started.
+    incarnation: u32,
+    connection: Option<ConnectionId>,
+    is_connected: bool,
+    /// The registration.
+    epoch: Option<BrokerEpoch>,
+    /// Whether it has read the metadata log since it started.
+    is_ready: bool,
+    correlation: CorrelationId,
+    /// Tries that failed since the last success.
+    failures: u32,
+    /// Requests of other connections that were forwarded.
+    forwarded: BTreeMap<CorrelationId, ConnectionId>,
+}
+
+impl Session {
+    pub(super) const fn new(id: BrokerId) -> Self {
+        Self {
+            id,
+            connections: 0,
+            incarnation: 0,
+            connection: None,
+            is_connected: false,
+            epoch: None,
+            is_ready: false,
+            correlation: 0,
+            failures: 0,
+            forwarded: BTreeMap::new(),
+        }
+    }
+
+    /// Makes it one that registered and caught up.
+    pub(super) const fn resume(&mut self, epoch: BrokerEpoch) {
+        self.incarnation = 1;
+        self.epoch = Some(epoch);
+        self.is_ready = true;
+    }
+
+    /// Loses what is in memory.
+    pub(super) fn crash(&mut self) {
+        let Self { id, connections, incarnation, .. } = *self;
+        *self = Self { connections, incarnation, ..Self::new(id) };
+    }
+
+    /// Whether the broker knows enough to serve.
+    pub(super) const fn is_ready(&self) -> bool {
+        self.is_ready
+    }
+
+    pub(super) fn start(&mut self, effects: &mut Effects) {
+        if self.epoch.is_none() {
+            self.incarnation += 1;
+        }
+        self.connect(effects);
+    }
+
+    fn connect(&mut self, effects: &mut Effects) {
+        self.connections += 1;
+        let connection = ConnectionId { owner: NodeId::Broker(self.id), ordinal: self.connections };
+        self.connection = Some(connection);
+        effects.connect(connection, NodeId::Controller);
+    }
+
+    /// Whether `connection` is that of this session.
+    fn is_own(&self, connection: ConnectionId) -> bool {
+        self.connection == Some(connection)
+    }
+
+    /// Sends a request, if it is connected.
+    fn send(&mut self, request: Request, effects: &mut Effects) -> Option<CorrelationId> {
+        let connection = self.connection.filter(|_| self.is_connected)?;
+        self.correlation += 1;
+        effects.request(connection, self.correlation, request);
+        Some(self.correlation)
+    }
+
+    /// Forwards a request of another connection. Returns whether it was sent.
+    pub(super) fn forward(
+        &mut self,
+        from: ConnectionId,
+        request: &Request,
+        effects: &mut Effects,
+    ) -> bool {
+        if !self.is_connected {
+            return false;
+        }
+        let correlation = self.send(request.clone(), effects);
+        self.forwarded.extend(correlation.map(|correlation| (correlation, from)));
+        correlation.is_some()
+    }
+
+    fn register(&mut self, effects: &mut Effects) {
+        let (broker, incarnation) = (self.id, self.incarnation);
+        self.send(Request::RegisterBroker(RegisterBrokerRequest { broker, incarnation }), effects);
+    }
+
+    fn heartbeat(&mut self, image: &Image, effects: &mut Effects) {
+        let Some(broker_epoch) = self.epoch else { return };
+        let request = BrokerHeartbeatRequest {
+            broker: self.id,
+            broker_epoch,
+            metadata_offset: image.offset,
+            want_shutdown: false,
+        };
+        self.send(Request::BrokerHeartbeat(request), effects);
+    }
+
+    fn fetch_metadata(&mut self, image: &Image, effects: &mut Effects) {
+        let request = FetchMetadataLogRequest { broker: self.id, offset: image.offset };
+        self.send(Request::FetchMetadataLog(request), effects);
+    }
+
+    /// The time of a heartbeat has come.
+    pub(super) fn heartbeat_due(
+        &mut self,
+        now: SimTime,
+        image: &Image,
+        config: &SimConfig,
+        effects: &mut Effects,
+    ) {
+        if self.is_connected && self.epoch.is_some() {
+            self.heartbeat(image, effects);
+            schedule(
+                BrokerTimer::Heartbeat,
+                now + config.broker.broker_heartbeat_interval,
+                effects,
+            );
+        }
+    }
+
+    /// The time to try again has come.
+    pub(super) fn retry(&mut self, effects: &mut Effects) {
+        match (self.connection, self.epoch) {
+            (None, _) => self.connect(effects),
+            (Some(_), None) => self.register(effects),
+            (Some(_), Some(_)) => {}
+        }
+    }
+
+    /// Goes on without the connection. Returns whether it was that of the session.
+    pub(super) fn disconnected(
+        &mut self,
+        now: SimTime,
+        connection: ConnectionId,
+        _config: &SimConfig,
+        effects: &mut Effects,
+    ) -> bool {
+        if !self.is_own(connection) {
+            return connection.owner == NodeId::Broker(self.id);
+        }
+        self.connection = None;
+        self.is_connected = false;
+        self.forwarded.clear();
+        self.back_off(now, effects);
+        true
+    }
+
+    fn back_off(&mut self, now: SimTime, effects: &mut Effects) {
+        let backoff = BACKOFF_MIN * (1 << self.failures.min(5));
+        self.failures += 1;
+        schedule(BrokerTimer::Reconnect, now + backoff.min(BACKOFF_MAX), effects);
+    }
+}
+
+impl Broker {
+    pub(super) fn on_connected(
+        &mut self,
+        now: SimTime,
+        connection: ConnectionId,
+        effects: &mut Effects,
+    ) {
+        if !self.session.is_own(connection) {
+            return;
+        }
+        self.session.is_connected = true;
+        if self.session.epoch.is_some() {
+            self.session.failures = 0;
+            self.session.fetch_metadata(&self.image, effects);
+            let interval = self.config.broker.broker_heartbeat_interval;
+            schedule(BrokerTimer::Heartbeat, now + interval, effects);
+        } else {
+            self.session.register(effects);
+        }
+        self.send_forwards(effects);
+    }
+
+    pub(super) fn on_controller_response(
+        &mut self,
+        now: SimTime,
+        connection: ConnectionId,
+        correlation: CorrelationId,
+        response: Response,
+        effects: &mut Effects,
+    ) {
+        if !self.session.is_own(connection) {
+            return;
+        }
+        match response {
+            Response::RegisterBroker(response) => match response.result {
+                Ok(epoch) => {
+                    self.session.epoch = Some(epoch);
+                    self.session.failures = 0;
+                    self.session.fetch_metadata(&self.image, effects);
+                    self.session.heartbeat_due(now, &self.image, &self.config, effects);
+                }
+                Err(_) => self.session.back_off(now, effects),
+            },
+            Response::BrokerHeartbeat(response) => {
+                if response.error.is_some() {
+                    self.session.epoch = None;
+                    self.session.register(effects);
+                }
+            }
+            Response::FetchMetadataLog(response) => {
+                self.learn(now, &response.records, effects);
+                self.session.fetch_metadata(&self.image, effects);
+                self.caught_up(effects);
+            }
+            response => {
+                if let Some(from) = self.session.forwarded.remove(&correlation) {
+                    self.on_forwarded(from, response, effects);
+                }
+            }
+        }
+        self.complete_forwards(effects);
+    }
+
+    /// Learns records of the metadata log.
+    fn learn(&mut self, now: SimTime, records: &[MetadataRecord], effects: &mut Effects) {
+        let mut topics = BTreeSet::<&Topic>::new();
+        for record in records {
+            self.image.replay(record);
+            match record {
+                MetadataRecord::Topic { topic, .. }
+                | MetadataRecord::TopicConfig { topic, .. }
+                | MetadataRecord::Partition { topic, .. }
+                | MetadataRecord::RemoveTopic { topic } => {
+                    topics.insert(topic);
+                }
+                MetadataRecord::RegisterBroker { .. } | MetadataRecord::BrokerFenced { .. } => {}
+            }
+        }
+        for topic in topics {
+            self.follow_topic(now, topic, effects);
+        }
+    }
+
+    /// Once it has read its own registration, it can serve, and tells the controller at once.
+    fn caught_up(&mut self, effects: &mut Effects) {
+        let Some(epoch) = self.session.epoch else { return };
+        if self.image.offset > epoch {
+            self.session.is_ready = true;
+            if self.image.brokers.get(&self.id).is_some_and(|broker| broker.is_fenced) {
+                self.session.heartbeat(&self.image, effects);
+            }
+        }
+    }
+}
+
+/// Sets a timer of a broker.
+pub(super) fn schedule(timer: BrokerTimer, at: SimTime, effects: &mut Effects) {
+    effects.set_timer(Timer::Broker(timer), at);
+}
+
+/// `reconnect.backoff.ms`.
+const BACKOFF_MIN: Duration = Duration::from_millis(50);
+/// `reconnect.backoff.max.ms`.
+const BACKOFF_MAX: Duration = Duration::from_secs(1);

@@ -1,0 +1,309 @@
+//! Commits: one request at a time, in the order of the calls, so that an older commit can never
+//! overwrite a newer one; and auto commit of stored offsets.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use bus_core::{
+    Commit, CommitSender, Error, ErrorKind, Offset, OffsetAndMetadata, Operation, Recovery,
+    TopicPartition,
+};
+
+use crate::client::connections::{Link, SOCKET_TIMEOUT};
+use crate::client::{ClientTimer, Completion, Reply};
+use crate::mutation::Mutation;
+use crate::node::{Effects, Name, Timer};
+use crate::protocol::offset_fetch::PartitionResponse;
+use crate::protocol::{Request, offset_commit, offset_fetch};
+use crate::time::SimTime;
+
+use super::{Consumer, Token, closed};
+
+/// librdkafka's pause before it tries a commit again.
+const COMMIT_RETRY: Duration = Duration::from_millis(100);
+
+/// The commits of a consumer.
+#[derive(Debug, Default)]
+pub(super) struct Commits {
+    /// The first is in flight if `is_in_flight`.
+    queue: VecDeque<Call>,
+    is_in_flight: bool,
+}
+
+#[derive(Debug)]
+struct Call {
+    partitions: Vec<offset_commit::PartitionRequest>,
+    /// Who waits for it; nobody waits for an auto commit.
+    sender: Option<CommitSender>,
+    deadline: SimTime,
+    /// Generation and member at the time of the call: a commit never borrows a newer one.
+    generation: i32,
+    member_id: Name,
+}
+
+impl Commits {
+    pub(super) fn is_idle(&self) -> bool {
+        self.queue.is_empty()
+    }
+}
+
+impl Consumer {
+    /// Commits offsets that the application names.
+    pub(crate) fn commit(
+        &mut self,
+        now: SimTime,
+        offsets: &[(TopicPartition, OffsetAndMetadata)],
+        effects: &mut Effects,
+    ) -> Commit {
+        if let Err(error) = self.check_commit(offsets) {
+            return Commit::done(Err(error.with_operation(Operation::Commit)));
+        }
+        if offsets.is_empty() {
+            return Commit::done(Ok(()));
+        }
+        let (sender, commit) = Commit::channel();
+        let partitions =
+            offsets.iter().map(|(topic_partition, offset)| offset_commit::PartitionRequest {
+                topic_partition: topic_partition.clone(),
+                offset: offset.offset,
+                leader_epoch: self.epoch_of(topic_partition, offset.offset),
+                metadata: offset.metadata.as_str().into(),
+            });
+        let partitions = partitions.collect();
+        self.enqueue_commit(now, partitions, Some(sender), effects);
+        commit
+    }
+
+    /// Commits what is stored and not committed yet, of these partitions or of all.
+    pub(super) fn commit_stored(
+        &mut self,
+        now: SimTime,
+        of: Option<&[TopicPartition]>,
+        effects: &mut Effects,
+    ) {
+        if !self.config.enable_auto_commit || self.member.is_none() {
+            return;
+        }
+        let fetched_counts = self.mutation == Some(Mutation::CommitPassesUnfinishedRecord);
+        let mut partitions = Vec::new();
+        for (topic_partition, partition) in &mut self.partitions {
+            if of.is_some_and(|of| !of.contains(topic_partition)) {
+                continue;
+            }
+            let stored = match partition.fetched_to() {
+                Some(end) if fetched_counts => Some(end),
+                _ => partition.stored,
+            };
+            let Some(offset) = stored.filter(|offset| Some(*offset) != partition.committed) else {
+                continue;
+            };
+            partition.committed = Some(offset);
+            partitions.push(offset_commit::PartitionRequest {
+                topic_partition: topic_partition.clone(),
+                offset,
+                leader_epoch: partition.leader_epoch,
+                metadata: Name::from(""),
+            });
+        }
+        if !partitions.is_empty() {
+            self.enqueue_commit(now, partitions, None, effects);
+        }
+    }
+
+    pub(super) fn auto_commit(&mut self, now: SimTime, effects: &mut Effects) {
+        self.commit_stored(now, None, effects);
+        self.watch_auto_commit(now, effects);
+    }
+
+    pub(super) fn watch_auto_commit(&mut self, now: SimTime, effects: &mut Effects) {
+        if self.config.enable_auto_commit && self.closing.is_none() {
+            let at = now + self.config.auto_commit_interval;
+            effects.set_timer(Timer::Client(ClientTimer::AutoCommit), at);
+        }
+    }
+
+    /// Sends the next commit, if the coordinator is known and none is in flight.
+    pub(super) fn pump_commits(&mut self, now: SimTime, effects: &mut Effects) {
+        while self.commits.queue.front().is_some_and(|call| call.deadline <= now)
+            && !self.commits.is_in_flight
+        {
+            let message = "no coordinator answered in time";
+            self.finish_commit(Err(Error::new(ErrorKind::TimedOut, message)), effects);
+        }
+        if self.commits.is_in_flight || self.commits.queue.is_empty() {
+            return;
+        }
+        let Some(coordinator) = self.member.as_ref().and_then(|member| member.coordinator) else {
+            return self.want_coordinator(now, effects);
+        };
+        let (Some(member), Some(call)) = (&self.member, self.commits.queue.front()) else { return };
+        let request = Request::OffsetCommit(offset_commit::Request {
+            group_id: member.group_id.clone(),
+            generation: call.generation,
+            member_id: call.member_id.clone(),
+            group_instance_id: member.group_instance_id.clone(),
+            partitions: call.partitions.clone(),
+        });
+        let deadline = call.deadline;
+        self.commits.is_in_flight = true;
+        let link = Link::coordinator(coordinator);
+        self.connections.send(now, link, Token::Commit, request, deadline, effects);
+    }
+
+    pub(super) fn commit_answered(
+        &mut self,
+        now: SimTime,
+        partitions: &[(TopicPartition, Option<ErrorKind>)],
+        effects: &mut Effects,
+    ) {
+        self.commits.is_in_flight = false;
+        let refused = partitions.iter().find_map(|(tp, error)| Some((tp, (*error)?)));
+        match refused {
+            None => {
+                self.note_committed();
+                self.finish_commit(Ok(()), effects);
+            }
+            Some((_, kind)) if kind.recovery() == Recovery::Retry => {
+                self.note_coordinator_error(now, kind, effects);
+                self.retry_commit(now, effects);
+            }
+            Some((topic_partition, kind)) => {
+                let error = Error::new(kind, "").with_topic_partition(topic_partition.clone());
+                self.finish_commit(Err(error), effects);
+            }
+        }
+        self.pump_commits(now, effects);
+    }
+
+    pub(super) fn commit_unanswered(&mut self, now: SimTime, effects: &mut Effects) {
+        self.commits.is_in_flight = false;
+        self.coordinator_lost(now, effects);
+        self.retry_commit(now, effects);
+    }
+
+    /// Asks the coordinator for committed offsets.
+    pub(crate) fn committed(
+        &mut self,
+        now: SimTime,
+        partitions: Vec<TopicPartition>,
+        reply: Reply<Vec<Option<OffsetAndMetadata>>>,
+        effects: &mut Effects,
+    ) {
+        if let Err(error) = self.check_commit(&[]) {
+            return reply.send(Err(error.with_operation(Operation::Committed)), effects);
+        }
+        self.committed_calls.push((partitions, reply));
+        self.pump_committed_calls(now, effects);
+    }
+
+    pub(super) fn pump_committed_calls(&mut self, now: SimTime, effects: &mut Effects) {
+        if self.committed_calls.is_empty() {
+            return;
+        }
+        let Some(member) = &self.member else { return };
+        let Some(coordinator) = member.coordinator else {
+            return self.want_coordinator(now, effects);
+        };
+        let group_id = member.group_id.clone();
+        for (partitions, reply) in std::mem::take(&mut self.committed_calls) {
+            let request = Request::OffsetFetch(offset_fetch::Request {
+                group_id: group_id.clone(),
+                partitions: Some(partitions.clone()),
+                require_stable: true,
+            });
+            let token = Token::Committed(partitions, reply);
+            let link = Link::coordinator(coordinator);
+            self.connections.send(now, link, token, request, now + SOCKET_TIMEOUT, effects);
+        }
+    }
+
+    pub(super) fn committed_answered(
+        &mut self,
+        now: SimTime,
+        partitions: Vec<TopicPartition>,
+        reply: Reply<Vec<Option<OffsetAndMetadata>>>,
+        result: Result<Vec<PartitionResponse>, ErrorKind>,
+        effects: &mut Effects,
+    ) {
+        let answers = match result {
+            Ok(answers) => answers,
+            Err(kind) if kind.recovery() == Recovery::Retry => {
+                self.note_coordinator_error(now, kind, effects);
+                return self.committed_calls.push((partitions, reply));
+            }
+            Err(kind) => return reply.send(Err(kind.into()), effects),
+        };
+        let offset_of = |topic_partition: &TopicPartition| {
+            let answer = answers.iter().find(|answer| answer.topic_partition == *topic_partition);
+            match answer.map(|answer| &answer.result) {
+                Some(Ok(Some(committed))) => Ok(Some(OffsetAndMetadata {
+                    offset: committed.offset,
+                    metadata: committed.metadata.to_string(),
+                })),
+                Some(Ok(None)) | None => Ok(None),
+                Some(Err(kind)) => Err(Error::from(*kind)),
+            }
+        };
+        reply.send(partitions.iter().map(offset_of).collect(), effects);
+    }
+
+    fn check_commit(&self, offsets: &[(TopicPartition, OffsetAndMetadata)]) -> Result<(), Error> {
+        if self.closing.is_some() {
+            return Err(closed());
+        }
+        if self.member.is_none() {
+            return Err(Error::new(ErrorKind::InvalidConfig, "to commit, set group.id"));
+        }
+        for (topic_partition, offset) in offsets {
+            bus_core::consumer::validate_offset(topic_partition, offset.offset)?;
+        }
+        Ok(())
+    }
+
+    fn epoch_of(&self, topic_partition: &TopicPartition, offset: Offset) -> Option<i32> {
+        let partition = self.partitions.get(topic_partition)?;
+        partition.leader_epoch.filter(|_| partition.position == Some(offset))
+    }
+
+    fn enqueue_commit(
+        &mut self,
+        now: SimTime,
+        partitions: Vec<offset_commit::PartitionRequest>,
+        sender: Option<CommitSender>,
+        effects: &mut Effects,
+    ) {
+        let Some(member) = &self.member else { return };
+        let (generation, member_id) = if self.subscription.is_some() {
+            (member.generation, member.member_id.clone())
+        } else {
+            (-1, Name::from(""))
+        };
+        let deadline = now + SOCKET_TIMEOUT;
+        self.commits.queue.push_back(Call { partitions, sender, deadline, generation, member_id });
+        self.pump_commits(now, effects);
+    }
+
+    /// Notes what the commit in front has committed.
+    fn note_committed(&mut self) {
+        let Some(call) = self.commits.queue.front() else { return };
+        for committed in &call.partitions {
+            if let Some(partition) = self.partitions.get_mut(&committed.topic_partition) {
+                partition.committed = Some(committed.offset);
+            }
+        }
+    }
+
+    fn retry_commit(&mut self, now: SimTime, effects: &mut Effects) {
+        effects.set_timer(Timer::Client(ClientTimer::CommitRetry), now + COMMIT_RETRY);
+    }
+
+    fn finish_commit(&mut self, outcome: Result<(), Error>, effects: &mut Effects) {
+        let group_id = self.member.as_ref().map(|member| member.group_id.to_string());
+        if let Some(Call { sender: Some(sender), .. }) = self.commits.queue.pop_front() {
+            let outcome = outcome.map_err(|error| {
+                error.with_operation(Operation::Commit).with_group_id(group_id.unwrap_or_default())
+            });
+            effects.complete(Completion::Committed(sender, outcome));
+        }
+    }
+}

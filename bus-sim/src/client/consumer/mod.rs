@@ -1,0 +1,669 @@
+//! The consumer, as librdkafka has it: reads ahead from the leaders of its partitions, and is a
+//! member of its group.
+//!
+//! - [`partition`](partition): the four places of a partition, and its buffer;
+//! - [`fetcher`](fetcher): where to start, and fetching;
+//! - [`member`](member): joining, heartbeats, rebalances; [`assignor`](assignor), [`wire`](wire);
+//! - [`commits`](commits): one commit at a time, in the order of the calls;
+//! - [`queries`](queries): watermarks and offsets by time;
+//! - [`poll`](poll): what the application gets.
+
+mod assignor;
+mod commits;
+mod fetcher;
+mod member;
+mod partition;
+mod poll;
+mod queries;
+pub(crate) mod wire;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::task::Waker;
+
+use bus_core::{
+    ConsumerConfig, Error, ErrorKind, GroupMetadata, Offset, OffsetAndMetadata, Operation,
+    Rebalance, Result, StartAt, Subscription, Topic, TopicPartition,
+};
+use regex::Regex;
+
+use crate::client::connections::{Connections, Link, Outcome, SOCKET_TIMEOUT};
+use crate::client::metadata::Metadata;
+use crate::client::{ClientTimer, Completion, Identity, Reply, any_broker};
+use crate::mutation::Mutation;
+use crate::node::{BrokerId, Effects, Input, Name, Timer};
+use crate::protocol::{Request, Response, metadata};
+use crate::time::SimTime;
+
+use commits::Commits;
+use fetcher::FetchPart;
+use member::Member;
+use partition::Partition;
+pub(crate) use poll::Ready;
+use queries::Query;
+
+/// What a request is remembered by.
+#[derive(Debug)]
+pub(crate) enum Token {
+    Metadata,
+    LeaderMetadata,
+    FindCoordinator,
+    JoinGroup,
+    SyncGroup,
+    /// In this generation.
+    Heartbeat(i32),
+    LeaveGroup,
+    Commit,
+    Committed(Vec<TopicPartition>, Reply<Vec<Option<OffsetAndMetadata>>>),
+    StartFromCommitted(Vec<(TopicPartition, u64)>),
+    StartFromList(TopicPartition, u64),
+    Fetch(BrokerId, Vec<FetchPart>),
+    Query {
+        query: u64,
+        part: usize,
+    },
+}
+
+/// A consumer.
+#[derive(Debug)]
+pub(crate) struct Consumer {
+    identity: Identity,
+    config: ConsumerConfig,
+    client_id: Name,
+    mutation: Option<Mutation>,
+    connections: Connections<Token>,
+    metadata: Metadata,
+    metadata_in_flight: bool,
+    metadata_attempt: u32,
+    subscription: Option<Subscribed>,
+    partitions: BTreeMap<TopicPartition, Partition>,
+    /// Brokers with a fetch under way.
+    fetching: BTreeSet<BrokerId>,
+    /// Brokers to leave alone for a while.
+    backing_off: bool,
+    member: Option<Member>,
+    commits: Commits,
+    queries: BTreeMap<u64, Query>,
+    /// Calls for committed offsets that wait for the coordinator.
+    committed_calls: Vec<(Vec<TopicPartition>, Reply<Vec<Option<OffsetAndMetadata>>>)>,
+    /// What the application must hear of first.
+    errors: VecDeque<Error>,
+    rebalance: Option<Arc<Rebalance>>,
+    is_polling: bool,
+    poll_waker: Option<Waker>,
+    /// When the last poll ended; none while one waits.
+    last_poll: SimTime,
+    next_version: u64,
+    next_query: u64,
+    /// Which partition is delivered from first; moves on so that none starves.
+    turn: usize,
+    last_record: SimTime,
+    fatal: Option<Error>,
+    closing: Option<Closing>,
+}
+
+/// What is subscribed.
+#[derive(Debug)]
+struct Subscribed {
+    subscription: Subscription,
+    patterns: Vec<Regex>,
+    /// The topics that exist and match, with how many partitions they have; `None` until the first
+    /// metadata.
+    found: Option<BTreeMap<Topic, i32>>,
+    /// Missing topics that the application was told of.
+    reported: BTreeSet<Topic>,
+}
+
+#[derive(Debug)]
+enum Closing {
+    /// Commits and leaving are under way.
+    Leaving(Vec<Reply<()>>),
+    Closed,
+}
+
+impl Consumer {
+    pub(crate) fn new(
+        identity: Identity,
+        config: ConsumerConfig,
+        client_id: &str,
+        brokers: i32,
+        mutation: Option<Mutation>,
+    ) -> Self {
+        let member = config.group_id.as_deref().map(|group_id| {
+            Member::new(group_id.into(), config.group_instance_id.as_deref().map(Name::from))
+        });
+        Self {
+            connections: Connections::new(identity),
+            metadata: Metadata::new(brokers),
+            metadata_in_flight: false,
+            metadata_attempt: 0,
+            subscription: None,
+            partitions: BTreeMap::new(),
+            fetching: BTreeSet::new(),
+            backing_off: false,
+            member,
+            commits: Commits::default(),
+            queries: BTreeMap::new(),
+            committed_calls: Vec::new(),
+            errors: VecDeque::new(),
+            rebalance: None,
+            is_polling: false,
+            poll_waker: None,
+            last_poll: SimTime::ZERO,
+            next_version: 0,
+            next_query: 0,
+            turn: 0,
+            last_record: SimTime::ZERO,
+            fatal: None,
+            closing: None,
+            identity,
+            config,
+            client_id: client_id.into(),
+            mutation,
+        }
+    }
+
+    /// Subscribes, in place of what was subscribed or assigned.
+    pub(crate) fn subscribe(
+        &mut self,
+        now: SimTime,
+        subscription: Subscription,
+        effects: &mut Effects,
+    ) -> Result<()> {
+        self.check_open()?;
+        subscription.validate()?;
+        if self.member.is_none() {
+            let message = "to subscribe, set group.id; or assign partitions by hand";
+            return Err(Error::new(ErrorKind::InvalidConfig, message));
+        }
+        let compile = |pattern: &String| {
+            Regex::new(pattern).map_err(|error| {
+                let message = format!("pattern {pattern:?} is no regular expression");
+                Error::new(ErrorKind::InvalidArgument, message).with_source(error)
+            })
+        };
+        let patterns = subscription.patterns.iter().map(compile).collect::<Result<_>>()?;
+        if self.subscription.is_none() {
+            self.drop_partitions(effects);
+        }
+        let reported = BTreeSet::new();
+        self.subscription = Some(Subscribed { subscription, patterns, found: None, reported });
+        self.last_poll = now;
+        self.watch_max_poll(effects);
+        self.want_metadata(now, effects);
+        Ok(())
+    }
+
+    /// Reads exactly these partitions.
+    pub(crate) fn assign(
+        &mut self,
+        now: SimTime,
+        partitions: &[(TopicPartition, StartAt)],
+        effects: &mut Effects,
+    ) -> Result<()> {
+        self.check_open()?;
+        for (index, (topic_partition, start)) in partitions.iter().enumerate() {
+            start.validate(topic_partition)?;
+            if partitions[..index].iter().any(|(other, _)| other == topic_partition) {
+                return Err(Error::new(ErrorKind::InvalidArgument, "the partition is named twice")
+                    .with_topic_partition(topic_partition.clone()));
+            }
+        }
+        if self.subscription.take().is_some() {
+            self.leave(now, effects);
+        }
+        self.drop_partitions(effects);
+        for (topic_partition, start) in partitions {
+            self.add_partition(topic_partition.clone(), *start);
+        }
+        self.watch_auto_commit(now, effects);
+        self.want_metadata(now, effects);
+        self.pump(now, effects);
+        Ok(())
+    }
+
+    /// Leaves the group and gives up all partitions.
+    pub(crate) fn unsubscribe(&mut self, now: SimTime, reply: Reply<()>, effects: &mut Effects) {
+        if let Err(error) = self.check_open() {
+            return reply.send(Err(error), effects);
+        }
+        self.commit_stored(now, None, effects);
+        if self.subscription.take().is_some() {
+            self.leave(now, effects);
+        }
+        self.drop_partitions(effects);
+        reply.send(Ok(()), effects);
+    }
+
+    pub(crate) fn assignment(&self) -> Vec<TopicPartition> {
+        self.partitions.keys().cloned().collect()
+    }
+
+    pub(crate) fn paused(&self) -> Vec<TopicPartition> {
+        let paused = self.partitions.iter().filter(|(_, partition)| partition.is_paused);
+        paused.map(|(topic_partition, _)| topic_partition.clone()).collect()
+    }
+
+    pub(crate) fn position(&self, topic_partition: &TopicPartition) -> Result<Option<Offset>> {
+        self.check_open()?;
+        match self.partitions.get(topic_partition) {
+            Some(partition) => Ok(partition.position),
+            None => Err(not_assigned(topic_partition)),
+        }
+    }
+
+    pub(crate) fn seek(
+        &mut self,
+        now: SimTime,
+        topic_partition: &TopicPartition,
+        to: StartAt,
+        effects: &mut Effects,
+    ) -> Result<()> {
+        self.check_open()?;
+        to.validate(topic_partition)?;
+        let version = self.new_version();
+        let keep_buffer = self.mutation == Some(Mutation::SeekIgnored);
+        let Some(partition) = self.partitions.get_mut(topic_partition) else {
+            return Err(not_assigned(topic_partition));
+        };
+        partition.seek(to, version, keep_buffer);
+        self.pump(now, effects);
+        Ok(())
+    }
+
+    /// Pauses or resumes partitions; all or, with an error, none.
+    pub(crate) fn set_paused(
+        &mut self,
+        now: SimTime,
+        partitions: &[TopicPartition],
+        is_paused: bool,
+        effects: &mut Effects,
+    ) -> Result<()> {
+        self.check_open()?;
+        if let Some(missing) = partitions.iter().find(|tp| !self.partitions.contains_key(*tp)) {
+            return Err(not_assigned(missing));
+        }
+        for topic_partition in partitions {
+            if let Some(partition) = self.partitions.get_mut(topic_partition) {
+                partition.is_paused = is_paused;
+            }
+        }
+        self.pump(now, effects);
+        self.wake_if_ready(effects);
+        Ok(())
+    }
+
+    pub(crate) fn store_offsets(&mut self, offsets: &[(TopicPartition, Offset)]) -> Result<()> {
+        self.check_open()?;
+        if self.config.enable_auto_offset_store {
+            let message = "offsets are stored by delivery; set enable.auto.offset.store=false";
+            return Err(Error::new(ErrorKind::InvalidState, message));
+        }
+        for (topic_partition, offset) in offsets {
+            bus_core::consumer::validate_offset(topic_partition, *offset)?;
+            if !self.partitions.contains_key(topic_partition) {
+                return Err(not_assigned(topic_partition));
+            }
+        }
+        for (topic_partition, offset) in offsets {
+            if let Some(partition) = self.partitions.get_mut(topic_partition) {
+                partition.stored = Some(*offset);
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn group_metadata(&self) -> Option<GroupMetadata> {
+        let member = self.member.as_ref()?;
+        Some(GroupMetadata {
+            group_id: member.group_id.to_string(),
+            generation: member.generation,
+            member_id: member.member_id.to_string(),
+            group_instance_id: member.group_instance_id.as_deref().map(str::to_owned),
+            native: None,
+        })
+    }
+
+    /// Commits, leaves, and closes.
+    pub(crate) fn close(&mut self, now: SimTime, reply: Reply<()>, effects: &mut Effects) {
+        match &mut self.closing {
+            Some(Closing::Closed) => reply.send(Ok(()), effects),
+            Some(Closing::Leaving(replies)) => replies.push(reply),
+            None => {
+                self.commit_stored(now, None, effects);
+                self.closing = Some(Closing::Leaving(vec![reply]));
+                self.rebalance = None;
+                self.drop_partitions(effects);
+                self.finish_close_if_done(now, effects);
+                self.wake(effects);
+            }
+        }
+    }
+
+    /// Leaves the group without a last commit, for a consumer that was dropped. Returns whether
+    /// there is nothing left to wait for.
+    pub(crate) fn abandon(&mut self, now: SimTime, effects: &mut Effects) {
+        if self.closing.is_none() {
+            self.closing = Some(Closing::Leaving(Vec::new()));
+            self.rebalance = None;
+            self.drop_partitions(effects);
+            self.finish_close_if_done(now, effects);
+        }
+    }
+
+    pub(crate) fn handle(&mut self, now: SimTime, input: Input, effects: &mut Effects) {
+        match self.connections.handle(now, input, effects) {
+            Ok(outcomes) => {
+                for outcome in outcomes {
+                    self.conclude(now, outcome, effects);
+                }
+                self.pump(now, effects);
+            }
+            Err(Input::Timer(Timer::Client(timer))) => {
+                self.timer(now, timer, effects);
+                self.pump(now, effects);
+            }
+            Err(_) => {}
+        }
+        self.wake_if_ready(effects);
+        self.finish_close_if_done(now, effects);
+    }
+
+    fn conclude(&mut self, now: SimTime, outcome: Outcome<Token>, effects: &mut Effects) {
+        match outcome {
+            Outcome::Response(token, response) => self.answered(now, token, response, effects),
+            Outcome::Failed { token, timed_out, .. } => {
+                self.unanswered(now, token, timed_out, effects);
+            }
+        }
+    }
+
+    fn answered(&mut self, now: SimTime, token: Token, response: Response, effects: &mut Effects) {
+        match (token, response) {
+            (Token::Metadata, Response::Metadata(response)) => {
+                self.metadata_in_flight = false;
+                self.learn(now, &response, effects);
+            }
+            (Token::LeaderMetadata, Response::Metadata(response)) => {
+                self.metadata.update(&response);
+                self.lead(now, effects);
+            }
+            (Token::FindCoordinator, Response::FindCoordinator(response)) => {
+                self.found_coordinator(now, response.result, effects);
+            }
+            (Token::JoinGroup, Response::JoinGroup(response)) => {
+                self.joined(now, response, effects);
+            }
+            (Token::SyncGroup, Response::SyncGroup(response)) => {
+                self.synced(now, response.result, effects);
+            }
+            (Token::Heartbeat(generation), Response::Heartbeat(response)) => {
+                self.heartbeat_answered(now, generation, response.error, effects);
+            }
+            (Token::LeaveGroup, Response::LeaveGroup(_)) => self.left(),
+            (Token::Commit, Response::OffsetCommit(response)) => {
+                self.commit_answered(now, &response.partitions, effects);
+            }
+            (Token::Committed(partitions, reply), Response::OffsetFetch(response)) => {
+                self.committed_answered(now, partitions, reply, response.result, effects);
+            }
+            (Token::StartFromCommitted(parts), Response::OffsetFetch(response)) => {
+                self.start_from_committed(now, &parts, response.result, effects);
+            }
+            (Token::StartFromList(topic_partition, version), Response::ListOffsets(response)) => {
+                let result = response.partitions.into_iter().next().map(|first| first.result);
+                let result = result.unwrap_or(Err(ErrorKind::UnknownServerError));
+                self.start_from_list(now, &topic_partition, version, result, effects);
+            }
+            (Token::Fetch(broker, parts), Response::Fetch(response)) => {
+                self.fetched(now, broker, &parts, response, effects);
+            }
+            (Token::Query { query, part }, Response::ListOffsets(response)) => {
+                let result = response.partitions.into_iter().next().map(|first| first.result);
+                let result = result.unwrap_or(Err(ErrorKind::UnknownServerError));
+                self.query_answered(now, query, part, result, effects);
+            }
+            _ => {}
+        }
+    }
+
+    fn unanswered(&mut self, now: SimTime, token: Token, timed_out: bool, effects: &mut Effects) {
+        let kind = if timed_out { ErrorKind::TimedOut } else { ErrorKind::NetworkException };
+        match token {
+            Token::Metadata => {
+                self.metadata_in_flight = false;
+                self.want_metadata_later(now, effects);
+            }
+            Token::LeaderMetadata | Token::JoinGroup | Token::SyncGroup => {
+                self.coordinator_lost(now, effects);
+                self.rejoin_later(now, effects);
+            }
+            Token::FindCoordinator => self.find_coordinator_later(now, effects),
+            Token::Heartbeat(generation) => {
+                self.heartbeat_answered(now, generation, Some(kind), effects);
+            }
+            Token::LeaveGroup => self.left(),
+            Token::Commit => self.commit_unanswered(now, effects),
+            Token::Committed(partitions, reply) => {
+                self.coordinator_lost(now, effects);
+                self.committed_calls.push((partitions, reply));
+            }
+            Token::StartFromCommitted(parts) => {
+                self.coordinator_lost(now, effects);
+                self.start_from_committed(now, &parts, Err(kind), effects);
+            }
+            Token::StartFromList(topic_partition, version) => {
+                self.start_from_list(now, &topic_partition, version, Err(kind), effects);
+            }
+            Token::Fetch(broker, parts) => self.fetch_failed(now, broker, &parts, effects),
+            Token::Query { query, part } => {
+                self.query_answered(now, query, part, Err(kind), effects);
+            }
+        }
+    }
+
+    fn timer(&mut self, now: SimTime, timer: ClientTimer, effects: &mut Effects) {
+        match timer {
+            ClientTimer::MetadataRefresh => self.want_metadata(now, effects),
+            ClientTimer::PollTimeout => self.wake(effects),
+            ClientTimer::MaxPollInterval => self.check_max_poll(now, effects),
+            ClientTimer::Heartbeat => self.heartbeat(now, effects),
+            ClientTimer::SessionTimeout => self.check_session(now, effects),
+            ClientTimer::GroupRetry => self.group_retry(now, effects),
+            ClientTimer::AutoCommit => self.auto_commit(now, effects),
+            ClientTimer::FetchBackoff => self.backing_off = false,
+            ClientTimer::CommitRetry => self.pump_commits(now, effects),
+            _ => {}
+        }
+    }
+
+    /// Does what can be done now.
+    fn pump(&mut self, now: SimTime, effects: &mut Effects) {
+        self.pump_commits(now, effects);
+        self.pump_committed_calls(now, effects);
+        self.pump_starts(now, effects);
+        self.pump_fetches(now, effects);
+        self.pump_queries(now, effects);
+    }
+
+    /// Asks for the topics of the subscription and of the partitions, unless it did already.
+    fn want_metadata(&mut self, now: SimTime, effects: &mut Effects) {
+        if self.metadata_in_flight {
+            return;
+        }
+        self.metadata_in_flight = true;
+        self.metadata_attempt += 1;
+        let broker = any_broker(&self.identity, &self.metadata.brokers, self.metadata_attempt);
+        let request = Request::Metadata(metadata::Request { topics: self.topics_of_interest() });
+        let link = Link::data(broker);
+        let deadline = now + SOCKET_TIMEOUT;
+        self.connections.send(now, link, Token::Metadata, request, deadline, effects);
+    }
+
+    /// Asks for metadata after librdkafka's `topic.metadata.refresh.fast.interval.ms`.
+    fn want_metadata_later(&mut self, now: SimTime, effects: &mut Effects) {
+        if !self.metadata_in_flight {
+            let at = now + std::time::Duration::from_millis(100);
+            effects.set_timer(Timer::Client(ClientTimer::MetadataRefresh), at);
+        }
+    }
+
+    /// The topics to ask for; `None` for all, which a pattern needs.
+    fn topics_of_interest(&self) -> Option<Vec<Topic>> {
+        let mut topics = BTreeSet::new();
+        if let Some(subscribed) = &self.subscription {
+            if !subscribed.patterns.is_empty() {
+                return None;
+            }
+            topics.extend(subscribed.subscription.topics.iter().cloned());
+        }
+        topics.extend(self.partitions.keys().map(|tp| tp.topic.clone()));
+        topics.extend(self.queries.values().flat_map(Query::topics));
+        Some(topics.into_iter().collect())
+    }
+
+    fn learn(&mut self, now: SimTime, response: &metadata::Response, effects: &mut Effects) {
+        self.metadata.update(response);
+        self.learn_subscription(now, response, effects);
+        let missing = response.topics.iter().filter(|topic| topic.result.is_err());
+        let missing = missing.map(|topic| topic.topic.clone()).collect::<BTreeSet<_>>();
+        self.fail_queries_for(&missing, effects);
+        self.report_missing_assigned(&missing);
+        let at = now + self.config.metadata_refresh_interval;
+        effects.set_timer(Timer::Client(ClientTimer::MetadataRefresh), at);
+        if !missing.is_empty() && !self.partitions.is_empty() {
+            self.want_metadata_later(now, effects);
+        }
+    }
+
+    /// Works out which topics the subscription covers, and rejoins if that changed.
+    fn learn_subscription(
+        &mut self,
+        now: SimTime,
+        response: &metadata::Response,
+        effects: &mut Effects,
+    ) {
+        let Some(subscribed) = &mut self.subscription else { return };
+        let mut found = BTreeMap::new();
+        for topic in &response.topics {
+            let name = &topic.topic;
+            let is_named = subscribed.subscription.topics.contains(name);
+            match &topic.result {
+                Ok(details) => {
+                    let is_matched = !details.is_internal
+                        && subscribed.patterns.iter().any(|p| p.is_match(name.as_str()));
+                    if is_named || is_matched {
+                        let count = i32::try_from(details.partitions.len()).unwrap_or(i32::MAX);
+                        found.insert(name.clone(), count);
+                    }
+                }
+                Err(kind) if is_named && subscribed.reported.insert(name.clone()) => {
+                    let message = format!("subscribed topic {name} is not available");
+                    self.errors.push_back(
+                        Error::new(*kind, message)
+                            .with_operation(Operation::Poll)
+                            .with_topic_partition(TopicPartition::new(name, -1)),
+                    );
+                }
+                Err(_) => {}
+            }
+        }
+        subscribed.reported.retain(|topic| !found.contains_key(topic));
+        if subscribed.found.as_ref() != Some(&found) {
+            subscribed.found = Some(found);
+            self.subscription_changed(now, effects);
+        }
+    }
+
+    fn report_missing_assigned(&mut self, missing: &BTreeSet<Topic>) {
+        if self.subscription.is_some() {
+            return;
+        }
+        for (topic_partition, partition) in &mut self.partitions {
+            let count = self.metadata.partitions(&topic_partition.topic);
+            let is_out_of_range = count.is_some_and(|count| topic_partition.partition >= count);
+            let is_missing = missing.contains(&topic_partition.topic) || is_out_of_range;
+            if is_missing && partition.fetch != partition::FetchState::Nowhere {
+                partition.fetch = partition::FetchState::Nowhere;
+                self.errors.push_back(
+                    Error::new(ErrorKind::UnknownTopicOrPartition, "no such partition")
+                        .with_operation(Operation::Poll)
+                        .with_topic_partition(topic_partition.clone()),
+                );
+            }
+        }
+    }
+
+    fn add_partition(&mut self, topic_partition: TopicPartition, start: StartAt) {
+        let version = self.new_version();
+        self.partitions.insert(topic_partition, Partition::new(start, version));
+    }
+
+    fn drop_partitions(&mut self, effects: &mut Effects) {
+        self.partitions.clear();
+        self.errors.clear();
+        effects.cancel_timer(Timer::Client(ClientTimer::AutoCommit));
+    }
+
+    fn new_version(&mut self) -> u64 {
+        self.next_version += 1;
+        self.next_version
+    }
+
+    fn check_open(&self) -> Result<()> {
+        match (&self.closing, &self.fatal) {
+            (Some(_), _) => Err(closed()),
+            (None, Some(fatal)) => Err(fatal.clone()),
+            (None, None) => Ok(()),
+        }
+    }
+
+    fn finish_close_if_done(&mut self, now: SimTime, effects: &mut Effects) {
+        if !matches!(self.closing, Some(Closing::Leaving(_))) || !self.commits.is_idle() {
+            return;
+        }
+        if self.subscription.take().is_some() {
+            self.leave(now, effects);
+        }
+        if self.is_leaving() {
+            return;
+        }
+        let Some(Closing::Leaving(replies)) = self.closing.replace(Closing::Closed) else { return };
+        self.fail_all_calls(effects);
+        self.connections.close_all(effects);
+        for reply in replies {
+            reply.send(Ok(()), effects);
+        }
+        self.wake(effects);
+    }
+
+    fn fail_all_calls(&mut self, effects: &mut Effects) {
+        for (_, reply) in self.committed_calls.drain(..) {
+            reply.send(Err(closed()), effects);
+        }
+        for (_, query) in std::mem::take(&mut self.queries) {
+            query.fail(closed(), effects);
+        }
+    }
+
+    fn wake(&mut self, effects: &mut Effects) {
+        if let Some(waker) = self.poll_waker.take() {
+            effects.complete(Completion::Wake(waker));
+        }
+    }
+
+    fn wake_if_ready(&mut self, effects: &mut Effects) {
+        if self.poll_waker.is_some() && self.is_ready() {
+            self.wake(effects);
+        }
+    }
+}
+
+fn closed() -> Error {
+    Error::new(ErrorKind::Closed, "the consumer is closed")
+}
+
+fn not_assigned(topic_partition: &TopicPartition) -> Error {
+    Error::new(ErrorKind::InvalidState, "the partition is not assigned to this consumer")
+        .with_topic_partition(topic_partition.clone())
+}

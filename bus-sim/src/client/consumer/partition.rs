@@ -1,0 +1,175 @@
+//! What a consumer keeps per assigned partition: the four places, and what was fetched ahead.
+
+use std::collections::VecDeque;
+
+use bus_core::{Offset, Record, StartAt, Topic};
+
+use crate::protocol::batch::{ControlRecord, ProducerId, StoredBatch};
+use crate::protocol::fetch::Fetched;
+
+/// An assigned partition.
+#[derive(Debug)]
+pub(super) struct Partition {
+    /// Where the next fetch starts, or how that is found out.
+    pub(super) fetch: FetchState,
+    /// Offset of the next record to deliver, once one was delivered or sought.
+    pub(super) position: Option<Offset>,
+    /// What the next auto commit commits.
+    pub(super) stored: Option<Offset>,
+    /// What was committed last by this consumer.
+    pub(super) committed: Option<Offset>,
+    pub(super) is_paused: bool,
+    /// Counts seeks: a response to a request of an older version is out of date (KAFKA-7703).
+    pub(super) version: u64,
+    /// Batches that were fetched and not yet delivered to their end.
+    buffer: VecDeque<Buffered>,
+    pub(super) buffered_bytes: u64,
+    buffered_records: usize,
+    /// The leader epoch of the last record delivered.
+    pub(super) leader_epoch: Option<i32>,
+}
+
+/// How the next fetch finds its offset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FetchState {
+    /// It must be looked up.
+    Find(StartAt),
+    /// It is being looked up.
+    Finding(StartAt),
+    /// It is known.
+    At(Offset),
+    /// It is known, and a fetch is under way.
+    Fetching(Offset),
+    /// There is none, and the reset policy gives none either: nothing is read until a seek.
+    Nowhere,
+}
+
+#[derive(Debug)]
+struct Buffered {
+    batch: StoredBatch,
+    /// The first record to deliver.
+    next: usize,
+}
+
+impl Partition {
+    pub(super) fn new(start: StartAt, version: u64) -> Self {
+        Self {
+            fetch: FetchState::Find(start),
+            position: None,
+            stored: None,
+            committed: None,
+            is_paused: false,
+            version,
+            buffer: VecDeque::new(),
+            buffered_bytes: 0,
+            buffered_records: 0,
+            leader_epoch: None,
+        }
+    }
+
+    /// Starts anew somewhere else. What was fetched is out of date.
+    pub(super) fn seek(&mut self, to: StartAt, version: u64, keep_buffer: bool) {
+        self.version = version;
+        self.fetch = match to {
+            StartAt::Offset(offset) => FetchState::At(offset),
+            other => FetchState::Find(other),
+        };
+        self.position = match to {
+            StartAt::Offset(offset) => Some(offset),
+            _ => None,
+        };
+        self.leader_epoch = None;
+        if !keep_buffer {
+            self.clear_buffer();
+        }
+    }
+
+    pub(super) fn clear_buffer(&mut self) {
+        self.buffer.clear();
+        self.buffered_bytes = 0;
+        self.buffered_records = 0;
+    }
+
+    /// Whether there is room to fetch ahead.
+    pub(super) fn wants_more(&self, prefetch_records: u32) -> bool {
+        self.buffered_records < prefetch_records as usize
+    }
+
+    pub(super) fn has_records(&self) -> bool {
+        !self.buffer.is_empty()
+    }
+
+    /// Takes what a fetch brought: records from `from` on, without control records and, where the
+    /// leader named them, without those of aborted transactions. Returns where to fetch next.
+    pub(super) fn take_in(&mut self, from: Offset, fetched: &Fetched) -> Offset {
+        let mut next_offset = from;
+        let mut open_aborts: Vec<ProducerId> = Vec::new();
+        let mut aborted = fetched.aborted.iter().copied().peekable();
+        for batch in &fetched.batches {
+            while let Some((producer, _)) =
+                aborted.next_if(|(_, first)| *first < batch.next_offset())
+            {
+                open_aborts.push(producer);
+            }
+            let producer = batch.batch.producer.map(|stamp| stamp.producer_id);
+            if batch.batch.control == Some(ControlRecord::Abort) {
+                open_aborts.retain(|other| Some(*other) != producer);
+            }
+            let is_aborted = batch.batch.is_transactional
+                && producer.is_some_and(|producer| open_aborts.contains(&producer));
+            if batch.next_offset() > from && batch.batch.control.is_none() && !is_aborted {
+                let next = usize::try_from((from - batch.base_offset).max(0)).unwrap_or(0);
+                self.buffered_bytes += u64::from(batch.batch.size);
+                self.buffered_records += batch.batch.records.len() - next;
+                self.buffer.push_back(Buffered { batch: batch.clone(), next });
+            }
+            next_offset = next_offset.max(batch.next_offset());
+        }
+        next_offset
+    }
+
+    /// Delivers up to `most` records into `out`.
+    pub(super) fn deliver(
+        &mut self,
+        topic: &Topic,
+        partition: bus_core::Partition,
+        most: usize,
+        out: &mut Vec<Record>,
+    ) {
+        let end = out.len() + most;
+        while out.len() < end {
+            let Some(front) = self.buffer.front_mut() else { break };
+            let stored = &front.batch;
+            let records = &stored.batch.records;
+            let count = (records.len() - front.next).min(end - out.len());
+            let first = stored.base_offset + i64::try_from(front.next).unwrap_or(0);
+            for (offset, record) in (first..).zip(&records[front.next..front.next + count]) {
+                let (timestamp, timestamp_type) = stored.timestamp_of(record);
+                out.push(Record {
+                    topic: topic.clone(),
+                    partition,
+                    offset,
+                    timestamp,
+                    timestamp_type,
+                    leader_epoch: Some(stored.leader_epoch),
+                    key: record.key.clone(),
+                    value: record.value.clone(),
+                    headers: record.headers.clone(),
+                });
+            }
+            self.leader_epoch = Some(stored.leader_epoch);
+            self.position = Some(first + i64::try_from(count).unwrap_or(0));
+            self.buffered_records -= count;
+            front.next += count;
+            if front.next == records.len() {
+                self.buffered_bytes -= u64::from(stored.batch.size);
+                self.buffer.pop_front();
+            }
+        }
+    }
+
+    /// The end of what was fetched ahead.
+    pub(super) fn fetched_to(&self) -> Option<Offset> {
+        Some(self.buffer.back()?.batch.next_offset())
+    }
+}

@@ -1,0 +1,156 @@
+//! What a poll gives: an error, a rebalance, or records; in this order.
+
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::Duration;
+
+use bus_core::{Error, ErrorKind, Operation, Rebalance, Record, Result, TopicPartition};
+
+use crate::client::ClientTimer;
+use crate::mutation::Mutation;
+use crate::node::{Effects, Timer};
+use crate::time::SimTime;
+
+use super::{Consumer, Partition};
+
+/// What a poll found.
+#[derive(Debug)]
+pub(crate) enum Ready {
+    Records(Vec<Record>),
+    Rebalance(Arc<Rebalance>),
+}
+
+impl Consumer {
+    /// Begins a poll.
+    pub(crate) fn poll_begin(&mut self, now: SimTime, effects: &mut Effects) -> Result<()> {
+        self.check_open()?;
+        if self.is_polling {
+            let message = "another poll waits; poll from one task at a time";
+            return Err(Error::new(ErrorKind::InvalidState, message));
+        }
+        self.is_polling = true;
+        effects.cancel_timer(Timer::Client(ClientTimer::MaxPollInterval));
+        if let Some(member) = &mut self.member
+            && std::mem::take(&mut member.joins_at_poll)
+        {
+            self.join_if_out(now, effects);
+        }
+        Ok(())
+    }
+
+    /// Ends a poll, also one that was cancelled.
+    pub(crate) fn poll_end(&mut self, now: SimTime, effects: &mut Effects) {
+        self.is_polling = false;
+        self.poll_waker = None;
+        self.last_poll = now;
+        effects.cancel_timer(Timer::Client(ClientTimer::PollTimeout));
+        self.watch_max_poll(effects);
+    }
+
+    /// Takes what is there; if nothing is, `waker` is woken when something may be, or at
+    /// `deadline`, when the poll gives no records.
+    pub(crate) fn poll_take(
+        &mut self,
+        now: SimTime,
+        deadline: SimTime,
+        waker: &Waker,
+        effects: &mut Effects,
+    ) -> Option<Result<Ready>> {
+        if let Err(error) = self.check_open() {
+            return Some(Err(error));
+        }
+        if let Some(error) = self.errors.pop_front() {
+            return Some(Err(error));
+        }
+        if let Some(rebalance) = &self.rebalance {
+            return Some(Ok(Ready::Rebalance(Arc::clone(rebalance))));
+        }
+        let records = self.take_records(now);
+        if !records.is_empty() {
+            self.pump(now, effects);
+            return Some(Ok(Ready::Records(records)));
+        }
+        if deadline <= now {
+            return Some(Ok(Ready::Records(records)));
+        }
+        self.poll_waker = Some(waker.clone());
+        effects.set_timer(Timer::Client(ClientTimer::PollTimeout), deadline);
+        None
+    }
+
+    /// Whether a poll would find something.
+    pub(super) fn is_ready(&self) -> bool {
+        self.closing.is_some()
+            || self.fatal.is_some()
+            || !self.errors.is_empty()
+            || self.rebalance.is_some()
+            || self.partitions.values().any(|p| p.has_records() && self.is_flowing(p))
+    }
+
+    /// What a call of the application waits for, if one does.
+    pub(crate) fn waiting(&self) -> Option<String> {
+        if self.is_polling {
+            Some("a consumer polls".to_owned())
+        } else if !self.commits.is_idle() {
+            Some("a commit waits for the coordinator".to_owned())
+        } else {
+            None
+        }
+    }
+
+    fn is_flowing(&self, partition: &Partition) -> bool {
+        !partition.is_paused || self.mutation == Some(Mutation::PauseIgnored)
+    }
+
+    /// Delivers from each partition in turn, beginning with another one each time.
+    fn take_records(&mut self, now: SimTime) -> Vec<Record> {
+        let most = self.config.max_poll_records as usize;
+        let mut records = Vec::new();
+        let count = self.partitions.len();
+        if count == 0 {
+            return records;
+        }
+        let first = self.turn % count;
+        self.turn = self.turn.wrapping_add(1);
+        let pause_counts = self.mutation != Some(Mutation::PauseIgnored);
+        let stores = self.config.enable_auto_offset_store;
+        let mut deliver = |(topic_partition, partition): (&TopicPartition, &mut Partition)| {
+            if !partition.has_records() || (partition.is_paused && pause_counts) {
+                return;
+            }
+            let room = most - records.len();
+            let number = topic_partition.partition;
+            partition.deliver(&topic_partition.topic, number, room, &mut records);
+            if stores {
+                partition.stored = partition.position;
+            }
+        };
+        self.partitions.iter_mut().skip(first).for_each(&mut deliver);
+        self.partitions.iter_mut().take(first).for_each(&mut deliver);
+        if !records.is_empty() {
+            self.last_record = now;
+        }
+        records
+    }
+
+    /// Sets the timer of `max.poll.interval.ms`, for members of a group that do not poll now.
+    pub(super) fn watch_max_poll(&mut self, effects: &mut Effects) {
+        if self.subscription.is_some() && !self.is_polling {
+            let at = self.last_poll + self.config.max_poll_interval;
+            effects.set_timer(Timer::Client(ClientTimer::MaxPollInterval), at);
+        }
+    }
+
+    /// The application has not polled in time: the member leaves, and all it owns is lost.
+    pub(super) fn check_max_poll(&mut self, now: SimTime, effects: &mut Effects) {
+        if self.is_polling || self.subscription.is_none() || self.closing.is_some() {
+            return;
+        }
+        let interval: Duration = self.config.max_poll_interval;
+        let message = format!("no poll for {interval:?}, which is max.poll.interval.ms");
+        self.errors.push_back(
+            Error::new(ErrorKind::MaxPollExceeded, message).with_operation(Operation::Poll),
+        );
+        self.leave_until_poll(now, effects);
+    }
+}

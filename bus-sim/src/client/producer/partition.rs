@@ -1,0 +1,200 @@
+//! The queue of a partition: an open batch that fills up, and failed batches that go first.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bus_core::{DeliverySender, ProducerConfig};
+
+use crate::protocol::batch::{BatchRecord, ProducerStamp, RecordBatch, Sequence, sequence_after};
+use crate::time::SimTime;
+
+/// A record in the buffer.
+#[derive(Debug)]
+pub(super) struct Pending {
+    pub(super) record: BatchRecord,
+    pub(super) size: u32,
+    pub(super) sender: DeliverySender,
+    /// The number of the send in this producer.
+    pub(super) number: u64,
+    pub(super) enqueued: SimTime,
+}
+
+/// Records that are sent as one, and again as one.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    pub(super) content: Arc<RecordBatch>,
+    pub(super) senders: Vec<DeliverySender>,
+    /// The number of its first record.
+    pub(super) first_number: u64,
+    /// The numbers of all its records, ascending.
+    pub(super) numbers: Vec<u64>,
+    /// When its first record was sent by the application.
+    pub(super) enqueued: SimTime,
+    pub(super) attempts: u32,
+    pub(super) retry_at: SimTime,
+    /// Whether a broker may have it.
+    pub(super) is_possibly_persisted: bool,
+}
+
+/// The queue of a partition.
+#[derive(Debug, Default)]
+pub(super) struct PartitionQueue {
+    /// Batches to send again, in their first order.
+    pub(super) retries: VecDeque<Batch>,
+    /// Records that no batch has yet.
+    pub(super) open: VecDeque<Pending>,
+    open_bytes: u64,
+    /// The numbers of the first records of the batches in flight, ascending.
+    pub(super) in_flight: Vec<u64>,
+    next_sequence: Sequence,
+}
+
+/// Whether something can be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Readiness {
+    /// Nothing is there.
+    Empty,
+    /// Yes.
+    Now,
+    /// A failed batch is due then.
+    RetryAt(SimTime),
+    /// The open batch has lingered then.
+    LingerAt(SimTime),
+}
+
+impl PartitionQueue {
+    pub(super) fn push(&mut self, pending: Pending) {
+        self.open_bytes += u64::from(pending.size);
+        self.open.push_back(pending);
+    }
+
+    /// Whether the open batch cannot grow.
+    pub(super) fn is_full(&self, config: &ProducerConfig) -> bool {
+        self.open_bytes >= u64::from(config.batch_size)
+            || self.open.len() >= config.batch_records as usize
+    }
+
+    pub(super) fn readiness(
+        &self,
+        now: SimTime,
+        config: &ProducerConfig,
+        is_flushing: bool,
+    ) -> Readiness {
+        if let Some(retry) = self.retries.front() {
+            return if retry.retry_at <= now {
+                Readiness::Now
+            } else {
+                Readiness::RetryAt(retry.retry_at)
+            };
+        }
+        let Some(first) = self.open.front() else { return Readiness::Empty };
+        let lingered = first.enqueued + config.linger;
+        if is_flushing || lingered <= now || self.is_full(config) {
+            Readiness::Now
+        } else {
+            Readiness::LingerAt(lingered)
+        }
+    }
+
+    /// Takes the batch to send next: a failed one, or a new one of the open records.
+    pub(super) fn take(
+        &mut self,
+        config: &ProducerConfig,
+        producer: Option<(i64, i16)>,
+        is_reversed: bool,
+    ) -> Option<Batch> {
+        let batch = match self.retries.pop_front() {
+            Some(retry) => retry,
+            None => self.cut(config, producer, is_reversed)?,
+        };
+        let place = self.in_flight.partition_point(|first| *first < batch.first_number);
+        self.in_flight.insert(place, batch.first_number);
+        Some(batch)
+    }
+
+    /// Notes that a batch has an outcome.
+    pub(super) fn landed(&mut self, batch: &Batch) {
+        self.in_flight.retain(|first| *first != batch.first_number);
+    }
+
+    /// Whether no older batch is in flight or waits.
+    pub(super) fn is_oldest(&self, batch: &Batch) -> bool {
+        let older = |first: &u64| *first < batch.first_number;
+        !self.in_flight.iter().any(older)
+            && !self.retries.iter().any(|retry| older(&retry.first_number))
+    }
+
+    /// Puts a failed batch back to its place.
+    pub(super) fn put_back(&mut self, batch: Batch) {
+        let place = self.retries.partition_point(|other| other.first_number < batch.first_number);
+        self.retries.insert(place, batch);
+    }
+
+    /// Gives the batches that wait sequences from the start, of a new producer session.
+    pub(super) fn restamp(&mut self, (producer_id, producer_epoch): (i64, i16)) {
+        self.next_sequence = 0;
+        for batch in &mut self.retries {
+            let stamp =
+                ProducerStamp { producer_id, producer_epoch, base_sequence: self.next_sequence };
+            self.next_sequence = sequence_after(self.next_sequence, batch.senders.len());
+            batch.content = Arc::new(batch.content.with_producer(Some(stamp)));
+        }
+    }
+
+    /// Takes the open records that ran out of time.
+    pub(super) fn take_expired(&mut self, expired: impl Fn(SimTime) -> bool) -> Vec<Pending> {
+        let count = self.open.partition_point(|pending| expired(pending.enqueued));
+        let taken = self.open.drain(..count).collect::<Vec<_>>();
+        self.open_bytes -= taken.iter().map(|pending| u64::from(pending.size)).sum::<u64>();
+        taken
+    }
+
+    fn cut(
+        &mut self,
+        config: &ProducerConfig,
+        producer: Option<(i64, i16)>,
+        is_reversed: bool,
+    ) -> Option<Batch> {
+        let enqueued = self.open.front()?.enqueued;
+        let count = self.records_for_batch(config);
+        let mut records = Vec::with_capacity(count);
+        let mut senders = Vec::with_capacity(count);
+        let mut numbers = Vec::with_capacity(count);
+        for pending in self.open.drain(..count) {
+            self.open_bytes -= u64::from(pending.size);
+            records.push(pending.record);
+            senders.push(pending.sender);
+            numbers.push(pending.number);
+        }
+        if is_reversed {
+            records.reverse();
+        }
+        let stamp = producer.map(|(producer_id, producer_epoch)| {
+            let base_sequence = self.next_sequence;
+            self.next_sequence = sequence_after(base_sequence, count);
+            ProducerStamp { producer_id, producer_epoch, base_sequence }
+        });
+        let first_number = *numbers.first()?;
+        Some(Batch {
+            content: Arc::new(RecordBatch::new(stamp, records)),
+            senders,
+            first_number,
+            numbers,
+            enqueued,
+            attempts: 0,
+            retry_at: SimTime::ZERO,
+            is_possibly_persisted: false,
+        })
+    }
+
+    /// How many of the open records fit in one batch; at least one.
+    fn records_for_batch(&self, config: &ProducerConfig) -> usize {
+        let mut bytes = 0;
+        let most = config.batch_records as usize;
+        let fits = self.open.iter().take(most).take_while(|pending| {
+            bytes += u64::from(pending.size);
+            bytes <= u64::from(config.batch_size)
+        });
+        fits.count().max(1)
+    }
+}

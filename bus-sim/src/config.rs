@@ -1,0 +1,264 @@
+//! Configuration of the world: the seed, the brokers, the network. All inputs come from here.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bus_core::config::{Client, is_known_property};
+use bus_core::{BusUrl, ConsumerConfig, Error, ErrorKind, ProducerConfig, Result};
+
+use crate::mutation::Mutation;
+
+/// Configuration of a simulated world. Equal seed, configuration, and code give an equal trace.
+///
+/// ```
+/// use bus_sim::SimConfig;
+///
+/// let config = SimConfig { seed: 42, brokers: 3, ..Default::default() };
+/// assert!(config.validate().is_ok());
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SimConfig {
+    /// Decides every choice of the world. 0.
+    pub seed: u64,
+    /// How many brokers, 1 to 9. One: the smallest world that has all mechanisms of a client.
+    pub brokers: i32,
+    /// The least time that a message is under way. 200 µs: a data center.
+    pub latency_min: Duration,
+    /// The most time that a message is under way. 1 ms.
+    pub latency_max: Duration,
+    /// What every broker is configured with.
+    pub broker: BrokerConfig,
+    /// A planted bug, for testing the tests. None.
+    pub mutation: Option<Mutation>,
+    /// The world ends as stalled at this virtual time. 30 days: longer than any timeout of Kafka
+    /// but retention.
+    pub time_limit: Duration,
+    /// The world ends as stalled after this many events. 200 million.
+    pub event_limit: u64,
+    /// Properties of Kafka that every client is configured with; they win over what the code says.
+    /// None.
+    pub client_properties: Vec<(String, String)>,
+    /// Keep every line of the trace, not only its hash. Off: it costs time and memory.
+    pub record_trace: bool,
+}
+
+impl Default for SimConfig {
+    fn default() -> Self {
+        Self {
+            seed: 0,
+            brokers: 1,
+            latency_min: Duration::from_micros(200),
+            latency_max: Duration::from_millis(1),
+            broker: BrokerConfig::default(),
+            mutation: None,
+            time_limit: Duration::from_hours(24 * 30),
+            event_limit: 200_000_000,
+            client_properties: Vec::new(),
+            record_trace: false,
+        }
+    }
+}
+
+impl SimConfig {
+    /// Reads a bus URL such as `sim://?seed=42&brokers=3&linger.ms=0`.
+    ///
+    /// Options are those of [`OPTIONS`](Self::OPTIONS), and properties of Kafka's clients.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`], naming the option and what would be right.
+    pub fn from_url(url: &BusUrl) -> Result<Self> {
+        if !url.hosts.is_empty() {
+            return Err(invalid(format!(
+                "a simulation has no address, but the URL names {}; write sim://?seed=42",
+                url.hosts.join(",")
+            )));
+        }
+        let mut config = Self::default();
+        for (name, value) in &url.options {
+            config.set_option(name, value)?;
+        }
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// The options of a `sim://` URL beside the properties of Kafka's clients.
+    pub const OPTIONS: &'static [&'static str] = &[
+        "seed",
+        "brokers",
+        "latency.min.us",
+        "latency.max.us",
+        "time.limit.s",
+        "event.limit",
+        "mutation",
+    ];
+
+    fn set_option(&mut self, name: &str, value: &str) -> Result<()> {
+        let number = || {
+            value.parse::<u64>().map_err(|_| {
+                invalid(format!("option {name}={value:?} must be a whole number from 0 on"))
+            })
+        };
+        match name {
+            "seed" => self.seed = number()?,
+            "brokers" => self.brokers = i32::try_from(number()?).unwrap_or(i32::MAX),
+            "latency.min.us" => self.latency_min = Duration::from_micros(number()?),
+            "latency.max.us" => self.latency_max = Duration::from_micros(number()?),
+            "time.limit.s" => self.time_limit = Duration::from_secs(number()?),
+            "event.limit" => self.event_limit = number()?,
+            "mutation" => {
+                let known = || Mutation::ALL.iter().map(|m| m.name()).collect::<Vec<_>>();
+                self.mutation = Some(Mutation::from_name(value).ok_or_else(|| {
+                    let known = known().join(", ");
+                    invalid(format!("no mutation {value:?}; there are {known}"))
+                })?);
+            }
+            _ => self.set_client_property(name, value)?,
+        }
+        Ok(())
+    }
+
+    fn set_client_property(&mut self, name: &str, value: &str) -> Result<()> {
+        let of_producers = is_known_property(name, Client::Producer);
+        let of_consumers = is_known_property(name, Client::Consumer);
+        if !of_producers && !of_consumers {
+            // The error of the table names the nearest property, or why this one cannot be set.
+            let error = match ConsumerConfig::default().set(name, value) {
+                Err(error) => error.message().to_owned(),
+                Ok(()) => format!("unknown option {name:?}"),
+            };
+            let options = Self::OPTIONS.join(", ");
+            return Err(invalid(format!("{error}; options of sim:// are {options}")));
+        }
+        let mut passed_through = BTreeMap::new();
+        if of_producers {
+            let mut config = ProducerConfig::default();
+            config.set(name, value)?;
+            passed_through.append(&mut config.properties);
+        }
+        if of_consumers {
+            let mut config = ConsumerConfig::default();
+            config.set(name, value)?;
+            passed_through.append(&mut config.properties);
+        }
+        check_passed_through(&passed_through)?;
+        self.client_properties.push((name.to_owned(), value.to_owned()));
+        Ok(())
+    }
+
+    /// Checks the values.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`], naming the field and what would be right.
+    pub fn validate(&self) -> Result<()> {
+        let wrong = if !(1..=9).contains(&self.brokers) {
+            format!("brokers={} must be from 1 to 9", self.brokers)
+        } else if self.latency_min > self.latency_max {
+            "latency.min.us must not be above latency.max.us".to_owned()
+        } else {
+            return Ok(());
+        };
+        Err(invalid(wrong))
+    }
+}
+
+/// Beginnings of properties without a field that change nothing that the simulator models, so that
+/// a production configuration can be used as it is.
+const INERT: &[&str] = &[
+    "security.",
+    "ssl.",
+    "sasl.",
+    "https.",
+    "enable.ssl.",
+    "enable.sasl.",
+    "socket.",
+    "log",
+    "debug",
+    "statistics.",
+    "api.version.",
+    "broker.address.",
+    "broker.version.",
+    "connections.max.idle.",
+    "client.dns.",
+    "client.rack",
+    "enable.metrics.",
+    "receive.message.",
+    "message.copy.",
+    "check.crcs",
+    "compression.level",
+    "enable.random.seed",
+    "internal.",
+    "plugin.",
+    "metadata.recovery.",
+    "offset.store.method",
+];
+
+/// Checks properties that have no field: those that change nothing here are accepted, the others
+/// are behavior that is not simulated.
+pub(crate) fn check_passed_through(properties: &BTreeMap<String, String>) -> Result<()> {
+    match properties.keys().find(|name| !INERT.iter().any(|inert| name.starts_with(inert))) {
+        None => Ok(()),
+        Some(name) => Err(Error::new(
+            ErrorKind::Unsupported,
+            format!("property {name} is not simulated; see docs/fidelity.md"),
+        )),
+    }
+}
+
+fn invalid(message: impl Into<String>) -> Error {
+    Error::new(ErrorKind::InvalidConfig, message)
+}
+
+/// Configuration of a broker, by Kafka's names; the defaults are Kafka's, except where `bus kafka
+/// up` sets others too (named below), so that both backends of the suite are configured alike.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BrokerConfig {
+    /// `message.max.bytes`: the largest batch, 1,048,588 bytes.
+    pub message_max_bytes: u32,
+    /// `offsets.topic.num.partitions`: 5 (Kafka: 50).
+    pub offsets_topic_partitions: i32,
+    /// `group.initial.rebalance.delay.ms`: 0 (Kafka: 3 s).
+    pub group_initial_rebalance_delay: Duration,
+    /// `group.min.session.timeout.ms`: 100 ms (Kafka: 6 s).
+    pub group_min_session_timeout: Duration,
+    /// `group.max.session.timeout.ms`: 30 min.
+    pub group_max_session_timeout: Duration,
+    /// `group.max.size`: unlimited.
+    pub group_max_size: usize,
+    /// `offsets.retention.minutes`: 7 days.
+    pub offsets_retention: Duration,
+    /// `offsets.retention.check.interval.ms`: 10 min.
+    pub offsets_retention_check_interval: Duration,
+    /// `offset.metadata.max.bytes`: 4096.
+    pub offset_metadata_max_bytes: usize,
+    /// `num.partitions`: 1.
+    pub num_partitions: i32,
+    /// `default.replication.factor`: 1.
+    pub default_replication_factor: i16,
+    /// `broker.heartbeat.interval.ms`: 2 s.
+    pub broker_heartbeat_interval: Duration,
+    /// `broker.session.timeout.ms`: 9 s.
+    pub broker_session_timeout: Duration,
+    /// `producer.id.expiration.ms`: 1 day.
+    pub producer_id_expiration: Duration,
+}
+
+impl Default for BrokerConfig {
+    fn default() -> Self {
+        Self {
+            message_max_bytes: 1_048_588,
+            offsets_topic_partitions: 5,
+            group_initial_rebalance_delay: Duration::ZERO,
+            group_min_session_timeout: Duration::from_millis(100),
+            group_max_session_timeout: Duration::from_mins(30),
+            group_max_size: usize::MAX,
+            offsets_retention: Duration::from_hours(7 * 24),
+            offsets_retention_check_interval: Duration::from_mins(10),
+            offset_metadata_max_bytes: 4096,
+            num_partitions: 1,
+            default_replication_factor: 1,
+            broker_heartbeat_interval: Duration::from_secs(2),
+            broker_session_timeout: Duration::from_secs(9),
+            producer_id_expiration: Duration::from_hours(24),
+        }
+    }
+}

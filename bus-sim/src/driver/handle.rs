@@ -1,0 +1,225 @@
+//! The handle of a simulation: what its application, or the test around it, can do to the world.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bus_core::{Bus, Error, ErrorKind, Result};
+
+use crate::protocol::Api;
+use crate::time::SimTime;
+use crate::world::{Action, Direction, Endpoint, MAIN, ProcessId, ProcessState, Rule, World};
+
+use super::Shared;
+use super::bus::{SimBus, over, start_process};
+use super::process::Control;
+
+/// The handle of a simulation. Cheap to clone.
+///
+/// A process is what [`Bus::process`] started, by its name. What is done to it or to a broker
+/// happens at once, between two events.
+#[derive(Clone, Debug)]
+pub struct SimHandle {
+    shared: Arc<Shared>,
+    main: Arc<Control>,
+}
+
+impl SimHandle {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, main: Control::running() }
+    }
+
+    /// The handle of the simulation that a bus belongs to, if it is a simulated one.
+    pub fn of(bus: &Bus) -> Option<Self> {
+        let bus = bus.native().downcast_ref::<SimBus>()?;
+        Some(Self::new(Arc::clone(&bus.shared)))
+    }
+
+    /// The bus of the application outside of every named process.
+    pub fn bus(&self) -> Bus {
+        Bus::new(Arc::new(SimBus {
+            shared: Arc::clone(&self.shared),
+            process: MAIN,
+            incarnation: 1,
+            control: Arc::clone(&self.main),
+        }))
+    }
+
+    /// The time of the world.
+    pub fn now(&self) -> SimTime {
+        self.shared.enter(|world| world.now()).unwrap_or_default()
+    }
+
+    /// Crashes a process: what it held in memory is gone, calls under way never complete, and its
+    /// connections break. Its tasks are dropped only after it cannot reach the bus any more.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`] if there is no such process; [`ErrorKind::InvalidState`] if it
+    /// has crashed already.
+    pub fn crash(&self, process: &str) -> Result<()> {
+        let id = self.in_state(process, |state| state != ProcessState::Crashed)?;
+        self.enter(|world| {
+            world.crash_process(id);
+            Ok(())
+        })?;
+        self.tell(id, ProcessState::Crashed);
+        Ok(())
+    }
+
+    /// Pauses a process, as a long garbage collection or a stopped machine does: its tasks are not
+    /// polled, its clients answer nothing, its connections stay.
+    ///
+    /// # Errors
+    /// As [`crash`](Self::crash).
+    pub fn pause(&self, process: &str) -> Result<()> {
+        let id = self.in_state(process, |state| state == ProcessState::Running)?;
+        self.enter(|world| {
+            world.pause_process(id);
+            Ok(())
+        })?;
+        self.tell(id, ProcessState::Paused);
+        Ok(())
+    }
+
+    /// Resumes a paused process: it goes on as if no time had passed, perhaps as a zombie.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`]; [`ErrorKind::InvalidState`] if it is not paused.
+    pub fn resume(&self, process: &str) -> Result<()> {
+        let id = self.in_state(process, |state| state == ProcessState::Paused)?;
+        self.enter(|world| {
+            world.resume_process(id);
+            Ok(())
+        })?;
+        self.tell(id, ProcessState::Running);
+        Ok(())
+    }
+
+    /// Starts a crashed process again.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`]; [`ErrorKind::InvalidState`] if it has not crashed.
+    pub fn restart(&self, process: &str) -> Result<()> {
+        let id = self.in_state(process, |state| state == ProcessState::Crashed)?;
+        self.enter(|world| {
+            world.restart_process(id);
+            Ok(())
+        })?;
+        if let Some(start) = self.shared.processes.start(id) {
+            start_process(&self.shared, id, start);
+        }
+        Ok(())
+    }
+
+    /// Crashes a broker: its memory is gone, its logs stay, its connections break.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`] if there is no such broker.
+    pub fn crash_broker(&self, broker: i32) -> Result<()> {
+        self.enter(|world| {
+            world.check_broker(broker)?;
+            world.crash_broker(broker);
+            Ok(())
+        })
+    }
+
+    /// Starts a crashed broker; nothing happens if it is up.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`] if there is no such broker.
+    pub fn restart_broker(&self, broker: i32) -> Result<()> {
+        self.enter(|world| {
+            world.check_broker(broker)?;
+            world.restart_broker(broker);
+            Ok(())
+        })
+    }
+
+    /// Cuts the link between a process (`main` for what is outside of every named one) and a
+    /// broker: messages are held until [`heal`](Self::heal).
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`] if there is no such process or broker.
+    pub fn partition_link(&self, process: &str, broker: i32) -> Result<()> {
+        self.enter(|world| {
+            world.check_broker(broker)?;
+            let process = Endpoint::Process(world.process_id(process)?);
+            world.cut(process, Endpoint::Broker(broker));
+            Ok(())
+        })
+    }
+
+    /// Cuts the links between a broker and all others, the controller included.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`] if there is no such broker.
+    pub fn isolate_broker(&self, broker: i32) -> Result<()> {
+        self.enter(|world| {
+            world.check_broker(broker)?;
+            let brokers = world.config.brokers;
+            world.cut(Endpoint::Broker(broker), Endpoint::Controller);
+            for other in (1..=brokers).filter(|other| *other != broker) {
+                world.cut(Endpoint::Broker(broker), Endpoint::Broker(other));
+            }
+            Ok(())
+        })
+    }
+
+    /// Heals all links: what was held arrives.
+    pub fn heal(&self) {
+        // After the end of the simulation there is nothing to heal.
+        let _over = self.shared.enter(World::heal);
+    }
+
+    /// Loses the next request of an API: it is never handled, and its connection is reset.
+    pub fn lose_next_request(&self, api: Api) {
+        self.add_rule(api, Direction::Request, None, Action::Lose);
+    }
+
+    /// Loses the next response of an API: its request was handled, and its connection is reset.
+    pub fn lose_next_response(&self, api: Api) {
+        self.add_rule(api, Direction::Response, None, Action::Lose);
+    }
+
+    /// Delays the next request of an API, and what is behind it on its connection. It arrives even
+    /// if its client has given up and sent it again on another connection.
+    pub fn delay_next_request(&self, api: Api, by: Duration) {
+        self.add_rule(api, Direction::Request, None, Action::Delay(by));
+    }
+
+    /// Delays the next response of an API.
+    pub fn delay_next_response(&self, api: Api, by: Duration) {
+        self.add_rule(api, Direction::Response, None, Action::Delay(by));
+    }
+
+    fn add_rule(&self, api: Api, direction: Direction, process: Option<ProcessId>, action: Action) {
+        let rule = Rule { api, direction, process, action };
+        // After the end of the simulation no message matches any more.
+        let _over = self.shared.enter(|world| world.add_rule(rule));
+    }
+
+    fn enter<T>(&self, act: impl FnOnce(&mut World) -> Result<T>) -> Result<T> {
+        self.shared.enter(act).unwrap_or_else(|| Err(over()))
+    }
+
+    fn in_state(&self, name: &str, is_right: impl Fn(ProcessState) -> bool) -> Result<ProcessId> {
+        self.enter(|world| {
+            let id = world.process_id(name)?;
+            let state = world.process(id).state;
+            if id == MAIN {
+                let message = "the main process cannot be stopped; use Bus::process";
+                return Err(Error::new(ErrorKind::InvalidArgument, message));
+            }
+            if !is_right(state) {
+                let message = format!("process {name:?} is {state:?}");
+                return Err(Error::new(ErrorKind::InvalidState, message));
+            }
+            Ok(id)
+        })
+    }
+
+    fn tell(&self, id: ProcessId, state: ProcessState) {
+        if let Some(control) = self.shared.processes.control(id) {
+            control.set(state);
+        }
+    }
+}

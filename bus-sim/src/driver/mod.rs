@@ -1,0 +1,322 @@
+//! The driver: runs an application on a world. The only async code of the simulator.
+//!
+//! It is the main future of a current-thread tokio runtime with a paused clock. It handles events
+//! of the world until one has an outcome for the application, lets the application run, and so on;
+//! when nothing is left to do at this time it sleeps until the next event, and tokio's clock jumps
+//! there. Calls of the application enter the world at once, under a short lock; outcomes are handed
+//! over after unlocking.
+//!
+//! World time is exact to the nanosecond. tokio's timers round up to 1 ms, and those of one
+//! millisecond fire in the order in which they were set.
+
+mod admin;
+mod bus;
+mod consumer;
+mod handle;
+mod process;
+mod producer;
+
+use std::fmt;
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
+
+use bus_core::Result;
+use futures_util::task::AtomicWaker;
+use parking_lot::Mutex;
+use tokio::time::{Instant, Sleep};
+
+use crate::choice::{Label, choice};
+use crate::config::SimConfig;
+use crate::time::SimTime;
+use crate::world::{TraceHash, World};
+
+pub use handle::SimHandle;
+use process::Processes;
+
+/// A simulation that is about to run.
+///
+/// ```
+/// use bus_core::{NewTopic, ProducerConfig, ProducerRecord};
+/// use bus_sim::{Sim, SimConfig};
+///
+/// let outcome = Sim::new(SimConfig { seed: 42, ..Default::default() })?.run(|sim| async move {
+///     let bus = sim.bus();
+///     bus.admin()?.create_topic(NewTopic::new("orders")).await?;
+///     let producer = bus.producer(ProducerConfig::default())?;
+///     producer.send(ProducerRecord::to("orders").value("1")).await
+/// });
+/// let metadata = outcome.result.expect("it does not stall")?;
+/// assert_eq!(metadata.offset, Some(0));
+/// # Ok::<_, bus_core::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Sim {
+    config: SimConfig,
+}
+
+/// What came of a simulation.
+#[derive(Debug)]
+pub struct Outcome<T> {
+    /// What the application returned, or that it never would have.
+    pub result: Result<T, Stalled>,
+    /// What the simulation did.
+    pub report: SimReport,
+}
+
+/// The application waits for something that will not come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stalled {
+    /// Which limit was reached, and who waits for what.
+    pub waiting: String,
+}
+
+impl fmt::Display for Stalled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the simulation stalled: {}", self.waiting)
+    }
+}
+
+impl std::error::Error for Stalled {}
+
+/// What a simulation did.
+#[derive(Clone, Debug)]
+pub struct SimReport {
+    /// The seed.
+    pub seed: u64,
+    /// How long it took in the world.
+    pub virtual_time: Duration,
+    /// How many events the world handled.
+    pub events: u64,
+    /// The hash of all of them: equal seed, configuration, and code give an equal hash.
+    pub trace_hash: TraceHash,
+    /// The lines of the trace, if the configuration asks for them.
+    pub trace: Vec<String>,
+    /// Tasks of the application that were still there at its end, but for those of the bus.
+    pub tasks_left: usize,
+}
+
+impl Sim {
+    /// Checks the configuration.
+    ///
+    /// # Errors
+    /// [`InvalidConfig`](bus_core::ErrorKind::InvalidConfig).
+    pub fn new(config: SimConfig) -> Result<Self> {
+        config.validate()?;
+        Ok(Self { config })
+    }
+
+    /// Runs `app` to its end, on this thread.
+    ///
+    /// # Panics
+    /// If the application panics; and when it is called from inside of a tokio runtime, which must
+    /// not block.
+    pub fn run<F, Fut, T>(self, app: F) -> Outcome<T>
+    where
+        F: FnOnce(SimHandle) -> Fut,
+        Fut: Future<Output = T>,
+    {
+        let runtime = build_runtime(self.config.seed);
+        let seed = self.config.seed;
+        let (result, shared, tasks_left) = runtime.block_on(async {
+            let shared = Shared::new(self.config);
+            let app = app(SimHandle::new(Arc::clone(&shared)));
+            let result = drive(&shared, app).await;
+            // What is dropped with the runtime must not reach the world any more.
+            shared.is_over.store(true, Ordering::Relaxed);
+            let alive = tokio::runtime::Handle::current().metrics().num_alive_tasks();
+            let tasks_left = alive.saturating_sub(shared.processes.alive_tasks());
+            (result, shared, tasks_left)
+        });
+        let report = shared.report(seed, tasks_left);
+        shared.processes.forget();
+        drop(runtime);
+        Outcome { result, report }
+    }
+}
+
+fn build_runtime(seed: u64) -> tokio::runtime::Runtime {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_time().start_paused(true).event_interval(1024);
+    #[cfg(tokio_unstable)]
+    {
+        let bytes = choice(seed, Label::Scheduler, ()).to_le_bytes();
+        builder.rng_seed(tokio::runtime::RngSeed::from_bytes(&bytes));
+    }
+    #[cfg(not(tokio_unstable))]
+    {
+        let _ = (seed, choice::<()>, Label::Scheduler);
+        warn_once();
+    }
+    match builder.build() {
+        Ok(runtime) => runtime,
+        // A current-thread runtime without I/O takes nothing from the system that could be refused.
+        Err(error) => unreachable!("tokio cannot build a runtime: {error}"),
+    }
+}
+
+/// Without the flag `select!` looks at its branches in an order that no seed decides.
+#[cfg(not(tokio_unstable))]
+fn warn_once() {
+    static WARNED: std::sync::Once = std::sync::Once::new();
+    WARNED.call_once(|| {
+        tracing::warn!(
+            "built without --cfg tokio_unstable: an unbiased select! is not deterministic; \
+             see docs/determinism.md"
+        );
+    });
+}
+
+/// What the driver and the handles of the application share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    world: Mutex<World>,
+    /// The time of tokio at the start of the world.
+    start: Instant,
+    driver: AtomicWaker,
+    is_over: AtomicBool,
+    processes: Processes,
+    /// Properties of the bus URL, for every client.
+    properties: Vec<(String, String)>,
+}
+
+impl Shared {
+    fn new(config: SimConfig) -> Arc<Self> {
+        Arc::new(Self {
+            properties: config.client_properties.clone(),
+            world: Mutex::new(World::new(config)),
+            start: Instant::now(),
+            driver: AtomicWaker::new(),
+            is_over: AtomicBool::new(false),
+            processes: Processes::default(),
+        })
+    }
+
+    /// Enters the world now. `None` if the simulation is over.
+    fn enter<T>(&self, act: impl FnOnce(&mut World) -> T) -> Option<T> {
+        if self.is_over.load(Ordering::Relaxed) {
+            return None;
+        }
+        let now = self.tokio_now();
+        let (result, completions, is_earlier) = {
+            let mut world = self.world.lock();
+            world.advance(now);
+            let before = world.next_time();
+            let result = act(&mut world);
+            let after = world.next_time();
+            let is_earlier = after.is_some_and(|after| before.is_none_or(|b| after < b));
+            (result, world.take_completions(), is_earlier)
+        };
+        if is_earlier {
+            self.driver.wake();
+        }
+        for completion in completions {
+            completion.hand_over();
+        }
+        Some(result)
+    }
+
+    fn tokio_now(&self) -> SimTime {
+        SimTime::ZERO + self.start.elapsed()
+    }
+
+    fn report(&self, seed: u64, tasks_left: usize) -> SimReport {
+        let mut world = self.world.lock();
+        SimReport {
+            seed,
+            virtual_time: world.now().elapsed(),
+            events: world.events(),
+            trace_hash: world.trace_hash(),
+            trace: world.take_trace(),
+            tasks_left,
+        }
+    }
+}
+
+/// Lets the application and the world take turns until the application ends.
+async fn drive<T>(shared: &Shared, app: impl Future<Output = T>) -> Result<T, Stalled> {
+    let mut app = pin!(app);
+    let mut sleep = pin!(tokio::time::sleep_until(shared.start));
+    let app_waker =
+        Arc::new(AppWaker { is_woken: AtomicBool::new(true), main: AtomicWaker::new() });
+    let waker = Waker::from(Arc::clone(&app_waker));
+    std::future::poll_fn(|cx| {
+        shared.driver.register(cx.waker());
+        app_waker.main.register(cx.waker());
+        if app_waker.is_woken.swap(false, Ordering::Relaxed)
+            && let Poll::Ready(output) = app.as_mut().poll(&mut Context::from_waker(&waker))
+        {
+            return Poll::Ready(Ok(output));
+        }
+        turn_world(shared, sleep.as_mut(), cx)
+    })
+    .await
+}
+
+/// Handles events until one has an outcome, or all that are due are handled.
+fn turn_world<T>(
+    shared: &Shared,
+    mut sleep: Pin<&mut Sleep>,
+    cx: &mut Context<'_>,
+) -> Poll<Result<T, Stalled>> {
+    loop {
+        let now = shared.tokio_now();
+        let (completions, next) = {
+            let mut world = shared.world.lock();
+            while !world.has_completions() && world.step(now) {}
+            if let Some(stalled) = limit_reached(&world) {
+                return Poll::Ready(Err(stalled));
+            }
+            let completions = world.take_completions();
+            if completions.is_empty() {
+                world.advance(now);
+            }
+            let limit = SimTime::ZERO + world.config.time_limit;
+            (completions, world.next_time().map_or(limit, |next| next.min(limit)))
+        };
+        if !completions.is_empty() {
+            for completion in completions {
+                completion.hand_over();
+            }
+            // The tasks that were woken run before the next event.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        sleep.as_mut().reset(shared.start + next.elapsed());
+        if sleep.as_mut().poll(cx).is_pending() {
+            return Poll::Pending;
+        }
+    }
+}
+
+fn limit_reached(world: &World) -> Option<Stalled> {
+    let limit = if world.now() >= SimTime::ZERO + world.config.time_limit {
+        format!("the time limit of {:?} is reached", world.config.time_limit)
+    } else if world.events() >= world.config.event_limit {
+        format!("the limit of {} events is reached", world.config.event_limit)
+    } else {
+        return None;
+    };
+    Some(Stalled { waiting: format!("{limit}; waiting: {}", world.waiting()) })
+}
+
+/// Tells the driver that it was the application that was woken.
+#[derive(Debug)]
+struct AppWaker {
+    is_woken: AtomicBool,
+    main: AtomicWaker,
+}
+
+impl Wake for AppWaker {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.is_woken.store(true, Ordering::Relaxed);
+        self.main.wake();
+    }
+}

@@ -1,0 +1,145 @@
+//! Ground truth: what really happened inside of the brokers. In the trace, never seen by a checker
+//! of client histories.
+
+use std::fmt;
+
+use bus_core::{ErrorKind, Offset, TopicPartition};
+
+use crate::node::{BrokerId, Name};
+
+/// Something that is true since now.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Fact {
+    /// A batch was appended to the log of a replica.
+    Appended {
+        /// The broker.
+        broker: BrokerId,
+        /// The partition.
+        topic_partition: TopicPartition,
+        /// The offset of its first record.
+        base_offset: Offset,
+        /// How many offsets it takes.
+        count: u32,
+        /// The digest of its records.
+        digest: u64,
+    },
+    /// A batch was recognized as one that is in the log already.
+    DuplicateBatch {
+        /// The partition.
+        topic_partition: TopicPartition,
+        /// Where it is.
+        base_offset: Offset,
+    },
+    /// A produce request was refused for a partition.
+    ProduceRefused {
+        /// The partition.
+        topic_partition: TopicPartition,
+        /// Why.
+        error: ErrorKind,
+    },
+    /// A group changed its state.
+    GroupState {
+        /// The group.
+        group_id: Name,
+        /// Its generation.
+        generation: i32,
+        /// Its state now.
+        state: &'static str,
+        /// How many members it has.
+        members: usize,
+    },
+    /// A member left a group.
+    MemberLeft {
+        /// The group.
+        group_id: Name,
+        /// The member.
+        member_id: Name,
+        /// `left`, `session expired`, `rebalance expired`, or `fenced`.
+        reason: &'static str,
+    },
+    /// A commit was stored or refused.
+    OffsetCommit {
+        /// The group.
+        group_id: Name,
+        /// The partition.
+        topic_partition: TopicPartition,
+        /// The offset.
+        offset: Offset,
+        /// Why it was refused, if it was.
+        refused: Option<ErrorKind>,
+    },
+    /// A committed offset expired or was deleted.
+    OffsetRemoved {
+        /// The group.
+        group_id: Name,
+        /// The partition.
+        topic_partition: TopicPartition,
+    },
+    /// A partition has a new leader.
+    Leader {
+        /// The partition.
+        topic_partition: TopicPartition,
+        /// The leader, or none.
+        leader: Option<BrokerId>,
+        /// Its epoch.
+        leader_epoch: i32,
+    },
+    /// A topic was created, grown, or deleted.
+    Topic {
+        /// The topic.
+        topic: Name,
+        /// How many partitions it has now; none if it was deleted.
+        partitions: i32,
+    },
+    /// A coordinator replayed a partition of its internal topic.
+    CoordinatorLoaded {
+        /// The broker.
+        broker: BrokerId,
+        /// The partition.
+        topic_partition: TopicPartition,
+        /// How many records it holds.
+        records: usize,
+    },
+}
+
+impl fmt::Display for Fact {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Appended { broker, topic_partition, base_offset, count, digest } => write!(
+                f,
+                "appended {topic_partition}@{base_offset} +{count} on broker-{broker} {digest:016x}"
+            ),
+            Self::DuplicateBatch { topic_partition, base_offset } => {
+                write!(f, "duplicate of {topic_partition}@{base_offset}")
+            }
+            Self::ProduceRefused { topic_partition, error } => {
+                write!(f, "refused {topic_partition} {error}")
+            }
+            Self::GroupState { group_id, generation, state, members } => {
+                write!(f, "group {group_id} {state} generation {generation} members {members}")
+            }
+            Self::MemberLeft { group_id, member_id, reason } => {
+                write!(f, "group {group_id} member {member_id} {reason}")
+            }
+            Self::OffsetCommit { group_id, topic_partition, offset, refused: None } => {
+                write!(f, "group {group_id} committed {topic_partition}@{offset}")
+            }
+            Self::OffsetCommit { group_id, topic_partition, offset, refused: Some(error) } => {
+                write!(f, "group {group_id} refused {topic_partition}@{offset} {error}")
+            }
+            Self::OffsetRemoved { group_id, topic_partition } => {
+                write!(f, "group {group_id} removed {topic_partition}")
+            }
+            Self::Leader { topic_partition, leader: Some(leader), leader_epoch } => {
+                write!(f, "leader {topic_partition} broker-{leader} epoch {leader_epoch}")
+            }
+            Self::Leader { topic_partition, leader: None, leader_epoch } => {
+                write!(f, "leader {topic_partition} none epoch {leader_epoch}")
+            }
+            Self::Topic { topic, partitions } => write!(f, "topic {topic} partitions {partitions}"),
+            Self::CoordinatorLoaded { broker, topic_partition, records } => {
+                write!(f, "broker-{broker} loaded {topic_partition} records {records}")
+            }
+        }
+    }
+}

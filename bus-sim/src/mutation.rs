@@ -1,0 +1,80 @@
+//! Planted bugs: each breaks one guarantee, and a named conformance case must catch it.
+//!
+//! A mutation is looked up where the correct code is, so that the bug and the right way stand side
+//! by side. The table mutation → case is in the conformance suite (`tests/tests/mutants.rs`).
+
+macro_rules! mutations {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal),+ $(,)?) => {
+        /// A planted bug.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum Mutation {
+            $($(#[doc = $doc])+ $variant,)+
+        }
+
+        impl Mutation {
+            /// All of them.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+
+            /// The name, as it is written in tables and URLs.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)+ }
+            }
+
+            /// The mutation of that name.
+            pub fn from_name(name: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|mutation| mutation.name() == name)
+            }
+        }
+    };
+}
+
+mutations! {
+    /// Broker: a fetch response holds its first batch twice.
+    DeliveredTwice = "delivered-twice",
+    /// Client: every member of a group takes all partitions.
+    EveryMemberGetsEveryRecord = "every-member-gets-every-record",
+    /// Broker: a commit is stored one record too low.
+    CommitRewound = "commit-rewound",
+    /// Client: a newly assigned partition starts one record too late.
+    RecordSkippedAtRebalance = "record-skipped-at-rebalance",
+    /// Client: the partitioner is off by one partition.
+    KeyToAnotherPartition = "key-to-another-partition",
+    /// Client: the records of a batch are put in reverse order.
+    BatchReversed = "batch-reversed",
+    /// Broker: values lose what is behind 64 KiB.
+    PayloadCut = "payload-cut",
+    /// Client: bytes that are no UTF-8 are replaced.
+    NonUtf8Mangled = "non-utf8-mangled",
+    /// Broker: the generation of a commit is not checked.
+    ZombieCommitAccepted = "zombie-commit-accepted",
+    /// Client: closing a producer reports records as delivered that it drops.
+    AcknowledgedInFlightLostOnClose = "acknowledged-in-flight-lost-on-close",
+    /// Broker: headers are dropped.
+    HeadersLost = "headers-lost",
+    /// Broker: sequence numbers are not checked, so a retry is appended again.
+    SequenceIgnored = "sequence-ignored",
+    /// Client: `auto.offset.reset` is taken for earliest.
+    ResetPolicyIgnored = "reset-policy-ignored",
+    /// Client: a consumer that saw no record for a minute stops fetching.
+    ConsumerDiesWhenIdle = "consumer-dies-when-idle",
+    /// Client: a send after close is reported as delivered and dropped.
+    PublishAfterCloseDropped = "publish-after-close-dropped",
+    /// Client: auto commit covers what was fetched, not what was delivered.
+    CommitPassesUnfinishedRecord = "commit-passes-unfinished-record",
+    /// Broker: the time of the append replaces the record's timestamp.
+    TimestampLost = "timestamp-lost",
+    /// Broker: a null value becomes an empty one.
+    NullBecomesEmpty = "null-becomes-empty",
+    /// Broker: an acknowledgement names the next offset.
+    AckedWithWrongOffset = "acked-with-wrong-offset",
+    /// Client: paused partitions are delivered.
+    PauseIgnored = "pause-ignored",
+    /// Client: records fetched before a seek are delivered after it.
+    SeekIgnored = "seek-ignored",
+    /// Broker: members never expire.
+    SessionNeverExpires = "session-never-expires",
+    /// Broker: a sync returns the assignment of the generation before.
+    StaleAssignment = "stale-assignment",
+    /// Broker: a duplicate batch is answered as out of order instead of with its offset.
+    DuplicateAnsweredAsError = "duplicate-answered-as-error",
+}

@@ -1,0 +1,131 @@
+//! Between brokers and the controller: registration, heartbeats, and the metadata log, from which
+//! each broker replays what it knows of the cluster (KRaft).
+
+use std::collections::BTreeMap;
+
+use bus_core::{ErrorKind, Partition, Topic, Uuid};
+
+use crate::node::BrokerId;
+
+/// The epoch of a broker's registration; a newer one fences the older.
+pub type BrokerEpoch = i64;
+
+/// A broker that started registers.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct RegisterBrokerRequest {
+    /// The broker.
+    pub broker: BrokerId,
+    /// A number that is another one after each start.
+    pub incarnation: u32,
+}
+
+/// The registration.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct RegisterBrokerResponse {
+    /// The epoch.
+    pub result: Result<BrokerEpoch, ErrorKind>,
+}
+
+/// A broker is alive.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct BrokerHeartbeatRequest {
+    /// The broker.
+    pub broker: BrokerId,
+    /// Its registration.
+    pub broker_epoch: BrokerEpoch,
+    /// How far it has read the metadata log; it is unfenced when that is far enough.
+    pub metadata_offset: i64,
+    /// It wants to stop (controlled shutdown).
+    pub want_shutdown: bool,
+}
+
+/// What the controller thinks of it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct BrokerHeartbeatResponse {
+    /// Why the registration does not count any more.
+    pub error: Option<ErrorKind>,
+    /// Whether the broker leads nothing and is not in sync anywhere.
+    pub is_fenced: bool,
+    /// Whether it may stop now.
+    pub may_shut_down: bool,
+}
+
+/// Reads the metadata log, waiting for more.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct FetchMetadataLogRequest {
+    /// The broker.
+    pub broker: BrokerId,
+    /// The offset of the first record wanted.
+    pub offset: i64,
+}
+
+/// Records of the metadata log.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct FetchMetadataLogResponse {
+    /// The records, from the offset asked for on.
+    pub records: Vec<MetadataRecord>,
+}
+
+/// A fact of the cluster. Controller and brokers change what they know only by replaying these.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum MetadataRecord {
+    /// A broker registered; it is fenced until it caught up.
+    RegisterBroker {
+        /// The broker.
+        broker: BrokerId,
+        /// Its registration.
+        broker_epoch: BrokerEpoch,
+        /// The number of its start.
+        incarnation: u32,
+    },
+    /// A broker was fenced or unfenced.
+    BrokerFenced {
+        /// The broker.
+        broker: BrokerId,
+        /// Whether it is fenced now.
+        is_fenced: bool,
+    },
+    /// A topic was created.
+    Topic {
+        /// The name.
+        topic: Topic,
+        /// The id.
+        topic_id: Uuid,
+    },
+    /// A property of a topic was set (or, with `None`, went back to its default).
+    TopicConfig {
+        /// The topic.
+        topic: Topic,
+        /// Name and value.
+        config: BTreeMap<String, Option<String>>,
+    },
+    /// A partition was created or changed.
+    Partition {
+        /// The topic.
+        topic: Topic,
+        /// Which partition.
+        partition: Partition,
+        /// Its state from now on.
+        state: PartitionState,
+    },
+    /// A topic was deleted.
+    RemoveTopic {
+        /// The topic.
+        topic: Topic,
+    },
+}
+
+/// What the controller decides about a partition.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct PartitionState {
+    /// The replicas, the preferred leader first.
+    pub replicas: Vec<BrokerId>,
+    /// Those in sync.
+    pub in_sync_replicas: Vec<BrokerId>,
+    /// The leader, if there is one.
+    pub leader: Option<BrokerId>,
+    /// Higher with each new leader.
+    pub leader_epoch: i32,
+    /// Higher with each change.
+    pub partition_epoch: i32,
+}

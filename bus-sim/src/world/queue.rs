@@ -1,0 +1,100 @@
+//! The queue of events, ordered by time and then by number: the only place where time advances.
+
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BinaryHeap};
+
+use crate::node::{NodeId, Timer};
+use crate::time::SimTime;
+use crate::world::Event;
+
+/// Events to come, and the timers that are set.
+#[derive(Debug, Default)]
+pub(crate) struct Queue {
+    heap: BinaryHeap<Entry>,
+    /// The number of the event of each timer that is set; an event of another number is stale.
+    timers: BTreeMap<(NodeId, Timer), u64>,
+    next_number: u64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    at: SimTime,
+    number: u64,
+    event: Event,
+}
+
+impl Queue {
+    /// Adds an event.
+    pub(crate) fn push(&mut self, at: SimTime, event: Event) {
+        let number = self.next_number;
+        self.next_number += 1;
+        self.heap.push(Entry { at, number, event });
+    }
+
+    /// Sets a timer, in place of the one of that name.
+    pub(crate) fn set_timer(&mut self, node: NodeId, timer: Timer, at: SimTime) {
+        self.timers.insert((node, timer.clone()), self.next_number);
+        self.push(at, Event::Timer { node, timer });
+    }
+
+    /// Takes a timer back.
+    pub(crate) fn cancel_timer(&mut self, node: NodeId, timer: Timer) {
+        self.timers.remove(&(node, timer));
+    }
+
+    /// Takes all timers of a node back.
+    pub(crate) fn cancel_timers_of(&mut self, node: NodeId) {
+        self.timers.retain(|(owner, _), _| *owner != node);
+    }
+
+    /// When the next event is.
+    pub(crate) fn next_time(&mut self) -> Option<SimTime> {
+        while let Some(entry) = self.heap.peek() {
+            if !self.is_stale(entry) {
+                return Some(entry.at);
+            }
+            self.heap.pop();
+        }
+        None
+    }
+
+    /// Takes the next event.
+    pub(crate) fn pop(&mut self) -> Option<(SimTime, Event)> {
+        self.next_time()?;
+        let Entry { at, event, .. } = self.heap.pop()?;
+        if let Event::Timer { node, timer } = &event {
+            self.timers.remove(&(*node, timer.clone()));
+        }
+        Some((at, event))
+    }
+
+    fn is_stale(&self, entry: &Entry) -> bool {
+        match &entry.event {
+            Event::Timer { node, timer } => {
+                self.timers.get(&(*node, timer.clone())) != Some(&entry.number)
+            }
+            _ => false,
+        }
+    }
+}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Self) -> bool {
+        self.number == other.number
+    }
+}
+
+impl Eq for Entry {}
+
+impl PartialOrd for Entry {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// The earliest is the greatest, because the heap gives the greatest first.
+impl Ord for Entry {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (other.at, other.number).cmp(&(self.at, self.number))
+    }
+}
