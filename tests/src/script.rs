@@ -4,6 +4,7 @@
 //! reports through the bus: it sends what it does to a topic of the case, and waits for the
 //! acknowledgement before it goes on.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -113,6 +114,7 @@ async fn consume(
     let consumer = bus.consumer(config)?;
     consumer.subscribe(Subscription::topics([script.topic.as_str()]))?;
     reporter.report(Report::Started).await?;
+    let mut reported = BTreeMap::new();
     loop {
         match consumer.poll(Duration::from_millis(50)).await {
             Ok(Polled::Records(records)) => {
@@ -139,17 +141,35 @@ async fn consume(
             }
         }
         if insists {
-            insist(&consumer, reporter).await?;
+            insist(&consumer, &mut reported, reporter).await?;
         }
     }
 }
 
-/// Commits all positions; a refusal is reported and nothing more.
-async fn insist(consumer: &Arc<dyn Consumer>, reporter: &Reporter) -> Result<()> {
-    match consumer.commit_positions().await {
-        Ok(()) => Ok(()),
-        Err(error) => reporter.report(Report::CommitFailed(error.kind())).await,
+/// Commits all positions, and reports those that are new; a refusal is reported and nothing more.
+async fn insist(
+    consumer: &Arc<dyn Consumer>,
+    reported: &mut BTreeMap<TopicPartition, Offset>,
+    reporter: &Reporter,
+) -> Result<()> {
+    let mut positions = BTreeMap::new();
+    for place in consumer.assignment() {
+        positions.extend(consumer.position(&place).ok().flatten().map(|offset| (place, offset)));
     }
+    let offsets: Vec<_> =
+        positions.iter().map(|(place, offset)| (place.clone(), (*offset).into())).collect();
+    if offsets.is_empty() {
+        return Ok(());
+    }
+    if let Err(error) = consumer.commit(&offsets).await {
+        return reporter.report(Report::CommitFailed(error.kind())).await;
+    }
+    for (place, offset) in positions {
+        if reported.insert(place.clone(), offset) != Some(offset) {
+            reporter.report(Report::Committed(place, offset)).await?;
+        }
+    }
+    Ok(())
 }
 
 async fn publish(script: &Script, records: usize, reporter: &Reporter) -> Result<()> {

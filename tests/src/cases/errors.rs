@@ -91,7 +91,7 @@ pub async fn unreachable_broker_is_an_error_in_time(cx: Cx) -> Verdict {
     };
     let expected = [ErrorKind::AllBrokersDown, ErrorKind::TimedOut, ErrorKind::NetworkException];
     ensure!(expected.contains(&error.kind()), "the error is {error}");
-    ensure!(took < BOUND * 4, "it took {took:?}");
+    ensure!(took <= BOUND * 5, "it took {took:?}");
     Ok(())
 }
 

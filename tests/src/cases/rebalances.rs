@@ -11,7 +11,7 @@ use futures_util::FutureExt as _;
 use super::{are_divided, places};
 use crate::cx::{Cx, STEP};
 use crate::failure::Verdict;
-use crate::reader::Reader;
+use crate::reader::{Reader, unless_rejoining};
 use crate::{ensure, ensure_eq};
 
 /// Polls until a rebalance is handed out; the others are driven meanwhile.
@@ -145,7 +145,7 @@ pub async fn cooperative_untouched_partitions_keep_flowing(cx: Cx) -> Verdict {
         cx.publish(&topic, 4).await?;
         sent += 4;
         cx.drive_for(&members, STEP).await?;
-        first.commit_positions().await?;
+        first.commit_positions().await.or_else(unless_rejoining)?;
         Ok(are_divided(&members, 4).then_some(()))
     })
     .await?;
@@ -191,11 +191,11 @@ pub async fn join_under_load_delivers_each_record_once(cx: Cx) -> Verdict {
     let topic = cx.topic(4).await?;
     let group = cx.name("group");
     let first = cx.member(&group, &topic)?.committing();
+    cx.publish(&topic, 20).await?;
+    cx.drive(&[&first], "the first reads alone", || first.count() == 20).await?;
     let second = cx.member(&group, &topic)?.committing();
     let members = [&first, &second];
     let mut sent = 0;
-    cx.publish(&topic, 20).await?;
-    cx.drive(&[&first], "the first reads alone", || first.count() == 20).await?;
     cx.until("both have their share", async || {
         cx.publish(&topic, 4).await?;
         sent += 4;
@@ -223,7 +223,7 @@ pub async fn storm_of_joins_and_leaves_loses_nothing(cx: Cx) -> Verdict {
             members.push(cx.member(&group, &topic)?.committing());
         } else {
             let leaving = members.remove(0);
-            leaving.commit_positions().await.or_else(crate::reader::unless_rejoining)?;
+            leaving.commit_positions().await.or_else(unless_rejoining)?;
             leaving.close().await?;
             read.extend(leaving.records());
         }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::time::Duration;
 
-use bus_core::{Offset, OffsetAndMetadata, RebalanceKind, TopicPartition};
+use bus_core::{ErrorKind, Offset, OffsetAndMetadata, RebalanceKind, Recovery, TopicPartition};
 
 use super::{Evidence, Law, Violation};
 use crate::history::{Client, ClientId, CommitId, ConsumerFacts, Entry, Event};
@@ -188,7 +188,6 @@ struct Owner {
 fn check_ownership(entries: &[Entry]) -> Vec<Violation> {
     let mut members: BTreeMap<ClientId, (&str, &ConsumerFacts)> = BTreeMap::new();
     let mut polled: BTreeMap<ClientId, Duration> = BTreeMap::new();
-    let mut failed: BTreeSet<ClientId> = BTreeSet::new();
     let mut owners: BTreeMap<(&str, &TopicPartition), Owner> = BTreeMap::new();
     let lost = lost_later(entries);
     let mut violations = Vec::new();
@@ -203,8 +202,8 @@ fn check_ownership(entries: &[Entry]) -> Vec<Violation> {
             Event::Polling => {
                 polled.insert(client, entry.at);
             }
-            Event::PollFailed(_) => {
-                failed.insert(client);
+            Event::PollFailed(kind) if is_given_up(*kind) => {
+                owners.retain(|_, owner| owner.client != client);
             }
             Event::Closed | Event::Unsubscribed | Event::Assigned(_) | Event::Subscribed => {
                 owners.retain(|_, owner| owner.client != client);
@@ -226,7 +225,6 @@ fn check_ownership(entries: &[Entry]) -> Vec<Violation> {
                         .saturating_sub(polled.get(&older.client).copied().unwrap_or_default());
                     let is_zombie = older.client == client
                         || silent >= older.patience
-                        || failed.contains(&older.client)
                         || lost.get(&(older.client, place)).is_some_and(|at| *at > index);
                     if !is_zombie {
                         let message = format!(
@@ -244,10 +242,23 @@ fn check_ownership(entries: &[Entry]) -> Vec<Violation> {
     violations
 }
 
+/// Whether a poll that fails so says that the group has given the member up.
+fn is_given_up(kind: ErrorKind) -> bool {
+    matches!(kind.recovery(), Recovery::Rejoin | Recovery::Close)
+}
+
 /// Which partitions a member lost rather than gave away, and the last entry that says so.
 fn lost_later(entries: &[Entry]) -> BTreeMap<(ClientId, &TopicPartition), usize> {
     let mut lost = BTreeMap::new();
+    let mut owned: BTreeMap<ClientId, BTreeSet<&TopicPartition>> = BTreeMap::new();
     for (index, entry) in entries.iter().enumerate() {
+        if let Event::Rebalanced(rebalance) = &entry.event {
+            owned.entry(entry.client).or_default().extend(&rebalance.partitions);
+        }
+        if matches!(entry.event, Event::PollFailed(kind) if is_given_up(kind)) {
+            let owned = owned.get(&entry.client).into_iter().flatten();
+            lost.extend(owned.map(|place| ((entry.client, *place), index)));
+        }
         if let Event::Rebalanced(rebalance) = &entry.event
             && rebalance.kind == RebalanceKind::Lost
         {

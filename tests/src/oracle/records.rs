@@ -222,6 +222,14 @@ fn check_rest<'a>(
 /// Offsets follow real time, and the order of the calls of each producer that keeps it.
 fn check_order(entries: &[Entry], sends: &BTreeMap<SendId, Send<'_>>) -> Vec<Violation> {
     let mut violations = Vec::new();
+    // A topic that is made anew begins at offset 0 again.
+    let deleted: BTreeSet<_> = entries
+        .iter()
+        .filter_map(|entry| match &entry.event {
+            Event::TopicDeleted(topic) => Some(topic),
+            _ => None,
+        })
+        .collect();
     // What is acknowledged before a send begins is before its record.
     let mut highest: BTreeMap<&TopicPartition, Offset> = BTreeMap::new();
     let mut before: BTreeMap<SendId, BTreeMap<&TopicPartition, Offset>> = BTreeMap::new();
@@ -230,7 +238,9 @@ fn check_order(entries: &[Entry], sends: &BTreeMap<SendId, Send<'_>>) -> Vec<Vio
             Event::Send { send, .. } => {
                 before.insert(*send, highest.clone());
             }
-            Event::Sent { send, outcome: Ok(metadata) } => {
+            Event::Sent { send, outcome: Ok(metadata) }
+                if !deleted.contains(&metadata.topic_partition.topic) =>
+            {
                 let (place, Some(offset)) = (&metadata.topic_partition, metadata.offset) else {
                     continue;
                 };
@@ -256,6 +266,9 @@ fn check_order(entries: &[Entry], sends: &BTreeMap<SendId, Send<'_>>) -> Vec<Vio
     for send in sends.values().filter(|send| ordered.contains(&send.client)) {
         let Some((_, metadata)) = send.acknowledged() else { continue };
         let (place, Some(offset)) = (&metadata.topic_partition, metadata.offset) else { continue };
+        if deleted.contains(&place.topic) {
+            continue;
+        }
         if let Some(earlier) = last.insert((send.client, place), offset)
             && earlier >= offset
         {
