@@ -135,6 +135,11 @@ impl Cx {
         self.create(NewTopic::new(self.name("topic")).partitions(partitions)).await
     }
 
+    /// The topics that this case has made.
+    pub fn topics(&self) -> Vec<Topic> {
+        self.0.partitions.lock().keys().cloned().collect()
+    }
+
     /// Makes this topic.
     ///
     /// # Errors
@@ -307,6 +312,7 @@ impl Cx {
     pub async fn process(&self, topic: &Topic, role: Role) -> Verdict<Process> {
         let reports = self.name("reports");
         self.raw_bus().admin()?.create_topic(NewTopic::new(reports.as_str())).await?;
+        self.0.partitions.lock().insert(reports.as_str().into(), 1);
         let script = Script { topic: topic.to_string(), reports: reports.clone(), role };
         self.note(Event::Foreign(topic.clone()));
         let name = self.name("process");

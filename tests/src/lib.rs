@@ -12,7 +12,7 @@
 //! - [`case`]: what a case is; [`failure`]: how it fails;
 //! - [`cx`], [`reader`], [`process`], [`script`]: what cases are written with;
 //! - [`history`], [`recorded`]: who writes the history; [`oracle`], [`audit`]: who judges it;
-//! - [`fixture`]: what a backend provides;
+//! - [`fixture`]: what a backend provides; [`on_sim`], [`on_kafka`]: the two;
 //! - [`runner`], [`results`]: one run, and the table of all.
 //!
 //! The runners are in `tests/`: `sim.rs`, `kafka.rs` (only where `BUS_TEST_KAFKA` names brokers),
@@ -26,6 +26,7 @@ pub mod failure;
 pub mod fixture;
 pub mod history;
 
+pub mod on_kafka;
 pub mod on_sim;
 pub mod oracle;
 pub mod process;
