@@ -167,8 +167,7 @@ impl History {
     }
 
     /// The last entries as text, without the polls; the evidence of a failure.
-    pub fn excerpt(&self) -> String {
-        const LINES: usize = 60;
+    pub fn excerpt(&self, most: usize) -> String {
         let inner = self.0.lock();
         let lines: Vec<_> = inner
             .entries
@@ -176,7 +175,7 @@ impl History {
             .filter(|entry| !matches!(entry.event, Event::Polling))
             .map(ToString::to_string)
             .collect();
-        let skipped = lines.len().saturating_sub(LINES);
+        let skipped = lines.len().saturating_sub(most);
         let mut text = format!("history ({skipped} earlier entries left out):\n");
         for line in &lines[skipped..] {
             text += "  ";

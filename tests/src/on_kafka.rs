@@ -46,7 +46,7 @@ pub async fn run(case: &Case, url: &str, unique: String) -> Verdict {
     let verdict = tokio::time::timeout(CASE_TIMEOUT, runner::run(case, &cx)).await;
     remove_topics(&cx).await;
     verdict.unwrap_or_else(|_| {
-        let message = format!("not over within {CASE_TIMEOUT:?}\n{}", cx.history().excerpt());
+        let message = format!("not over within {CASE_TIMEOUT:?}\n{}", cx.history().excerpt(60));
         Err(Failure::new(FailureKind::Stalled, message))
     })
 }

@@ -84,13 +84,20 @@ pub async fn paused_member_wakes_up_as_a_zombie(cx: Cx) -> Verdict {
 /// joins again.
 pub async fn member_that_polls_too_late_rejoins(cx: Cx) -> Verdict {
     let topic = cx.topic(1).await?;
-    let (slow, heir) = slow_member_and_heir(&cx, &topic).await?;
+    let group = cx.name("group");
+    let slow = cx.subscribed(brief(&cx, &group), Subscription::topics([&topic]))?;
+    cx.publish(&topic, 5).await?;
+    cx.drive(&[&slow], "it has read the records", || slow.count() == 5).await?;
+    slow.commit_positions().await?;
+    cx.until("the group is without it", async || {
+        let described = cx.admin().describe_group(&group).await?;
+        Ok(described.members.is_empty().then_some(()))
+    })
+    .await?;
     let error =
         cx.until("the slow member is told", async || Ok(slow.step(STEP).await.err())).await?;
     ensure_eq!(error.kind(), ErrorKind::MaxPollExceeded, "{error}");
     ensure_eq!(error.recovery(), Recovery::Rejoin, "what it may do");
-    heir.commit_positions().await?;
-    heir.close().await?;
     slow.forget();
     cx.publish(&topic, 2).await?;
     cx.drive(&[&slow], "it is a member again", || slow.count() == 2).await
