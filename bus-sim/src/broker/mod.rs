@@ -41,7 +41,7 @@ use self::replica::Replica;
 use self::session::Session;
 use self::topics::Forward;
 use crate::config::SimConfig;
-use crate::node::{BrokerId, ConnectionId, Effects, Input, Name, Timer};
+use crate::node::{BrokerId, ConnectionId, Effects, Input, Name, NodeId, Timer};
 use crate::protocol::{Request, Response, init_producer_id};
 use crate::time::SimTime;
 
@@ -253,8 +253,10 @@ impl Broker {
     }
 
     fn on_disconnected(&mut self, now: SimTime, connection: ConnectionId, effects: &mut Effects) {
-        if self.session.disconnected(now, connection, &self.config, effects) {
-            self.forwards.values_mut().for_each(Forward::not_sent);
+        if connection.owner == NodeId::Broker(self.id) {
+            if self.session.disconnected(now, connection, effects) {
+                self.forwards.values_mut().for_each(Forward::not_sent);
+            }
             return;
         }
         self.connections.closed(connection);

@@ -171,11 +171,10 @@ impl Session {
         &mut self,
         now: SimTime,
         connection: ConnectionId,
-        _config: &SimConfig,
         effects: &mut Effects,
     ) -> bool {
         if !self.is_own(connection) {
-            return connection.owner == NodeId::Broker(self.id);
+            return false;
         }
         self.connection = None;
         self.is_connected = false;

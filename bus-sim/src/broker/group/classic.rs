@@ -260,6 +260,7 @@ impl Group {
             }
         }
         self.enter(now, State::Stable);
+        self.since = value.since;
     }
 
     /// Learns a record that is read while the coordinator loads: the group is what it says.
@@ -434,4 +435,20 @@ fn subscription(metadata: &[u8]) -> Option<Vec<Topic>> {
         bytes = rest;
     }
     Some(topics)
+}
+
+#[cfg(test)]
+impl Group {
+    /// The group as its record would be.
+    pub(in crate::broker) fn snapshot(&self) -> GroupRecord {
+        self.record(|member| member.assignment.clone())
+    }
+
+    pub(in crate::broker) fn leader(&self) -> Option<Name> {
+        self.leader.clone()
+    }
+
+    pub(in crate::broker) const fn offsets(&self) -> &BTreeMap<TopicPartition, OffsetValue> {
+        &self.offsets
+    }
 }
