@@ -439,9 +439,10 @@ fn subscription(metadata: &[u8]) -> Option<Vec<Topic>> {
 
 #[cfg(test)]
 impl Group {
-    /// The group as its record would be.
-    pub(in crate::broker) fn snapshot(&self) -> GroupRecord {
-        self.record(|member| member.assignment.clone())
+    /// The group as its record would be; `None` while it rebalances.
+    pub(in crate::broker) fn snapshot(&self) -> Option<GroupRecord> {
+        let is_at_rest = matches!(self.state, State::Empty | State::Stable);
+        is_at_rest.then(|| self.record(|member| member.assignment.clone()))
     }
 
     pub(in crate::broker) fn leader(&self) -> Option<Name> {

@@ -36,7 +36,7 @@ impl Shard {
                 self.watch_offsets(turn);
                 Ok(())
             }
-            None => Err(ErrorKind::IllegalGeneration),
+            None => Err(ErrorKind::GroupIdNotFound),
         };
         let rewind = i64::from(turn.config.mutation == Some(Mutation::CommitRewound));
         let mut records = Vec::with_capacity(request.partitions.len());
@@ -48,7 +48,8 @@ impl Shard {
                 Some(error)
             } else {
                 let max = turn.config.broker.offset_metadata_max_bytes;
-                let is_too_large = partition.metadata.len() > max;
+                // Java counts in UTF-16.
+                let is_too_large = partition.metadata.encode_utf16().count() > max;
                 is_too_large.then_some(ErrorKind::OffsetMetadataTooLarge)
             };
             let topic_partition = partition.topic_partition.clone();

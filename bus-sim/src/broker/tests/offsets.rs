@@ -92,6 +92,13 @@ fn zombies_cannot_commit() {
 }
 
 #[test]
+fn a_group_that_does_not_exist_has_no_generation() {
+    let (mut cluster, connection) = Cluster::with_topic();
+    let member = Member { id: "x".into(), generation: 1, ..simple(connection) };
+    assert_eq!(commit(&mut cluster, &member, 4), Some(ErrorKind::GroupIdNotFound));
+}
+
+#[test]
 fn commits_wait_for_the_assignment() {
     let (mut cluster, mut members) = group(1);
     let asked = members[0].ask(&mut cluster);

@@ -2,15 +2,16 @@
 
 use std::time::Duration;
 
-use bus_core::{Acks, ErrorKind, IsolationLevel, Timestamp, TopicPartition};
+use bus_core::{Acks, ErrorKind, Headers, IsolationLevel, Timestamp, TopicPartition};
 
 use super::{Cluster, batch, fetch_request, produce_request, response_of, stamped};
 use crate::config::SimConfig;
 use crate::fact::Fact;
 use crate::mutation::Mutation;
-use crate::protocol::batch::StoredTimestamp;
+use crate::protocol::batch::{RecordBatch, StoredTimestamp};
 use crate::protocol::list_offsets::{self, OffsetSpec};
 use crate::protocol::{Request, init_producer_id};
+use crate::time::SimTime;
 
 #[test]
 fn what_was_produced_is_fetched() {
@@ -243,9 +244,19 @@ fn mutations_break_what_they_say() {
     let (mut cluster, connection) = with(Mutation::DeliveredTwice);
     cluster.produce(connection, batch(&[1])).unwrap();
     assert_eq!(cluster.fetch(connection, 0).unwrap().batches.len(), 2);
-    let (mut cluster, connection) = with(Mutation::TimestampLost);
-    cluster.produce(connection, batch(&[1])).unwrap();
-    let fetched = cluster.fetch(connection, 0).unwrap();
-    let timestamp = fetched.batches[0].batch.records[0].timestamp;
-    assert_eq!(timestamp, cluster.now.timestamp());
+    let stored = |mutation| {
+        let (mut cluster, connection) = with(mutation);
+        let mut record = batch(&[1]).records[0].clone();
+        record.value = None;
+        record.headers = Headers::new().with("trace", "a");
+        let mut long = record.clone();
+        long.value = Some(vec![0; 65_537].into());
+        cluster.produce(connection, RecordBatch::new(None, vec![record, long])).unwrap();
+        cluster.fetch(connection, 0).unwrap().batches[0].batch.records.to_vec()
+    };
+    let start = SimTime::ZERO.timestamp();
+    assert_eq!(stored(Mutation::TimestampLost)[0].timestamp, start);
+    assert!(stored(Mutation::HeadersLost)[0].headers.is_empty());
+    assert_eq!(stored(Mutation::NullBecomesEmpty)[0].value.as_deref(), Some(&[][..]));
+    assert_eq!(stored(Mutation::PayloadCut)[1].value.as_ref().unwrap().len(), 65_536);
 }
