@@ -45,7 +45,7 @@ impl Member {
     pub(super) fn ask(&self, cluster: &mut Cluster) -> u32 {
         let request = join_group::Request {
             group_id: "billing".into(),
-            member_id: self.id.clone(),
+            member_id: Name::clone(&self.id),
             group_instance_id: self.instance.clone(),
             client_id: "app".into(),
             session_timeout: SESSION,
@@ -88,7 +88,7 @@ impl Member {
         let request = sync_group::Request {
             group_id: "billing".into(),
             generation: self.generation,
-            member_id: self.id.clone(),
+            member_id: Name::clone(&self.id),
             group_instance_id: self.instance.clone(),
             assignments: assignments.collect(),
         };
@@ -104,7 +104,7 @@ impl Member {
         let request = heartbeat::Request {
             group_id: "billing".into(),
             generation: self.generation,
-            member_id: self.id.clone(),
+            member_id: Name::clone(&self.id),
             group_instance_id: self.instance.clone(),
         };
         response_of!(Heartbeat, cluster.call(self.connection, Request::Heartbeat(request))).error
@@ -113,7 +113,7 @@ impl Member {
     pub(super) fn leave(&self, cluster: &mut Cluster) -> Option<ErrorKind> {
         let request = leave_group::Request {
             group_id: "billing".into(),
-            member_id: self.id.clone(),
+            member_id: Name::clone(&self.id),
             group_instance_id: self.instance.clone(),
         };
         response_of!(LeaveGroup, cluster.call(self.connection, Request::LeaveGroup(request))).error
@@ -376,7 +376,7 @@ fn protocols_and_timeouts_are_checked() {
 fn the_protocol_is_one_that_all_support() {
     let mut cluster = Cluster::new(SimConfig::default());
     let protocol = |name: &str| (Name::from(name), Bytes::new());
-    let mut members = vec![Member::new(&mut cluster), Member::new(&mut cluster)];
+    let mut members = [Member::new(&mut cluster), Member::new(&mut cluster)];
     members[0].protocols = vec![protocol("sticky"), protocol("range")];
     members[1].protocols = vec![protocol("range")];
     let asked: Vec<_> = members.iter_mut().map(|m| m.ask_with_id(&mut cluster)).collect();
@@ -400,7 +400,7 @@ fn the_first_rebalance_waits_for_its_delay() {
     let delay = Duration::from_secs(3);
     let broker = BrokerConfig { group_initial_rebalance_delay: delay, ..Default::default() };
     let mut cluster = Cluster::new(SimConfig { broker, ..Default::default() });
-    let mut members = vec![Member::new(&mut cluster), Member::new(&mut cluster)];
+    let mut members = [Member::new(&mut cluster), Member::new(&mut cluster)];
     let first = members[0].ask_with_id(&mut cluster);
     cluster.advance(delay / 2);
     let second = members[1].ask_with_id(&mut cluster);
@@ -434,7 +434,7 @@ fn a_stale_assignment_is_that_of_the_generation_before() {
     let (mut cluster, mut members) = group_with(SimConfig { mutation, ..Default::default() }, 1);
     let asked = members[0].ask(&mut cluster);
     members[0].joined(&mut cluster, asked).unwrap();
-    let id = members[0].id.clone();
+    let id = Name::clone(&members[0].id);
     let synced = members[0].sync(&mut cluster, &[(&id, "new")]);
     assert_eq!(members[0].synced(&mut cluster, synced).unwrap(), "assignment-0");
 }

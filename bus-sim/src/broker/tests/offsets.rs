@@ -29,7 +29,7 @@ fn commit_with(
     let request = Request::OffsetCommit(offset_commit::Request {
         group_id: "billing".into(),
         generation: member.generation,
-        member_id: member.id.clone(),
+        member_id: Name::clone(&member.id),
         group_instance_id: member.instance.clone(),
         partitions: vec![offset_commit::PartitionRequest {
             topic_partition: TopicPartition::new(topic, 0),

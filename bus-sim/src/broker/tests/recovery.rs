@@ -11,6 +11,7 @@ use super::{Cluster, batch, response_of};
 use crate::broker::group::record::GroupRecord;
 use crate::config::SimConfig;
 use crate::fact::Fact;
+use crate::node::Name;
 use crate::protocol::Request;
 use crate::protocol::metadata;
 
@@ -155,7 +156,7 @@ fn rebalance(cluster: &mut Cluster, members: &mut Vec<Member>) {
         }
     }
     if let Some(leader) = leader {
-        let ids: Vec<_> = members.iter().map(|member| member.id.clone()).collect();
+        let ids: Vec<_> = members.iter().map(|member| Name::clone(&member.id)).collect();
         let assignments: Vec<_> = ids.iter().map(|id| (id, &**id)).collect();
         members[leader].sync(cluster, &assignments);
         let connection = cluster.connect(1);
