@@ -1,10 +1,11 @@
 //! Brokers and the controller: a broker routes requests to machines, one file per API or machine.
 //!
-//! In reading order: `connections` (one request at a time), `session` (with the controller), `image`
-//! (what is known of the cluster), `replica` and `log` (partitions), `produce`, `fetch`,
+//! In reading order: `connections` (one request at a time), `session` (with the controller),
+//! `image` (what is known of the cluster), `replica` and `log` (partitions), `produce`, `fetch`,
 //! `list_offsets`, `metadata`, `topics`, and `group` (the group coordinator).
 //!
-//! A crash keeps logs, topic ids, and the numbers that must never be used twice; all else is memory.
+//! A crash keeps logs, topic ids, and the numbers that must never be used twice; all else is
+//! memory.
 
 mod bootstrap;
 mod connections;
@@ -273,8 +274,8 @@ impl Broker {
         self.deletions.remove(&connection);
     }
 
-    /// InitProducerId: gives out the ids of this broker's own block, each with epoch 0. As in Kafka,
-    /// a producer without transactional id that asks for another epoch gets another id.
+    /// InitProducerId: gives out the ids of this broker's own block, each with epoch 0. As in
+    /// Kafka, a producer without transactional id that asks for another epoch gets another id.
     fn init_producer_id(&mut self, caller: Caller, effects: &mut Effects) {
         let id = i64::from(self.id) * PRODUCER_IDS_PER_BROKER + self.producer_ids;
         self.producer_ids += 1;

@@ -247,8 +247,8 @@ impl Group {
         GroupRecord::Group { group_id: Name::clone(&self.id), value: Some(value) }
     }
 
-    /// Learns a record that this coordinator wrote. The group is ahead of its records; what it waits
-    /// for is the assignments of its generation.
+    /// Learns a record that this coordinator wrote. The group is ahead of its records; what it
+    /// waits for is the assignments of its generation.
     pub(super) fn replay(&mut self, now: SimTime, value: GroupValue) {
         if self.state != State::CompletingRebalance || self.generation != value.generation {
             return;
@@ -303,7 +303,8 @@ impl Group {
         self.members.values().all(|member| member.supports(protocol))
     }
 
-    /// The protocol with the most votes: each member votes for the first of its own that all support.
+    /// The protocol with the most votes: each member votes for the first of its own that all
+    /// support.
     pub(super) fn select_protocol(&self) -> Option<Name> {
         let mut votes = BTreeMap::<&Name, usize>::new();
         for member in self.members.values() {

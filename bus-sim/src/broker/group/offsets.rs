@@ -2,8 +2,9 @@
 //!
 //! - A commit of a member is accepted in its own generation only, and not while the assignment is
 //!   awaited; one without generation (-1) and member only while the group is empty.
-//! - An offset expires `offsets.retention.minutes` after its group became empty; in a group that is in
-//!   use, or that only stores offsets, after its commit, if nobody subscribes to its topic (KIP-211).
+//! - An offset expires `offsets.retention.minutes` after its group became empty; in a group that is
+//!   in use, or that only stores offsets, after its commit, if nobody subscribes to its topic
+//!   (KIP-211).
 //!
 //! Absent: offsets in transactions, OffsetDelete. See `docs/fidelity.md`.
 

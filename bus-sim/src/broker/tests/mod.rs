@@ -1,4 +1,5 @@
-//! Tests of brokers and controller through their front door: a cluster on a network without latency.
+//! Tests of brokers and controller through their front door: a cluster on a network without
+//! latency.
 
 mod groups;
 mod offsets;

@@ -121,8 +121,8 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What the coordinators know that is durable: the offsets of each group, and the group as its record
-/// would be, unless it rebalances (then memory is ahead of the records).
+/// What the coordinators know that is durable: the offsets of each group, and the group as its
+/// record would be, unless it rebalances (then memory is ahead of the records).
 fn durable(cluster: &Cluster) -> Vec<(String, Option<GroupRecord>)> {
     let broker = &cluster.brokers[&1].0;
     let groups = broker.shards.values().flat_map(|shard| shard.groups.values());
