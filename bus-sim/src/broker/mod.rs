@@ -126,7 +126,7 @@ pub struct Broker {
 }
 
 impl Broker {
-    /// A broker that was never started. See [`bootstrap`] for a cluster that is up.
+    /// A broker that was never started. See [`bootstrap()`] for a cluster that is up.
     pub fn new(id: BrokerId, config: &Arc<SimConfig>) -> Self {
         Self {
             id,
