@@ -1,0 +1,292 @@
+//! How a consumer gets and gives up partitions: subscribe, assign, unsubscribe, close.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bus_core::{Error, ErrorKind, Result, StartAt, Subscription, TopicPartition};
+use rdkafka::TopicPartitionList;
+use rdkafka::error::RDKafkaErrorCode;
+
+use super::core::{Core, Kept, Native, Pump};
+use super::place::{add, first_place, look_up_starts, no_offset, start};
+use super::state::Mode;
+use super::{rebalance, validate};
+use crate::ffi::{self, EventKind, Failure};
+use crate::offload::{self, Offloaded};
+use crate::{OPERATION_TIMEOUT, blocking_failed};
+
+/// Subscribes as a member of the group.
+pub(crate) fn subscribe(core: &Core, subscription: &Subscription) -> Result<()> {
+    core.check_open()?;
+    subscription.validate()?;
+    if core.config.group_id.is_none() {
+        let message = "property group.id is needed to subscribe; ConsumerConfig::in_group sets it";
+        return Err(Error::new(ErrorKind::InvalidConfig, message));
+    }
+    let mut list = TopicPartitionList::new();
+    for topic in &subscription.topics {
+        list.add_topic_unassigned(topic.as_str());
+    }
+    for pattern in &subscription.patterns {
+        if pattern.contains('\0') {
+            let message = format!("pattern {pattern:?} contains a NUL byte");
+            return Err(Error::new(ErrorKind::InvalidArgument, message));
+        }
+        list.add_topic_unassigned(pattern);
+    }
+    let mut pump = core.pump.lock();
+    let native = core.native.client()?;
+    let mut state = core.state.lock();
+    if state.mode == Mode::Assigned {
+        ffi::assign(native.client(), None).map_err(Failure::into_error)?;
+        pump.kept.clear();
+    }
+    ffi::subscribe(native.client(), &list).map_err(|failure| refused(failure, subscription))?;
+    if state.mode != Mode::Subscribed {
+        state.reset(Mode::Subscribed);
+    }
+    Ok(())
+}
+
+fn refused(failure: Failure, subscription: &Subscription) -> Error {
+    if failure.code.known() == Some(RDKafkaErrorCode::InvalidArgument) {
+        let message = format!("invalid pattern among {:?}", subscription.patterns);
+        return Error::new(ErrorKind::InvalidArgument, message);
+    }
+    failure.into_error()
+}
+
+/// Reads exactly these partitions.
+pub(crate) fn assign(core: &Arc<Core>, partitions: &[(TopicPartition, StartAt)]) -> Result<()> {
+    core.check_open()?;
+    for (i, (topic_partition, to)) in partitions.iter().enumerate() {
+        validate(topic_partition)?;
+        to.validate(topic_partition)?;
+        if partitions[..i].iter().any(|(other, _)| other == topic_partition) {
+            return Err(Error::new(ErrorKind::InvalidArgument, "the partition is named twice")
+                .with_topic_partition(topic_partition.clone()));
+        }
+    }
+    let mut pump = core.pump.lock();
+    let native = core.native.client()?;
+    let mut state = core.state.lock();
+    let was_subscribed = state.mode == Mode::Subscribed;
+    if was_subscribed {
+        drop(state);
+        start_leaving(core, &native, &mut pump)?;
+        state = core.state.lock();
+    }
+    let version = state.reset(Mode::Assigned);
+    for (topic_partition, to) in partitions {
+        // The place is known to the application from now on, its start perhaps a little later.
+        let start = start(core, *to).unwrap_or(rdkafka::Offset::End);
+        state.assignment.insert(topic_partition.clone(), super::state::Place::starting_at(start));
+    }
+    drop(state);
+    pump.kept.clear();
+    let starts: Option<Vec<_>> = partitions
+        .iter()
+        .map(|(topic_partition, to)| Some((topic_partition.clone(), start(core, *to)?)))
+        .collect();
+    if let (Some(starts), false) = (starts, was_subscribed) {
+        return assign_at(core, &native, &mut pump, &starts);
+    }
+    drop(pump);
+    let (core, partitions) = (Arc::clone(core), partitions.to_vec());
+    core.runtime.clone().spawn(async move {
+        if let Err(error) = assign_later(&core, &partitions, version, was_subscribed).await {
+            core.pump.lock().kept.push_back(Kept::Error(error));
+            core.wake.notify_waiters();
+        }
+    });
+    Ok(())
+}
+
+/// Assigns once the group is left and the starts are known, unless that was overtaken.
+async fn assign_later(
+    core: &Core,
+    partitions: &[(TopicPartition, StartAt)],
+    version: u64,
+    was_subscribed: bool,
+) -> Result<()> {
+    if was_subscribed {
+        finish_leaving(core).await?;
+    }
+    let starts = look_up_starts(core, partitions).await?;
+    let mut pump = core.pump.lock();
+    if core.state.lock().version != version {
+        return Ok(());
+    }
+    let native = core.native.client()?;
+    assign_at(core, &native, &mut pump, &starts)
+}
+
+fn assign_at(
+    core: &Core,
+    native: &Native,
+    pump: &mut Pump,
+    starts: &[(TopicPartition, rdkafka::Offset)],
+) -> Result<()> {
+    let mut list = TopicPartitionList::with_capacity(starts.len());
+    let mut state = core.state.lock();
+    for (topic_partition, start) in starts {
+        let Some(place) = first_place(core, *start) else {
+            pump.kept.push_back(Kept::Error(no_offset(core, topic_partition)));
+            continue;
+        };
+        add(&mut list, topic_partition, place.start);
+        // A place that was sought in the meantime stays.
+        if let Some(known) = state.assignment.get_mut(topic_partition) {
+            known.start = place.start;
+        }
+    }
+    ffi::assign(native.client(), Some(&list)).map_err(Failure::into_error)?;
+    super::place::seek_again(native, pump, &mut state);
+    drop(state);
+    core.wake.notify_waiters();
+    Ok(())
+}
+
+/// Leaves the group, or gives up what was assigned by hand.
+pub(crate) async fn unsubscribe(core: &Arc<Core>) -> Result<()> {
+    core.check_open()?;
+    {
+        let mut pump = core.pump.lock();
+        let native = core.native.client()?;
+        let mut state = core.state.lock();
+        match state.mode {
+            Mode::Idle => return Ok(()),
+            Mode::Assigned => {
+                state.reset(Mode::Idle);
+                pump.kept.clear();
+                return ffi::assign(native.client(), None).map_err(Failure::into_error);
+            }
+            Mode::Subscribed => {
+                drop(state);
+                start_leaving(core, &native, &mut pump)?;
+            }
+        }
+    }
+    // A task of its own: dropping the future does not leave a revocation unanswered.
+    let leaving = Arc::clone(core);
+    let left = core.runtime.spawn(async move { finish_leaving(&leaving).await });
+    left.await.map_err(blocking_failed)?
+}
+
+/// Starts to leave the group: what is pending is answered, and what comes of it will be.
+fn start_leaving(core: &Core, native: &Native, pump: &mut Pump) -> Result<()> {
+    let pending = {
+        let mut state = core.state.lock();
+        state.reset(Mode::Idle);
+        state.pending.take()
+    };
+    pump.kept.clear();
+    if let Some(pending) = pending {
+        rebalance::answer(native, &pending).map_err(Failure::into_error)?;
+    }
+    ffi::unsubscribe(native.client()).map_err(Failure::into_error)
+}
+
+/// Answers the revocation that leaving brings, and returns when nothing is assigned.
+async fn finish_leaving(core: &Core) -> Result<()> {
+    let leaving = async {
+        loop {
+            let woken = core.wake.notified();
+            tokio::pin!(woken);
+            woken.as_mut().enable();
+            {
+                let _pump = core.pump.lock();
+                let native = core.native.client()?;
+                while let Some(event) = native.queue.poll(Duration::ZERO) {
+                    // Records and errors of the old membership are of no interest.
+                    if !matches!(event.kind(), EventKind::Record) {
+                        drop(core.handle(&native, &event, &mut None));
+                    }
+                }
+                if ffi::assignment_len(native.client()) == 0 {
+                    return Ok(());
+                }
+            }
+            woken.await;
+        }
+    };
+    tokio::time::timeout(OPERATION_TIMEOUT, leaving).await.unwrap_or_else(|_| {
+        Err(Error::new(ErrorKind::TimedOut, "the partitions were not given up in time"))
+    })
+}
+
+/// How a consumer goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Farewell {
+    /// In the open: with a last auto commit, if that is on.
+    Close,
+    /// By a drop: without one.
+    Drop,
+}
+
+/// Closes the consumer on a thread of its own, unless it is closed or closing.
+pub(crate) fn close(core: &Arc<Core>, farewell: Farewell) {
+    if core.is_closing.swap(true, Ordering::SeqCst) {
+        return;
+    }
+    core.wake.notify_waiters();
+    let closing = Arc::clone(core);
+    let done = offload::spawn("bus-kafka-close", move || {
+        close_now(&closing, farewell);
+        closing.is_closed.send_replace(true);
+    });
+    if let Err(error) = done {
+        // The client goes with its last handle then, on whatever thread that is.
+        tracing::error!(%error, "cannot start a thread to close a consumer");
+        drop(core.native.take());
+        core.is_closed.send_replace(true);
+    }
+}
+
+fn close_now(core: &Core, farewell: Farewell) {
+    /// How long a look at the queue lasts; the end of closing is no event.
+    const LOOK: Duration = Duration::from_millis(10);
+
+    let Some(native) = core.native.take() else { return };
+    let mut pump = core.pump.lock();
+    // Events go before the client.
+    pump.kept.clear();
+    let client = native.client();
+    let (pending, assignment) = {
+        let mut state = core.state.lock();
+        let assignment = std::mem::take(&mut state.assignment);
+        state.mode = Mode::Idle;
+        (state.pending.take(), assignment)
+    };
+    if farewell == Farewell::Drop && core.config.enable_auto_commit {
+        for topic_partition in assignment.keys() {
+            ffi::forget_stored_offset(client, topic_partition);
+        }
+    }
+    if let Some(pending) = pending
+        && let Err(failure) = rebalance::answer(&native, &pending)
+    {
+        tracing::debug!(target: "librdkafka", ?failure, "closing with a pending rebalance");
+    }
+    match ffi::close_consumer(client, &native.queue) {
+        Ok(()) => {
+            while !ffi::is_consumer_closed(client) {
+                if let Some(event) = native.queue.poll(LOOK)
+                    && !matches!(event.kind(), EventKind::Record)
+                {
+                    drop(core.handle(&native, &event, &mut None));
+                }
+            }
+        }
+        // A client in a fatal state is closed by its destruction.
+        Err(failure) => tracing::debug!(target: "librdkafka", ?failure, "closing"),
+    }
+    core.replies.resolve(core, &native);
+    core.replies.abandon();
+    drop(pump);
+    // If another call still holds the client, that one's end destroys it.
+    if let Some(native) = Arc::into_inner(native) {
+        drop(Offloaded::into_inner(native));
+    }
+}

@@ -1,0 +1,172 @@
+//! What the bus knows of a consumer: how it gets partitions, which it has, and where each is.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bus_core::{
+    Error, ErrorKind, Offset, Rebalance, RebalanceKind, Record, Result, TopicPartition,
+};
+
+/// The state of a consumer; librdkafka has its own, and the two change together.
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    pub(crate) mode: Mode,
+    /// Counts the changes of `mode`, so that a change in the background notices a newer one.
+    pub(crate) version: u64,
+    /// The partitions that the consumer reads.
+    pub(crate) assignment: BTreeMap<TopicPartition, Place>,
+    /// The rebalance that waits for the application.
+    pub(crate) pending: Option<Arc<Rebalance>>,
+    /// The error after which librdkafka's client is of no use; every poll repeats it.
+    pub(crate) fatal: Option<Error>,
+}
+
+/// How the consumer gets its partitions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// Not at all.
+    #[default]
+    Idle,
+    /// As a member of its group.
+    Subscribed,
+    /// By hand.
+    Assigned,
+}
+
+/// Where a partition is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    /// The next record that `poll` returns, once one was returned or a place was sought.
+    pub(crate) position: Option<Offset>,
+    /// Where librdkafka starts if there is no position.
+    pub(crate) start: rdkafka::Offset,
+    pub(crate) is_paused: bool,
+    /// A place that was sought while a rebalance was pending, for when it is answered.
+    pub(crate) sought: Option<Offset>,
+}
+
+impl Default for Place {
+    fn default() -> Self {
+        Self::starting_at(rdkafka::Offset::Stored)
+    }
+}
+
+impl Place {
+    pub(crate) const fn starting_at(start: rdkafka::Offset) -> Self {
+        Self { position: None, start, is_paused: false, sought: None }
+    }
+}
+
+impl State {
+    /// The place of an assigned partition.
+    pub(crate) fn place(&self, topic_partition: &TopicPartition) -> Result<&Place> {
+        self.assignment.get(topic_partition).ok_or_else(|| not_assigned(topic_partition))
+    }
+
+    /// Goes over to another mode, with nothing assigned.
+    pub(crate) fn reset(&mut self, mode: Mode) -> u64 {
+        self.mode = mode;
+        self.version += 1;
+        self.assignment.clear();
+        self.version
+    }
+
+    /// Applies a completed rebalance.
+    pub(crate) fn apply(&mut self, rebalance: &Rebalance, is_cooperative: bool) {
+        let Rebalance { kind, partitions } = rebalance;
+        if !is_cooperative {
+            self.assignment.clear();
+        }
+        for topic_partition in partitions {
+            match kind {
+                RebalanceKind::Assigned => {
+                    self.assignment.insert(topic_partition.clone(), Place::default());
+                }
+                RebalanceKind::Revoked | RebalanceKind::Lost => {
+                    self.assignment.remove(topic_partition);
+                }
+            }
+        }
+    }
+
+    /// Takes note that the records are returned now, and drops those of partitions that are gone.
+    pub(crate) fn deliver(&mut self, records: &mut Vec<Record>) {
+        let mut gone = false;
+        for i in 0..records.len() {
+            let record = &records[i];
+            // Records come in runs of one partition: only the last of a run moves the position.
+            let ends_run = records.get(i + 1).is_none_or(|next| {
+                next.partition != record.partition || next.topic != record.topic
+            });
+            if ends_run {
+                match self.assignment.get_mut(&record.topic_partition()) {
+                    Some(place) => place.position = Some(record.next_offset()),
+                    None => gone = true,
+                }
+            }
+        }
+        if gone {
+            records.retain(|record| self.assignment.contains_key(&record.topic_partition()));
+        }
+    }
+}
+
+pub(crate) fn not_assigned(topic_partition: &TopicPartition) -> Error {
+    Error::new(ErrorKind::InvalidState, "the partition is not assigned to this consumer")
+        .with_topic_partition(topic_partition.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use bus_core::{Headers, Timestamp, TimestampType, Topic};
+
+    use super::*;
+
+    fn partition(partition: i32) -> TopicPartition {
+        TopicPartition::new("t", partition)
+    }
+
+    fn rebalance(kind: RebalanceKind, partitions: &[i32]) -> Rebalance {
+        Rebalance { kind, partitions: partitions.iter().map(|p| self::partition(*p)).collect() }
+    }
+
+    fn record(partition: i32, offset: Offset) -> Record {
+        Record {
+            topic: Topic::from("t"),
+            partition,
+            offset,
+            timestamp: Timestamp::EPOCH,
+            timestamp_type: TimestampType::CreateTime,
+            leader_epoch: None,
+            key: None,
+            value: None,
+            headers: Headers::new(),
+        }
+    }
+
+    #[test]
+    fn an_eager_rebalance_is_about_all_partitions_and_a_cooperative_one_about_some() {
+        let mut state = State::default();
+        state.apply(&rebalance(RebalanceKind::Assigned, &[0, 1]), true);
+        state.apply(&rebalance(RebalanceKind::Revoked, &[0]), true);
+        state.apply(&rebalance(RebalanceKind::Assigned, &[2]), true);
+        assert_eq!(state.assignment.keys().cloned().collect::<Vec<_>>(), [1, 2].map(partition));
+        state.apply(&rebalance(RebalanceKind::Assigned, &[3]), false);
+        assert_eq!(state.assignment.keys().cloned().collect::<Vec<_>>(), [3].map(partition));
+        state.apply(&rebalance(RebalanceKind::Lost, &[3]), false);
+        assert!(state.assignment.is_empty());
+    }
+
+    #[test]
+    fn delivery_moves_positions_and_drops_what_is_gone() {
+        let mut state = State::default();
+        state.apply(&rebalance(RebalanceKind::Assigned, &[0, 1]), false);
+        let mut records = vec![record(0, 4), record(0, 7), record(2, 0), record(1, 1)];
+        state.deliver(&mut records);
+        assert_eq!(records, [record(0, 4), record(0, 7), record(1, 1)]);
+        assert_eq!(state.place(&partition(0)).unwrap().position, Some(8));
+        assert_eq!(state.place(&partition(1)).unwrap().position, Some(2));
+        let error = state.place(&partition(2)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidState);
+    }
+}
