@@ -28,7 +28,7 @@ fn whole_runs(criterion: &mut Criterion) {
     group.bench_function("100_records_group_of_2", |bencher| {
         bencher.iter(|| {
             seed += 1;
-            run(seed, 100, 2)
+            run(seed, 100, 2);
         });
     });
 }
