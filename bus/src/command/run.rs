@@ -97,7 +97,8 @@ URLs:
   sim://?seed=7                    a simulated Kafka in this process; the seed decides all of it
   sim://?seed=7&brokers=3          with more brokers
   kafka://host:9092,host:9093      a real Kafka; `bus kafka up` starts one here
-Behind ? also stand properties of Kafka's clients, such as linger.ms=0.
+Behind ? also stand properties of Kafka's clients, such as linger.ms=0, and for kafka:// the time
+until it gives up on brokers that do not answer: connect.timeout.ms=10000.
 
 Examples:
   bus run order-export
@@ -109,7 +110,8 @@ Exit codes: 0 held, 1 usage or configuration, 2 violated, 3 stalled.";
 const NEXT: &str = "\
 What to try next:
   bus run order-export --bus 'sim://?seed=2' --json      another seed, another trace
-  bus run order-export --form as-written                 the same with its delivery bug in it
+  bus run order-export --form as-written                 with its delivery bug; it takes a crash to
+                                                         show: scenarios/tests/order_export.rs
   bus kafka up                                           a real Kafka (needs a JDK and Maven)
   bus run order-export --bus kafka://127.0.0.1:9092      the same code on it
 From a clone, `bus` is `cargo run --release --`.";
