@@ -39,6 +39,20 @@ struct Native {
 impl AdminClient {
     /// Connects, and waits for the first broker that answers.
     pub(crate) async fn connect(options: &Options, runtime: &Handle) -> Result<Self> {
+        let admin = Self::create(options, runtime)?;
+        let timeout = options.connect_timeout;
+        let cluster_id = admin
+            .run(move |client| Ok(requests::cluster_id(client.native_client(), timeout)))
+            .await?;
+        match cluster_id {
+            Some(_) => Ok(admin),
+            None => Err(unreachable(options, admin.native.client.context())),
+        }
+    }
+
+    /// Not async: librdkafka's configuration must not be held while a future waits, because it is
+    /// not `Send`.
+    fn create(options: &Options, runtime: &Handle) -> Result<Self> {
         let failed = |error| from_rdkafka(&error, Operation::Connect);
         let config = options.admin_config();
         let native_config = config.create_native_config().map_err(failed)?;
@@ -57,15 +71,7 @@ impl AdminClient {
         arrived.notify_one();
         let native = Arc::new(Offloaded::new(Native { queue, client }));
         drop(runtime.spawn(serve(Arc::downgrade(&native), arrived)));
-        let admin = Self { native, runtime: runtime.clone() };
-        let timeout = options.connect_timeout;
-        let cluster_id = admin
-            .run(move |client| Ok(requests::cluster_id(client.native_client(), timeout)))
-            .await?;
-        match cluster_id {
-            Some(_) => Ok(admin),
-            None => Err(unreachable(options, admin.native.client.context())),
-        }
+        Ok(Self { native, runtime: runtime.clone() })
     }
 
     /// Runs a blocking call.
