@@ -42,9 +42,7 @@ pub fn choice_below(seed: u64, label: Label, cause: impl Hash, bound: u64) -> u6
     assert!(bound > 0, "a choice has at least one value");
     // The high half of the product is unbiased enough for bounds far below 2^64.
     let wide = u128::from(choice(seed, label, cause)) * u128::from(bound);
-    #[expect(clippy::cast_possible_truncation, reason = "the product is below bound << 64")]
-    let below = (wide >> 64) as u64;
-    below
+    (wide >> 64) as u64
 }
 
 #[cfg(test)]

@@ -1,1 +1,27 @@
-//! Placeholder: filled by the next commits.
+//! Applications on the bus: what teams build on Kafka, as plain async code against `bus-core`.
+//!
+//! Each comes in two [forms](Form) that share everything but the decision at fault: *as written*,
+//! with the delivery bug that many such systems have, and *sound*.
+//!
+//! # The map, in reading order
+//! - [`catalogue`]: the applications by name, for the command and for tests;
+//! - [`order_export`]: the first application;
+//! - [`store`]: the transactional database that applications share, in memory;
+//! - [`crash_points`]: the places between two effects where a test may crash a process;
+//! - [`lifecycle`]: starts the processes of an application, and ends them;
+//! - [`report`]: what came of a run.
+//!
+//! # What it is not
+//! No application here knows its backend, and none injects a fault: it names the places where one
+//! hurts, and whoever runs it decides.
+
+pub mod catalogue;
+pub mod crash_points;
+pub mod lifecycle;
+pub mod order_export;
+pub mod report;
+pub mod store;
+
+pub use catalogue::{Application, Form, catalogue, find};
+pub use crash_points::{CrashPoints, Reached};
+pub use report::{GroupReport, MemberReport, PartitionReport, Report, Verdict};

@@ -13,8 +13,8 @@ use crate::node::{BrokerId, Effects};
 use crate::protocol::cluster::{MetadataRecord, PartitionState};
 use crate::time::SimTime;
 
-/// The controller and the brokers of a cluster that is up. Each wants an `Input::Start` at the start
-/// of the world.
+/// The controller and the brokers of a cluster that is up. Each wants an `Input::Start` at the
+/// start of the world.
 pub fn bootstrap(config: &Arc<SimConfig>) -> (Controller, Vec<Broker>) {
     let log = genesis(config);
     let mut image = Image::default();

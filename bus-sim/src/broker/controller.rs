@@ -1,8 +1,8 @@
-//! The controller: which brokers are alive, which topics there are, and who leads what. Its state is
-//! made by replaying its own log, which brokers read as well.
+//! The controller: which brokers are alive, which topics there are, and who leads what. Its state
+//! is made by replaying its own log, which brokers read as well.
 //!
-//! - A broker without heartbeats for `broker.session.timeout.ms` is fenced: it leads nothing, and is
-//!   in sync nowhere, except where it is the last in sync.
+//! - A broker without heartbeats for `broker.session.timeout.ms` is fenced: it leads nothing, and
+//!   is in sync nowhere, except where it is the last in sync.
 //! - The leader is the first replica that is in sync and alive, or none; never one out of sync.
 //!
 //! Simplified: one controller that never fails, whose log is durable at once.

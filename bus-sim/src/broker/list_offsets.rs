@@ -1,7 +1,7 @@
 //! ListOffsets: an offset by time, or at one of the ends.
 //!
-//! By time: the first batch whose latest timestamp is not older, and in it the first such record; not
-//! beyond what the isolation level lets a client read.
+//! By time: the first batch whose latest timestamp is not older, and in it the first such record;
+//! not beyond what the isolation level lets a client read.
 //!
 //! Absent: the offset of the latest timestamp, tiered storage. See `docs/fidelity.md`.
 

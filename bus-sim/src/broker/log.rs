@@ -1,4 +1,5 @@
-//! The log of a replica: batches at consecutive offsets, and how to find them by offset and by time.
+//! The log of a replica: batches at consecutive offsets, and how to find them by offset and by
+//! time.
 //!
 //! - A record keeps its offset; a batch is shared with messages and never copied.
 //! - Found by time: the first batch whose latest timestamp is not older, and in it the first such

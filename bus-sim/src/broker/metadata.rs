@@ -1,6 +1,7 @@
 //! Metadata and FindCoordinator: what this broker's image says.
 //!
-//! The image can be older than the truth: a leader that was replaced, a topic that was just created.
+//! The image can be older than the truth: a leader that was replaced, a topic that was just
+//! created.
 //!
 //! Absent: topics made by asking for them (`auto.create.topics.enable` is off, as the shared
 //! configuration of both backends has it). See `docs/fidelity.md`.

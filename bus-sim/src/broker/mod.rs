@@ -1,10 +1,11 @@
 //! Brokers and the controller: a broker routes requests to machines, one file per API or machine.
 //!
-//! In reading order: `connections` (one request at a time), `session` (with the controller), `image`
-//! (what is known of the cluster), `replica` and `log` (partitions), `produce`, `fetch`,
+//! In reading order: `connections` (one request at a time), `session` (with the controller),
+//! `image` (what is known of the cluster), `replica` and `log` (partitions), `produce`, `fetch`,
 //! `list_offsets`, `metadata`, `topics`, and `group` (the group coordinator).
 //!
-//! A crash keeps logs, topic ids, and the numbers that must never be used twice; all else is memory.
+//! A crash keeps logs, topic ids, and the numbers that must never be used twice; all else is
+//! memory.
 
 mod bootstrap;
 mod connections;
@@ -41,7 +42,7 @@ use self::replica::Replica;
 use self::session::Session;
 use self::topics::Forward;
 use crate::config::SimConfig;
-use crate::node::{BrokerId, ConnectionId, Effects, Input, Name, Timer};
+use crate::node::{BrokerId, ConnectionId, Effects, Input, Name, NodeId, Timer};
 use crate::protocol::{Request, Response, init_producer_id};
 use crate::time::SimTime;
 
@@ -125,7 +126,7 @@ pub struct Broker {
 }
 
 impl Broker {
-    /// A broker that was never started. See [`bootstrap`] for a cluster that is up.
+    /// A broker that was never started. See [`bootstrap()`] for a cluster that is up.
     pub fn new(id: BrokerId, config: &Arc<SimConfig>) -> Self {
         Self {
             id,
@@ -253,8 +254,10 @@ impl Broker {
     }
 
     fn on_disconnected(&mut self, now: SimTime, connection: ConnectionId, effects: &mut Effects) {
-        if self.session.disconnected(now, connection, &self.config, effects) {
-            self.forwards.values_mut().for_each(Forward::not_sent);
+        if connection.owner == NodeId::Broker(self.id) {
+            if self.session.disconnected(now, connection, effects) {
+                self.forwards.values_mut().for_each(Forward::not_sent);
+            }
             return;
         }
         self.connections.closed(connection);
@@ -271,8 +274,8 @@ impl Broker {
         self.deletions.remove(&connection);
     }
 
-    /// InitProducerId: gives out the ids of this broker's own block, each with epoch 0. As in Kafka,
-    /// a producer without transactional id that asks for another epoch gets another id.
+    /// InitProducerId: gives out the ids of this broker's own block, each with epoch 0. As in
+    /// Kafka, a producer without transactional id that asks for another epoch gets another id.
     fn init_producer_id(&mut self, caller: Caller, effects: &mut Effects) {
         let id = i64::from(self.id) * PRODUCER_IDS_PER_BROKER + self.producer_ids;
         self.producer_ids += 1;

@@ -1,8 +1,8 @@
 //! What a partition knows of its idempotent producers: epoch, last sequences, last five batches.
 //!
 //! - A batch with the sequences of one of the last five is a duplicate: answered with its offset.
-//! - Otherwise its first sequence must follow the last one; a new epoch begins at 0; a producer that
-//!   is not known (new, or expired) may begin anywhere.
+//! - Otherwise its first sequence must follow the last one; a new epoch begins at 0; a producer
+//!   that is not known (new, or expired) may begin anywhere.
 //! - A producer expires `producer.id.expiration.ms` after the latest timestamp of its last batch.
 //!
 //! Simplified: expiry is looked at when the producer's next batch comes, as of Kafka's last check

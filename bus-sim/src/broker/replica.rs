@@ -1,5 +1,5 @@
-//! A replica of a partition: its log, and, while it leads, the high watermark, the producers, and who
-//! waits for more.
+//! A replica of a partition: its log, and, while it leads, the high watermark, the producers, and
+//! who waits for more.
 //!
 //! Simplified: one replica per partition, so that every append is replicated at once.
 //! Absent: followers, truncation, unclean election. See `docs/fidelity.md`.

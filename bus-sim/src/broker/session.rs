@@ -1,9 +1,9 @@
-//! A broker's session with the controller: connecting, registering, heartbeats, and the metadata log.
+//! A broker's session with the controller: connecting, registering, heartbeats, and the metadata
+//! log.
 //!
-//! Simplified: one connection carries all of it, and the controller answers in any order; Kafka uses
-//! several connections and the Raft protocol. A broker that restarts within its old session is
-//! refused until that ends, as in Kafka.
-//! Absent: controlled shutdown. See `docs/fidelity.md`.
+//! Simplified: one connection carries all of it, and the controller answers in any order; Kafka
+//! uses several connections and the Raft protocol. A broker that restarts within its old session is
+//! refused until that ends, as in Kafka. Absent: controlled shutdown. See `docs/fidelity.md`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -171,11 +171,10 @@ impl Session {
         &mut self,
         now: SimTime,
         connection: ConnectionId,
-        _config: &SimConfig,
         effects: &mut Effects,
     ) -> bool {
         if !self.is_own(connection) {
-            return connection.owner == NodeId::Broker(self.id);
+            return false;
         }
         self.connection = None;
         self.is_connected = false;

@@ -1,8 +1,8 @@
 //! Topic properties: which ones there are, which values they take, and those that have an effect.
 //!
 //! Has effect: `max.message.bytes`, `message.timestamp.type`, `message.timestamp.before.max.ms`,
-//! `message.timestamp.after.max.ms`, `min.insync.replicas`; and of `cleanup.policy=compact` only that
-//! records without a key are refused.
+//! `message.timestamp.after.max.ms`, `min.insync.replicas`; and of `cleanup.policy=compact` only
+//! that records without a key are refused.
 //!
 //! Absent: the mechanisms of all others; they are checked and stored. See `docs/fidelity.md`.
 

@@ -3,9 +3,9 @@
 //! - Errors, their order, and their sentences are Kafka's.
 //! - Partitions are spread over the live brokers in turn, from one drawn by the topic's name.
 //!
-//! Simplified: one replica per partition; more are refused as `Unsupported` after Kafka's own checks.
-//! Internal topics cannot be deleted. Absent: given assignments, `validate_only`, quotas, policies.
-//! See `docs/fidelity.md`.
+//! Simplified: one replica per partition; more are refused as `Unsupported` after Kafka's own
+//! checks. Internal topics cannot be deleted. Absent: given assignments, `validate_only`, quotas,
+//! policies. See `docs/fidelity.md`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -205,7 +205,10 @@ impl Controller {
 
     /// The id of a topic: another one each time that the name is used.
     fn draw_id(&self, topic: &Topic) -> Uuid {
-        let is_same = |record: &&MetadataRecord| matches!(record, MetadataRecord::Topic { topic: name, .. } if name == topic);
+        let is_same = |record: &&MetadataRecord| match record {
+            MetadataRecord::Topic { topic: name, .. } => name == topic,
+            _ => false,
+        };
         let before = self.log.iter().filter(is_same).count();
         let draw =
             |half: u8| choice(self.config.seed, Label::TopicId, (topic.as_str(), before, half));

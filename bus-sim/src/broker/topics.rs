@@ -1,8 +1,8 @@
 //! CreateTopics, DeleteTopics, CreatePartitions at a broker: forwarded to the controller.
 //!
 //! - The response goes out once this broker's own image shows what was done.
-//! - Without a connection to the controller a request waits for one, and is sent again on the next, as
-//!   in Kafka; so it may be done twice.
+//! - Without a connection to the controller a request waits for one, and is sent again on the next,
+//!   as in Kafka; so it may be done twice.
 //!
 //! Simplified: given up after 30 s with `RequestTimedOut`. See `docs/fidelity.md`.
 

@@ -18,7 +18,6 @@ use std::task::Waker;
 use std::time::Duration;
 
 use bus_core::{CommitSender, DeliverySender, Result, Timestamp, TopicPartition};
-use tokio::sync::oneshot;
 
 use crate::choice::{Label, choice_below};
 use crate::node::{BrokerId, Effects, Input, NodeId};
@@ -178,20 +177,23 @@ impl fmt::Debug for Completion {
 }
 
 /// Where an outcome of one call goes.
-#[derive(Debug)]
-pub(crate) struct Reply<T>(oneshot::Sender<Result<T>>);
+pub(crate) struct Reply<T>(Box<dyn FnOnce(Result<T>) + Send>);
 
 impl<T: Send + 'static> Reply<T> {
-    /// A reply and where it arrives.
-    pub(crate) fn channel() -> (Self, oneshot::Receiver<Result<T>>) {
-        let (sender, receiver) = oneshot::channel();
-        (Self(sender), receiver)
+    /// A reply that is handed to `receive`.
+    pub(crate) fn new(receive: impl FnOnce(Result<T>) + Send + 'static) -> Self {
+        Self(Box::new(receive))
     }
 
     /// Replies.
     pub(crate) fn send(self, outcome: Result<T>, effects: &mut Effects) {
-        // The application need not wait for it.
-        effects.complete(Completion::Reply(Box::new(move || drop(self.0.send(outcome)))));
+        effects.complete(Completion::Reply(Box::new(move || (self.0)(outcome))));
+    }
+}
+
+impl<T> fmt::Debug for Reply<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Reply")
     }
 }
 

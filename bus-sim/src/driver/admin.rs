@@ -11,9 +11,9 @@ use bus_core::{
     TopicPartition,
 };
 
+use crate::client::ClientMachine;
 use crate::client::admin::Target;
 use crate::client::consumer::wire::decode_assignment;
-use crate::client::{ClientMachine, Reply};
 use crate::node::{BrokerId, ClientId, Name};
 use crate::protocol::list_offsets::OffsetSpec;
 use crate::protocol::metadata::{TopicDetails, TopicMetadata};
@@ -21,7 +21,7 @@ use crate::protocol::topics::CreatableTopic;
 use crate::protocol::{Request, Response, groups, list_offsets, metadata, offset_fetch, topics};
 
 use super::Shared;
-use super::producer::answer;
+use super::producer::{answer, reply_channel};
 
 /// A simulated administration client.
 pub(super) struct SimAdmin {
@@ -41,7 +41,7 @@ impl SimAdmin {
         operation: Operation,
         request: Request,
     ) -> impl Future<Output = Result<Response>> + Send + use<> {
-        let (reply, receiver) = Reply::channel();
+        let (reply, receiver) = reply_channel();
         let called = self.shared.enter(|world| {
             world.with_client(self.client, |machine, now, effects| match machine {
                 ClientMachine::Admin(admin) => {

@@ -20,7 +20,7 @@ use crate::time::SimTime;
 
 use super::Shared;
 use super::bus::over;
-use super::producer::answer;
+use super::producer::{answer, reply_channel};
 
 /// A simulated consumer.
 #[derive(Debug)]
@@ -45,7 +45,7 @@ impl SimConsumer {
         operation: Operation,
         act: impl FnOnce(&mut consumer::Consumer, SimTime, Reply<T>, &mut Effects),
     ) -> BoxFuture<'_, Result<T>> {
-        let (reply, receiver) = Reply::channel();
+        let (reply, receiver) = reply_channel();
         let called =
             self.link.call(|consumer, now, effects| act(consumer, now, reply, effects)).is_some();
         Box::pin(answer(called, receiver, operation))

@@ -49,11 +49,18 @@ impl SimProducer {
         operation: Operation,
         act: impl FnOnce(&mut producer::Producer, SimTime, Reply<T>, &mut Effects),
     ) -> BoxFuture<'_, Result<T>> {
-        let (reply, receiver) = Reply::channel();
+        let (reply, receiver) = reply_channel();
         let called =
             self.call(|producer, now, effects| act(producer, now, reply, effects)).is_some();
         Box::pin(answer(called, receiver, operation))
     }
+}
+
+/// A reply and where it arrives.
+pub(super) fn reply_channel<T: Send + 'static>() -> (Reply<T>, oneshot::Receiver<Result<T>>) {
+    let (sender, receiver) = oneshot::channel();
+    // The application need not wait for it.
+    (Reply::new(move |outcome| drop(sender.send(outcome))), receiver)
 }
 
 /// Waits for a reply; for ever if the process of the caller has crashed.

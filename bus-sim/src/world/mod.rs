@@ -518,7 +518,7 @@ impl World {
 
     /// Heals all links.
     pub(crate) fn heal(&mut self) {
-        self.note(format!("links heal"));
+        self.note("links heal".to_owned());
         for (at, event) in self.network.heal(self.now) {
             self.queue.push(at, event);
         }

@@ -14,6 +14,8 @@ pub(crate) struct Queue {
     /// The number of the event of each timer that is set; an event of another number is stale.
     timers: BTreeMap<(NodeId, Timer), u64>,
     next_number: u64,
+    /// The number of the first event, once it is known not to be stale.
+    fresh: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -33,24 +35,28 @@ impl Queue {
 
     /// Sets a timer, in place of the one of that name.
     pub(crate) fn set_timer(&mut self, node: NodeId, timer: Timer, at: SimTime) {
+        self.fresh = None;
         self.timers.insert((node, timer.clone()), self.next_number);
         self.push(at, Event::Timer { node, timer });
     }
 
     /// Takes a timer back.
     pub(crate) fn cancel_timer(&mut self, node: NodeId, timer: Timer) {
+        self.fresh = None;
         self.timers.remove(&(node, timer));
     }
 
     /// Takes all timers of a node back.
     pub(crate) fn cancel_timers_of(&mut self, node: NodeId) {
+        self.fresh = None;
         self.timers.retain(|(owner, _), _| *owner != node);
     }
 
     /// When the next event is.
     pub(crate) fn next_time(&mut self) -> Option<SimTime> {
         while let Some(entry) = self.heap.peek() {
-            if !self.is_stale(entry) {
+            if self.fresh == Some(entry.number) || !self.is_stale(entry) {
+                self.fresh = Some(entry.number);
                 return Some(entry.at);
             }
             self.heap.pop();

@@ -247,8 +247,8 @@ impl Group {
         GroupRecord::Group { group_id: Name::clone(&self.id), value: Some(value) }
     }
 
-    /// Learns a record that this coordinator wrote. The group is ahead of its records; what it waits
-    /// for is the assignments of its generation.
+    /// Learns a record that this coordinator wrote. The group is ahead of its records; what it
+    /// waits for is the assignments of its generation.
     pub(super) fn replay(&mut self, now: SimTime, value: GroupValue) {
         if self.state != State::CompletingRebalance || self.generation != value.generation {
             return;
@@ -260,6 +260,7 @@ impl Group {
             }
         }
         self.enter(now, State::Stable);
+        self.since = value.since;
     }
 
     /// Learns a record that is read while the coordinator loads: the group is what it says.
@@ -302,7 +303,8 @@ impl Group {
         self.members.values().all(|member| member.supports(protocol))
     }
 
-    /// The protocol with the most votes: each member votes for the first of its own that all support.
+    /// The protocol with the most votes: each member votes for the first of its own that all
+    /// support.
     pub(super) fn select_protocol(&self) -> Option<Name> {
         let mut votes = BTreeMap::<&Name, usize>::new();
         for member in self.members.values() {
@@ -434,4 +436,21 @@ fn subscription(metadata: &[u8]) -> Option<Vec<Topic>> {
         bytes = rest;
     }
     Some(topics)
+}
+
+#[cfg(test)]
+impl Group {
+    /// The group as its record would be; `None` while it rebalances.
+    pub(in crate::broker) fn snapshot(&self) -> Option<GroupRecord> {
+        let is_at_rest = matches!(self.state, State::Empty | State::Stable);
+        is_at_rest.then(|| self.record(|member| member.assignment.clone()))
+    }
+
+    pub(in crate::broker) fn leader(&self) -> Option<Name> {
+        self.leader.clone()
+    }
+
+    pub(in crate::broker) const fn offsets(&self) -> &BTreeMap<TopicPartition, OffsetValue> {
+        &self.offsets
+    }
 }

@@ -4,8 +4,8 @@
 //! - A static member without id replaces the one of its `group.instance.id` (KIP-345): in a stable
 //!   group whose protocol stays the same, without a rebalance; a leader is told to skip the
 //!   assignment (KIP-814).
-//! - In a stable group the leader's join forces a rebalance; a follower with unchanged metadata gets
-//!   the current generation.
+//! - In a stable group the leader's join forces a rebalance; a follower with unchanged metadata
+//!   gets the current generation.
 //!
 //! Absent: groups of the newer protocol (KIP-848) beside classic ones. See `docs/fidelity.md`.
 

@@ -2,8 +2,9 @@
 //!
 //! - A commit of a member is accepted in its own generation only, and not while the assignment is
 //!   awaited; one without generation (-1) and member only while the group is empty.
-//! - An offset expires `offsets.retention.minutes` after its group became empty; in a group that is in
-//!   use, or that only stores offsets, after its commit, if nobody subscribes to its topic (KIP-211).
+//! - An offset expires `offsets.retention.minutes` after its group became empty; in a group that is
+//!   in use, or that only stores offsets, after its commit, if nobody subscribes to its topic
+//!   (KIP-211).
 //!
 //! Absent: offsets in transactions, OffsetDelete. See `docs/fidelity.md`.
 
@@ -36,7 +37,7 @@ impl Shard {
                 self.watch_offsets(turn);
                 Ok(())
             }
-            None => Err(ErrorKind::IllegalGeneration),
+            None => Err(ErrorKind::GroupIdNotFound),
         };
         let rewind = i64::from(turn.config.mutation == Some(Mutation::CommitRewound));
         let mut records = Vec::with_capacity(request.partitions.len());
@@ -48,7 +49,8 @@ impl Shard {
                 Some(error)
             } else {
                 let max = turn.config.broker.offset_metadata_max_bytes;
-                let is_too_large = partition.metadata.len() > max;
+                // Java counts in UTF-16.
+                let is_too_large = partition.metadata.encode_utf16().count() > max;
                 is_too_large.then_some(ErrorKind::OffsetMetadataTooLarge)
             };
             let topic_partition = partition.topic_partition.clone();

@@ -9,7 +9,7 @@
 use bus_core::{Bytes, ErrorKind};
 
 use super::classic::{Group, State};
-use super::record::GroupRecord;
+use super::record::{GroupRecord, GroupValue};
 use super::{Shard, Then, Turn};
 use crate::broker::BrokerTimer;
 use crate::node::Name;
@@ -88,7 +88,14 @@ impl Group {
 
     /// Goes on if everybody has joined. The first rebalance waits for its delay in any case.
     pub(super) fn maybe_complete_join(&mut self, turn: &mut Turn<'_>) {
-        if self.state == State::PreparingRebalance && !self.is_initial && self.all_have_joined() {
+        if !self.is_initial {
+            self.complete_join_if_all(turn);
+        }
+    }
+
+    /// Goes on if everybody has joined.
+    pub(super) fn complete_join_if_all(&mut self, turn: &mut Turn<'_>) {
+        if self.state == State::PreparingRebalance && self.all_have_joined() {
             self.complete_join(turn);
         }
     }
@@ -166,7 +173,14 @@ impl Group {
 
     /// The record of a group that was just made, before anybody has joined.
     pub(super) fn record_of_new(&self) -> GroupRecord {
-        Self { generation: 0, ..Self::new(Name::clone(&self.id), crate::time::SimTime::ZERO) }
-            .record(|_| Bytes::new())
+        let value = GroupValue {
+            protocol_type: None,
+            generation: 0,
+            protocol: None,
+            leader: None,
+            since: self.since,
+            members: Vec::new(),
+        };
+        GroupRecord::Group { group_id: Name::clone(&self.id), value: Some(value) }
     }
 }

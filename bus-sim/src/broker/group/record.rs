@@ -1,7 +1,8 @@
-//! The records of `__consumer_offsets`: every durable fact of a group, and how it is written as bytes.
+//! The records of `__consumer_offsets`: every durable fact of a group, and how it is written as
+//! bytes.
 //!
-//! A fact is a key and a value; without a value it is a tombstone. The bytes are our own compact form,
-//! not Kafka's.
+//! A fact is a key and a value; without a value it is a tombstone. The bytes are our own compact
+//! form, not Kafka's.
 
 use std::time::Duration;
 

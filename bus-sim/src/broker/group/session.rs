@@ -49,7 +49,7 @@ impl Shard {
     ) {
         let Some(group) = self.groups.get_mut(group_id) else { return };
         if group.pending_joins.remove(member_id) {
-            group.maybe_complete_join(turn);
+            group.complete_join_if_all(turn);
             return;
         }
         let Some(member) = group.members.get_mut(member_id) else { return };
@@ -60,7 +60,13 @@ impl Shard {
         } else if !member.needs_no_heartbeat()
             && turn.config.mutation != Some(Mutation::SessionNeverExpires)
         {
-            group.evict(turn, member_id, "session expired");
+            group.remove_member(turn, member_id, "session expired");
+            match group.state {
+                State::Empty => {}
+                // As in Kafka, an expiry also ends the delay of a first rebalance.
+                State::PreparingRebalance => group.complete_join_if_all(turn),
+                State::CompletingRebalance | State::Stable => group.rebalance_or_complete(turn),
+            }
         }
     }
 }
@@ -109,22 +115,22 @@ impl Group {
             self.check_member(&request.member_id, instance)?;
             Name::clone(&request.member_id)
         };
-        self.evict(turn, &member_id, "left");
+        self.remove_member(turn, &member_id, "left");
+        match self.state {
+            State::Empty => {}
+            State::PreparingRebalance => self.maybe_complete_join(turn),
+            State::CompletingRebalance | State::Stable => self.rebalance_or_complete(turn),
+        }
         Ok(())
     }
 
-    /// Removes a member, and goes on without it.
-    fn evict(&mut self, turn: &mut Turn<'_>, member_id: &Name, reason: &'static str) {
+    /// Removes a member, and answers what it waits for, so that it joins anew if it is alive.
+    fn remove_member(&mut self, turn: &mut Turn<'_>, member_id: &Name, reason: &'static str) {
         if let Some(member) = self.members.get_mut(member_id) {
             member.answer_join(turn, Err(ErrorKind::UnknownMemberId), &"".into());
             member.answer_sync(turn, Err(ErrorKind::UnknownMemberId));
         }
         self.remove(turn, member_id);
         turn.tell_left(&self.id, member_id, reason);
-        match self.state {
-            State::Empty => {}
-            State::PreparingRebalance => self.maybe_complete_join(turn),
-            State::CompletingRebalance | State::Stable => self.rebalance_or_complete(turn),
-        }
     }
 }

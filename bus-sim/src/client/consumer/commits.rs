@@ -10,14 +10,14 @@ use bus_core::{
 };
 
 use crate::client::connections::{Link, SOCKET_TIMEOUT};
-use crate::client::{ClientTimer, Completion, Reply};
+use crate::client::{ClientTimer, Completion};
 use crate::mutation::Mutation;
 use crate::node::{Effects, Name, Timer};
 use crate::protocol::offset_fetch::PartitionResponse;
 use crate::protocol::{Request, offset_commit, offset_fetch};
 use crate::time::SimTime;
 
-use super::{Consumer, Token, closed};
+use super::{CommittedReply, Consumer, Token, closed};
 
 /// librdkafka's pause before it tries a commit again.
 const COMMIT_RETRY: Duration = Duration::from_millis(100);
@@ -186,7 +186,7 @@ impl Consumer {
         &mut self,
         now: SimTime,
         partitions: Vec<TopicPartition>,
-        reply: Reply<Vec<Option<OffsetAndMetadata>>>,
+        reply: CommittedReply,
         effects: &mut Effects,
     ) {
         if let Err(error) = self.check_commit(&[]) {
@@ -221,7 +221,7 @@ impl Consumer {
         &mut self,
         now: SimTime,
         partitions: Vec<TopicPartition>,
-        reply: Reply<Vec<Option<OffsetAndMetadata>>>,
+        reply: CommittedReply,
         result: Result<Vec<PartitionResponse>, ErrorKind>,
         effects: &mut Effects,
     ) {

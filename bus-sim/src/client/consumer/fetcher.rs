@@ -214,10 +214,7 @@ impl Consumer {
                 return;
             }
         }
-        let start = match partition.fetch {
-            FetchState::Find(start) => start,
-            _ => return,
-        };
+        let FetchState::Find(start) = partition.fetch else { return };
         let version = partition.version;
         self.ask_list(now, topic_partition.clone(), version, start, effects);
     }

@@ -42,6 +42,9 @@ use partition::Partition;
 pub(crate) use poll::Ready;
 use queries::Query;
 
+/// Where the answer to a call for committed offsets goes.
+type CommittedReply = Reply<Vec<Option<OffsetAndMetadata>>>;
+
 /// What a request is remembered by.
 #[derive(Debug)]
 pub(crate) enum Token {
@@ -54,7 +57,7 @@ pub(crate) enum Token {
     Heartbeat(i32),
     LeaveGroup,
     Commit,
-    Committed(Vec<TopicPartition>, Reply<Vec<Option<OffsetAndMetadata>>>),
+    Committed(Vec<TopicPartition>, CommittedReply),
     StartFromCommitted(Vec<(TopicPartition, u64)>),
     StartFromList(TopicPartition, u64),
     Fetch(BrokerId, Vec<FetchPart>),
@@ -85,7 +88,7 @@ pub(crate) struct Consumer {
     commits: Commits,
     queries: BTreeMap<u64, Query>,
     /// Calls for committed offsets that wait for the coordinator.
-    committed_calls: Vec<(Vec<TopicPartition>, Reply<Vec<Option<OffsetAndMetadata>>>)>,
+    committed_calls: Vec<(Vec<TopicPartition>, CommittedReply)>,
     /// What the application must hear of first.
     errors: VecDeque<Error>,
     rebalance: Option<Arc<Rebalance>>,

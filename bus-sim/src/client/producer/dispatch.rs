@@ -1,5 +1,6 @@
 //! What a producer sends, and when: batches, requests for metadata, requests for producer ids.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bus_core::{Acks, Topic, TopicPartition};
@@ -106,7 +107,7 @@ impl Producer {
             timeout: self.config.request_timeout,
             partitions: vec![produce::PartitionRequest {
                 topic_partition: topic_partition.clone(),
-                batch: batch.content.clone(),
+                batch: Arc::clone(&batch.content),
             }],
         });
         if self.config.acks == Acks::None {

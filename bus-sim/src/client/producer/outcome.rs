@@ -203,7 +203,7 @@ impl Producer {
             failed.extend(waiting.map(|pending| (pending.sender, purged())));
             for queue in state.partitions {
                 failed.extend(queue.open.into_iter().map(|pending| (pending.sender, purged())));
-                failed.extend(queue.retries.into_iter().flat_map(|batch| purged_batch(batch)));
+                failed.extend(queue.retries.into_iter().flat_map(purged_batch));
             }
         }
         for token in self.connections.take_tokens() {

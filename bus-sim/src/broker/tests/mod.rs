@@ -1,0 +1,314 @@
+//! Tests of brokers and controller through their front door: a cluster on a network without
+//! latency.
+
+mod groups;
+mod offsets;
+mod partitions;
+mod recovery;
+mod topics;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bus_core::{Acks, ErrorKind, Headers, IsolationLevel, Offset, Timestamp, TopicPartition};
+
+use super::{Broker, Controller, bootstrap};
+use crate::config::SimConfig;
+use crate::fact::Fact;
+use crate::node::{BrokerId, ConnectionId, Effect, Effects, Input, NodeId, Timer};
+use crate::protocol::batch::{BatchRecord, ProducerStamp, RecordBatch};
+use crate::protocol::topics::{CreatableTopic, CreateTopicsRequest, TopicResult};
+use crate::protocol::{Request, Response, fetch, produce};
+use crate::time::SimTime;
+
+/// A batch of records with these timestamps.
+pub(super) fn batch(times: &[i64]) -> RecordBatch {
+    let record = |millis: &i64| BatchRecord {
+        timestamp: Timestamp::from_millis(*millis),
+        key: None,
+        value: Some("v".into()),
+        headers: Headers::new(),
+    };
+    RecordBatch::new(None, times.iter().map(record).collect())
+}
+
+/// Takes the response of an API out of a response.
+macro_rules! response_of {
+    ($api:ident, $response:expr) => {
+        match $response {
+            $crate::protocol::Response::$api(response) => response,
+            other => panic!("{other:?} is no response of {}", stringify!($api)),
+        }
+    };
+}
+use response_of;
+
+/// A cluster whose messages arrive at once.
+struct Cluster {
+    now: SimTime,
+    controller: Controller,
+    brokers: BTreeMap<BrokerId, (Broker, bool)>,
+    inbox: VecDeque<(NodeId, Input)>,
+    timers: BTreeMap<(NodeId, Timer), SimTime>,
+    /// Where each open connection leads.
+    connections: BTreeMap<ConnectionId, NodeId>,
+    /// Connections of clients that a broker closed.
+    closed: BTreeSet<ConnectionId>,
+    responses: BTreeMap<(ConnectionId, u32), Response>,
+    facts: Vec<Fact>,
+    clients: u32,
+    correlation: u32,
+}
+
+impl Cluster {
+    fn new(config: SimConfig) -> Self {
+        let (controller, brokers) = bootstrap(&Arc::new(config));
+        let mut cluster = Self {
+            now: SimTime::ZERO,
+            controller,
+            brokers: (1..).zip(brokers.into_iter().map(|broker| (broker, true))).collect(),
+            inbox: VecDeque::new(),
+            timers: BTreeMap::new(),
+            connections: BTreeMap::new(),
+            closed: BTreeSet::new(),
+            responses: BTreeMap::new(),
+            facts: Vec::new(),
+            clients: 0,
+            correlation: 0,
+        };
+        cluster.inbox.push_back((NodeId::Controller, Input::Start));
+        let ids: Vec<_> = cluster.brokers.keys().copied().collect();
+        cluster.inbox.extend(ids.into_iter().map(|id| (NodeId::Broker(id), Input::Start)));
+        cluster.run();
+        cluster
+    }
+
+    /// One broker, and a topic `orders` of one partition.
+    fn with_topic() -> (Self, ConnectionId) {
+        let mut cluster = Self::new(SimConfig::default());
+        let connection = cluster.connect(1);
+        assert_eq!(cluster.create_topic(connection, "orders", 1, &[]).error, None);
+        (cluster, connection)
+    }
+
+    fn connect(&mut self, broker: BrokerId) -> ConnectionId {
+        self.clients += 1;
+        let connection = ConnectionId { owner: NodeId::Client(self.clients), ordinal: 1 };
+        self.connections.insert(connection, NodeId::Broker(broker));
+        connection
+    }
+
+    fn send(&mut self, connection: ConnectionId, request: Request) -> u32 {
+        self.correlation += 1;
+        let correlation = self.correlation;
+        let to = self.connections[&connection];
+        let request = Box::new(request);
+        self.inbox.push_back((to, Input::Request { connection, correlation, request }));
+        self.run();
+        correlation
+    }
+
+    fn take(&mut self, connection: ConnectionId, correlation: u32) -> Option<Response> {
+        self.responses.remove(&(connection, correlation))
+    }
+
+    fn call(&mut self, connection: ConnectionId, request: Request) -> Response {
+        let asked = format!("{request:?}");
+        let correlation = self.send(connection, request);
+        self.take(connection, correlation).unwrap_or_else(|| panic!("no response to {asked}"))
+    }
+
+    /// Closes a connection from the side of its client.
+    fn close(&mut self, connection: ConnectionId) {
+        if let Some(to) = self.connections.remove(&connection) {
+            self.inbox.push_back((to, Input::Disconnected { connection }));
+        }
+        self.run();
+    }
+
+    /// Lets time pass.
+    fn advance(&mut self, duration: Duration) {
+        let end = self.now + duration;
+        while let Some((key, at)) = self
+            .timers
+            .iter()
+            .min_by_key(|(_, at)| **at)
+            .map(|(key, at)| (key.clone(), *at))
+            .filter(|(_, at)| *at <= end)
+        {
+            self.timers.remove(&key);
+            self.now = self.now.max(at);
+            self.inbox.push_back((key.0, Input::Timer(key.1)));
+            self.run();
+        }
+        self.now = end;
+    }
+
+    fn crash(&mut self, id: BrokerId) {
+        let node = NodeId::Broker(id);
+        let (broker, is_up) = self.brokers.get_mut(&id).unwrap();
+        broker.crash();
+        *is_up = false;
+        self.timers.retain(|(owner, _), _| *owner != node);
+        let lost: Vec<_> = self
+            .connections
+            .iter()
+            .filter(|(connection, to)| connection.owner == node || **to == node)
+            .map(|(connection, to)| (*connection, *to))
+            .collect();
+        for (connection, to) in lost {
+            self.connections.remove(&connection);
+            if to == NodeId::Controller {
+                self.inbox.push_back((to, Input::Disconnected { connection }));
+            } else {
+                self.closed.insert(connection);
+            }
+        }
+        self.run();
+    }
+
+    /// Starts a broker again, and waits until it has loaded all.
+    fn restart(&mut self, id: BrokerId) {
+        self.start(id);
+        self.advance(Duration::from_secs(12));
+    }
+
+    fn start(&mut self, id: BrokerId) {
+        self.brokers.get_mut(&id).unwrap().1 = true;
+        self.inbox.push_back((NodeId::Broker(id), Input::Start));
+        self.run();
+    }
+
+    fn run(&mut self) {
+        while let Some((node, input)) = self.inbox.pop_front() {
+            let mut effects = Effects::default();
+            match node {
+                NodeId::Controller => self.controller.handle(self.now, input, &mut effects),
+                NodeId::Broker(id) => {
+                    let (broker, is_up) = self.brokers.get_mut(&id).unwrap();
+                    if *is_up {
+                        broker.handle(self.now, input, &mut effects);
+                    }
+                }
+                NodeId::Client(_) => self.receive(input),
+            }
+            for effect in effects.list {
+                self.carry_out(node, effect);
+            }
+        }
+    }
+
+    fn receive(&mut self, input: Input) {
+        match input {
+            Input::Response { connection, correlation, response } => {
+                self.responses.insert((connection, correlation), *response);
+            }
+            Input::Disconnected { connection } => {
+                self.closed.insert(connection);
+            }
+            other => panic!("a client gets no {other:?}"),
+        }
+    }
+
+    fn carry_out(&mut self, node: NodeId, effect: Effect) {
+        match effect {
+            Effect::Connect { connection, to } => {
+                self.connections.insert(connection, to);
+                self.inbox.push_back((node, Input::Connected { connection }));
+            }
+            Effect::Disconnect { connection } => {
+                if let Some(to) = self.connections.remove(&connection) {
+                    let other = if node == to { connection.owner } else { to };
+                    self.inbox.push_back((other, Input::Disconnected { connection }));
+                }
+            }
+            Effect::Request { connection, correlation, request } => {
+                if let Some(to) = self.connections.get(&connection) {
+                    let input = Input::Request { connection, correlation, request };
+                    self.inbox.push_back((*to, input));
+                }
+            }
+            Effect::Respond { connection, correlation, response } => {
+                if self.connections.contains_key(&connection) {
+                    let input = Input::Response { connection, correlation, response };
+                    self.inbox.push_back((connection.owner, input));
+                }
+            }
+            Effect::SetTimer { timer, at } => {
+                self.timers.insert((node, timer), at);
+            }
+            Effect::CancelTimer { timer } => {
+                self.timers.remove(&(node, timer));
+            }
+            Effect::Fact(fact) => self.facts.push(fact),
+            Effect::Complete(_) => panic!("brokers complete nothing"),
+        }
+    }
+
+    fn create_topic(
+        &mut self,
+        connection: ConnectionId,
+        topic: &str,
+        partitions: i32,
+        config: &[(&str, &str)],
+    ) -> TopicResult {
+        let config = config.iter().map(|(name, value)| (name.to_string(), value.to_string()));
+        let topic = CreatableTopic {
+            topic: topic.into(),
+            partitions,
+            replication_factor: None,
+            config: config.collect(),
+        };
+        let request = Request::CreateTopics(CreateTopicsRequest { topics: vec![topic] });
+        response_of!(CreateTopics, self.call(connection, request)).topics.remove(0)
+    }
+
+    fn produce(
+        &mut self,
+        connection: ConnectionId,
+        batch: RecordBatch,
+    ) -> Result<produce::Appended, ErrorKind> {
+        let request = produce_request(Acks::All, "orders", batch);
+        response_of!(Produce, self.call(connection, request)).partitions.remove(0).result
+    }
+
+    fn fetch(
+        &mut self,
+        connection: ConnectionId,
+        offset: Offset,
+    ) -> Result<fetch::Fetched, ErrorKind> {
+        let request = fetch_request("orders", offset, Duration::ZERO);
+        response_of!(Fetch, self.call(connection, request)).partitions.remove(0).result
+    }
+}
+
+fn produce_request(acks: Acks, topic: &str, batch: RecordBatch) -> Request {
+    let topic_partition = TopicPartition::new(topic, 0);
+    Request::Produce(produce::Request {
+        acks,
+        timeout: Duration::from_secs(30),
+        partitions: vec![produce::PartitionRequest { topic_partition, batch: Arc::new(batch) }],
+    })
+}
+
+fn fetch_request(topic: &str, offset: Offset, max_wait: Duration) -> Request {
+    Request::Fetch(fetch::Request {
+        replica: None,
+        max_wait,
+        min_bytes: 1,
+        max_bytes: 1 << 20,
+        isolation_level: IsolationLevel::ReadCommitted,
+        partitions: vec![fetch::PartitionRequest {
+            topic_partition: TopicPartition::new(topic, 0),
+            offset,
+            current_leader_epoch: None,
+            max_bytes: 1 << 20,
+        }],
+    })
+}
+
+fn stamped(batch: &RecordBatch, base_sequence: i32) -> RecordBatch {
+    let stamp = ProducerStamp { producer_id: 1_000_000_000, producer_epoch: 0, base_sequence };
+    batch.with_producer(Some(stamp))
+}

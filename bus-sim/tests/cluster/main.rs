@@ -1,0 +1,5 @@
+//! Tests of a whole simulated cluster, through the front door.
+
+mod common;
+mod determinism;
+mod stories;

@@ -1,0 +1,122 @@
+//! The command line: reads arguments, calls the library, prints. Decides nothing.
+//!
+//! Data goes to stdout and can be piped; talk goes to stderr. Exit codes: 0 held (or done), 1 usage
+//! or configuration, 2 violated, 3 stalled.
+
+mod failure;
+mod list;
+mod report;
+mod run;
+mod spinner;
+
+use std::io::{self, IsTerminal as _, Write as _};
+use std::process::ExitCode;
+
+use bus::kafka::command as kafka;
+use clap::{CommandFactory as _, Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+use failure::Failure;
+
+/// A broker-agnostic event bus: run applications on a simulated or on a real Kafka
+///
+/// Without a command, it runs the order export on the simulator and prints what happened.
+#[derive(Debug, Parser)]
+#[command(name = "bus", version, after_help = EXAMPLES)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// List the applications
+    List(list::Arguments),
+    /// Run an application once, and judge what came of it
+    Run(run::Arguments),
+    /// Run a real Kafka on this machine, from Maven Central's jars with a JDK
+    Kafka(kafka::Arguments),
+}
+
+/// Runs the command and returns its exit code.
+pub(crate) fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return usage(&error),
+    };
+    log();
+    let done = match &arguments.command {
+        None => run::demonstrate(),
+        Some(Command::List(arguments)) => list::list(arguments),
+        Some(Command::Run(arguments)) => run::run(arguments),
+        Some(Command::Kafka(arguments)) => {
+            kafka::run(arguments).map(|()| ExitCode::SUCCESS).map_err(Failure::from)
+        }
+    };
+    done.unwrap_or_else(|failure| {
+        say(&failure);
+        ExitCode::FAILURE
+    })
+}
+
+/// Prints help where it was asked for, and else what is wrong with the arguments.
+fn usage(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        // When nobody can read it there is nobody to tell.
+        let _ = error.print();
+        return ExitCode::SUCCESS;
+    }
+    let text = error.render();
+    let text = if io::stderr().is_terminal() { text.ansi().to_string() } else { text.to_string() };
+    let text = text.split("For more information").next().unwrap_or_default().trim_end();
+    let named = std::env::args().nth(1);
+    let commands = Arguments::command();
+    let command = named.filter(|name| commands.find_subcommand(name).is_some());
+    let command = command.map_or_else(String::new, |name| format!("{name} "));
+    say(&format_args!("{text}\nhint: `bus {command}--help` shows what there is, with examples"));
+    ExitCode::FAILURE
+}
+
+/// Logs to stderr what `BUS_LOG` asks for.
+fn log() {
+    let filter = EnvFilter::try_from_env("BUS_LOG").unwrap_or_else(|_| EnvFilter::new("error"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        // The time of this machine says nothing about a simulation.
+        .without_time()
+        .init();
+}
+
+/// Talks to the person.
+fn say(what: &dyn std::fmt::Display) {
+    // When nobody can read stderr any more there is nobody to tell.
+    let _ = writeln!(io::stderr().lock(), "{what}");
+}
+
+/// Prints data.
+fn print(text: &str) -> Result<(), Failure> {
+    writeln!(io::stdout().lock(), "{text}").map_err(Failure::output)
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  bus                                                  the order export on the simulator
+  bus list                                             what can be run
+  bus run order-export --bus 'sim://?seed=7' --json    a seed of your choice, for programs
+  bus kafka up                                         start a real Kafka on port 9092
+  bus run order-export --bus kafka://127.0.0.1:9092    the same application on it
+
+Exit codes: 0 held, 1 usage or configuration, 2 violated, 3 stalled.
+BUS_LOG=debug (or info,bus_sim=trace) writes a log to stderr.";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Arguments::command().debug_assert();
+    }
+}

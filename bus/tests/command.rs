@@ -1,0 +1,118 @@
+//! The command, run as a person or a script runs it, on the simulator.
+
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+#[test]
+fn without_arguments_it_shows_the_order_export() {
+    let output = bus(&[]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let text = stdout(&output);
+    for part in ["held", "30 records", "partition", "lag 0", "virtual time", "What to try next"] {
+        assert!(text.contains(part), "{part:?} is missing in:\n{text}");
+    }
+    assert_eq!(stderr(&output), "");
+}
+
+#[test]
+fn json_has_every_key() {
+    let object = run_json("sim://?seed=7");
+    for (key, value) in [
+        ("app", Value::from("order-export")),
+        ("form", "sound".into()),
+        ("bus", "sim://?seed=7".into()),
+        ("seed", 7.into()),
+        ("verdict", "held".into()),
+        ("records", 30.into()),
+    ] {
+        assert_eq!(object[key], value, "{key} in {object}");
+    }
+    assert!(object["virtual_ms"].is_u64() && object["wall_ms"].is_u64(), "{object}");
+    let hash = object["trace_hash"].as_str().unwrap();
+    assert!(hash.len() == 16 && hash.chars().all(|c| c.is_ascii_hexdigit()), "{object}");
+    assert_eq!(object["partitions"].as_array().map(Vec::len), Some(3), "{object}");
+    assert_eq!(object["groups"][0]["lag"], 0, "{object}");
+}
+
+#[test]
+fn equal_seeds_give_equal_traces_in_other_processes() {
+    let first = run_json("sim://?seed=7")["trace_hash"].clone();
+    assert_eq!(first, run_json("sim://?seed=7")["trace_hash"]);
+    assert_ne!(first, run_json("sim://?seed=8")["trace_hash"]);
+}
+
+#[test]
+fn a_simulation_that_stalls_has_exit_code_3_and_a_report() {
+    // Longer than the world may last before the first order is confirmed.
+    let url = "sim://?seed=1&event.limit=20";
+    let output = bus(&["run", "order-export", "--bus", url, "--json"]);
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
+    let object: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    assert_eq!((&object["verdict"], &object["seed"]), (&"stalled".into(), &1.into()));
+    assert!(object["explanations"][0].as_str().unwrap().contains("20 events"), "{object}");
+    assert!(object["trace_hash"].is_string(), "{object}");
+}
+
+#[test]
+fn what_is_wrong_is_said_with_a_hint() {
+    for (arguments, part) in [
+        (&["run", "order-exprt"][..], "no application \"order-exprt\""),
+        (&["run", "order-export", "--form", "fixed"], "as-written, sound"),
+        (&["run", "order-export", "--bus", "localhost"], "has no scheme"),
+        (&["run", "order-export", "--bus", "redis://localhost"], "unknown scheme \"redis\""),
+        (&["run", "order-export", "--bus", "mem://"], "mem:// does not exist yet"),
+        (&["run", "order-export", "--bus", "sim://?sed=1"], "unknown property \"sed\""),
+        (&["run", "order-export", "--bus", "sim://?seed=x"], "seed=\"x\" must be a whole number"),
+        (&["run", "order-export", "--bus", "sim://host"], "a simulation has no address"),
+        (&["run", "order-export", "--bus", "kafka://a:b"], "malformed port \"b\""),
+        (&["run"], "<APPLICATION>"),
+        (&["run", "order-export", "--sed", "1"], "--sed"),
+        (&["rn"], "rn"),
+    ] {
+        let output = bus(arguments);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {output:?}");
+        assert_eq!(stdout(&output), "", "{arguments:?}");
+        let text = stderr(&output);
+        assert!(text.starts_with("error: ") && text.contains(part), "{arguments:?}: {text}");
+        let last = text.lines().last().unwrap_or_default();
+        assert!(last.starts_with("hint: "), "{arguments:?}: {text}");
+    }
+}
+
+#[test]
+fn list_names_applications_and_forms() {
+    let output = bus(&["list"]);
+    assert_eq!(output.status.code(), Some(0));
+    assert!(stdout(&output).starts_with("order-export  "), "{output:?}");
+    let list: Value = serde_json::from_str(&stdout(&bus(&["list", "--json"]))).unwrap();
+    assert_eq!(list[0]["forms"], serde_json::json!(["as-written", "sound"]));
+}
+
+#[test]
+fn help_goes_to_stdout_with_examples() {
+    for arguments in [&["--help"][..], &["run", "--help"], &["help"]] {
+        let output = bus(arguments);
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}");
+        assert!(stdout(&output).contains("bus run order-export"), "{arguments:?}");
+    }
+}
+
+fn run_json(url: &str) -> Value {
+    let output = bus(&["run", "order-export", "--bus", url, "--json"]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    serde_json::from_str(&stdout(&output)).expect("it prints one JSON object")
+}
+
+fn bus(arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_bus"));
+    command.args(arguments).env_remove("BUS_LOG").output().expect("the command starts")
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).expect("stdout is UTF-8")
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).expect("stderr is UTF-8")
+}
