@@ -1,2 +1,109 @@
-//! Planted bugs.
-fn main() {}
+//! Tests the tests: each planted bug of the simulator is caught by a named case.
+//!
+//! The case must hold without the bug on every seed, and fail with it on at least one, by an
+//! assertion, a law, a deadline, or an error: not because the simulator crashes. A table of all
+//! planted bugs stands behind the results. `BUS_TEST_MATRIX=1` also counts all cases that catch
+//! each.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bus_sim::Mutation;
+use conformance::failure::{Failure, FailureKind};
+use conformance::suite::{CASES, case};
+use conformance::{case::Case, on_sim};
+use libtest_mimic::{Arguments, Failed, Trial};
+use parking_lot::Mutex;
+
+/// On so many seeds each case is run, with the bug and without.
+const SEEDS: u64 = 5;
+
+/// Which case catches which planted bug.
+const CATCHERS: &[(Mutation, &str)] = &[
+    (Mutation::DeliveredTwice, "consume::earliest_reads_from_the_start"),
+    (Mutation::EveryMemberGetsEveryRecord, "groups::members_split_partitions"),
+    (Mutation::CommitRewound, "commit::commit_is_what_the_group_is_told"),
+    (Mutation::RecordSkippedAtRebalance, "rebalances::join_under_load_delivers_each_record_once"),
+    (Mutation::KeyToAnotherPartition, "produce::key_goes_to_kafkas_partition"),
+    (Mutation::BatchReversed, "produce::batch_keeps_order"),
+    (Mutation::PayloadCut, "payload::values_of_all_sizes_arrive_whole"),
+    (Mutation::NonUtf8Mangled, "payload::bytes_that_are_no_text_arrive_unchanged"),
+    (Mutation::ZombieCommitAccepted, "fencing::zombie_commit_is_fenced"),
+    (Mutation::AcknowledgedInFlightLostOnClose, "produce::close_flushes"),
+    (Mutation::HeadersLost, "payload::headers_keep_order_and_repetitions"),
+    (Mutation::SequenceIgnored, "retries::retry_is_no_duplicate"),
+    (Mutation::ResetPolicyIgnored, "consume::latest_skips_what_was_there"),
+    (Mutation::ConsumerDiesWhenIdle, "consume::record_after_an_idle_hour"),
+    (Mutation::PublishAfterCloseDropped, "produce::send_after_close_is_refused"),
+    (Mutation::CommitPassesUnfinishedRecord, "commit::auto_commit_never_passes_delivery"),
+    (Mutation::TimestampLost, "payload::timestamps_are_kept"),
+    (Mutation::NullBecomesEmpty, "payload::null_is_not_empty"),
+    (Mutation::AckedWithWrongOffset, "produce::one_record_arrives"),
+    (Mutation::PauseIgnored, "positions::pause_holds_back_what_was_fetched"),
+    (Mutation::SeekIgnored, "positions::seek_discards_what_was_fetched"),
+    (Mutation::SessionNeverExpires, "fencing::crash_moves_partitions_after_the_session"),
+    (Mutation::StaleAssignment, "groups::join_moves_partitions"),
+    (Mutation::DuplicateAnsweredAsError, "retries::retry_is_no_duplicate"),
+];
+
+/// A row of the table behind the results.
+type Rows = Arc<Mutex<BTreeMap<&'static str, String>>>;
+
+fn main() {
+    let arguments = Arguments::from_args();
+    let rows = Rows::default();
+    let trials = Mutation::ALL.iter().map(|mutation| {
+        let rows = Arc::clone(&rows);
+        Trial::test(mutation.name(), move || check(*mutation, &rows)).with_kind("mutant")
+    });
+    let conclusion = libtest_mimic::run(&arguments, trials.collect());
+    let rows = rows.lock();
+    if !rows.is_empty() {
+        println!("| Planted bug | Caught by | Seeds | How |\n|---|---|---|---|");
+        rows.values().for_each(|row| println!("{row}"));
+    }
+    conclusion.exit();
+}
+
+fn check(mutation: Mutation, rows: &Rows) -> Result<(), Failed> {
+    let catchers = CATCHERS.iter().filter(|(caught, _)| *caught == mutation);
+    let catcher = catchers.map(|(_, name)| case(name)).next();
+    let Some(Some(catcher)) = catcher else {
+        return Err(format!("no case of the suite is named to catch {}", mutation.name()).into());
+    };
+    let mut caught = Vec::new();
+    for seed in 0..SEEDS {
+        if let Err(failure) = on_sim::run(catcher, seed, None) {
+            return Err(format!("without the bug, seed {seed}: {failure}").into());
+        }
+        if let Err(failure) = on_sim::run(catcher, seed, Some(mutation)) {
+            if failure.kind == FailureKind::Crash {
+                return Err(format!("the simulator crashed, seed {seed}: {failure}").into());
+            }
+            caught.push(failure);
+        }
+    }
+    let name = catcher.name;
+    let Some(first) = caught.first() else {
+        return Err(format!("{name} holds with the bug, on {SEEDS} seeds").into());
+    };
+    let (count, how) = (caught.len(), first_line(first));
+    let others = others(mutation, catcher);
+    let row = format!("| {} | `{name}`{others} | {count} of {SEEDS} | {how} |", mutation.name());
+    rows.lock().insert(mutation.name(), row);
+    Ok(())
+}
+
+fn first_line(failure: &Failure) -> String {
+    failure.to_string().lines().next().unwrap_or_default().replace('|', "/")
+}
+
+/// How many other cases catch it, if that is asked for.
+fn others(mutation: Mutation, catcher: &Case) -> String {
+    if std::env::var_os("BUS_TEST_MATRIX").is_none() {
+        return String::new();
+    }
+    let others = CASES.iter().filter(|case| case.name != catcher.name);
+    let count = others.filter(|case| on_sim::run(case, 0, Some(mutation)).is_err()).count();
+    format!(" and {count} others")
+}
