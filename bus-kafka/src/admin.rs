@@ -320,9 +320,26 @@ fn group_offsets(client: &Client<Context>, group_id: &str) -> Result<Vec<GroupOf
         return Ok(offsets);
     }
     offsets.sort_by(|a, b| a.topic_partition.cmp(&b.topic_partition));
-    let partitions: Vec<_> = offsets.iter().map(|offset| offset.topic_partition.clone()).collect();
-    let ends = requests::high_watermarks(native, &partitions, OPERATION_TIMEOUT)
-        .map_err(|failure| failure.into_error().with_group_id(group_id))?;
+    let mut partitions: Vec<_> =
+        offsets.iter().map(|offset| offset.topic_partition.clone()).collect();
+    // Offsets may outlive their topic, and of such a topic no leader knows the end.
+    let mut topics: Vec<_> = partitions.iter().map(|partition| partition.topic.clone()).collect();
+    topics.dedup();
+    for topic in topics {
+        match metadata::of_topic(client, &topic, OPERATION_TIMEOUT) {
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::UnknownTopicOrPartition => {
+                partitions.retain(|partition| partition.topic != topic);
+            }
+            Err(error) => return Err(error.with_group_id(group_id)),
+        }
+    }
+    let ends = if partitions.is_empty() {
+        Vec::new()
+    } else {
+        requests::high_watermarks(native, &partitions, OPERATION_TIMEOUT)
+            .map_err(|failure| failure.into_error().with_group_id(group_id))?
+    };
     for offset in &mut offsets {
         let end = ends.iter().find(|end| end.topic_partition == offset.topic_partition);
         // A partition whose end is not known, because its topic was deleted, has no lag.

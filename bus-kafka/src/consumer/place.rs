@@ -7,10 +7,11 @@ use rdkafka::TopicPartitionList;
 use rdkafka::error::RDKafkaErrorCode;
 
 use super::core::{Core, Kept, Native, Pump};
-use super::state::{Mode, Place, State};
+use super::state::{Place, State};
 use super::{commit, validate, validate_both};
 use crate::error::from_rdkafka;
-use crate::ffi::{self, Failure, Listed};
+use crate::ffi::consumer::{self as requests, Protocol};
+use crate::ffi::{Failure, Listed};
 use crate::{OPERATION_TIMEOUT, blocking};
 
 /// Moves the position of an assigned partition.
@@ -64,7 +65,7 @@ fn seek_to(
     pump.forget(|partition| partition == topic_partition);
     let mut list = TopicPartitionList::with_capacity(1);
     add(&mut list, topic_partition, rdkafka::Offset::Offset(offset));
-    match ffi::seek(native.client(), &list) {
+    match requests::seek(native.client(), &list) {
         Ok(()) => Ok(()),
         // The fetcher has not started, or it just stops: librdkafka does not seek then, but it
         // takes a new start. While it waits for the answer to a rebalance it would take that for
@@ -89,18 +90,24 @@ fn restart(
     list: &TopicPartitionList,
 ) -> Result<()> {
     let client = native.client();
-    let is_eager = state.mode == Mode::Subscribed && !ffi::is_cooperative(client);
-    let restarted = if is_eager {
-        // An eager group changes its assignment only as a whole: each partition starts where it is.
+    let restarted = if requests::protocol(client) == Protocol::Eager {
+        // An eager member changes its assignment only as a whole: each partition starts where it is.
         pump.forget(|_| true);
         let mut all = TopicPartitionList::with_capacity(state.assignment.len());
         for (topic_partition, place) in &state.assignment {
             let start = place.position.map_or(place.start, rdkafka::Offset::Offset);
-            add(&mut all, topic_partition, start);
+            // Without a start it waits to be sought.
+            if start != rdkafka::Offset::Invalid {
+                add(&mut all, topic_partition, start);
+            }
         }
-        ffi::assign(client, Some(&all))
+        requests::assign(client, Some(&all))
+    } else if requests::assignment(client).contains(topic_partition) {
+        requests::incremental_unassign(client, list)
+            .and_then(|()| requests::incremental_assign(client, list))
     } else {
-        ffi::incremental_unassign(client, list).and_then(|()| ffi::incremental_assign(client, list))
+        // It had no start until now.
+        requests::incremental_assign(client, list)
     };
     restarted.map_err(|failure| failure.into_error().with_topic_partition(topic_partition.clone()))
 }
@@ -217,7 +224,7 @@ pub(crate) async fn offsets_for_times(
     if times.is_empty() {
         return Ok(Vec::new());
     }
-    let look_up = move || ffi::offsets_for_times(native.client(), &list, OPERATION_TIMEOUT);
+    let look_up = move || requests::offsets_for_times(native.client(), &list, OPERATION_TIMEOUT);
     let found = blocking(&core.runtime, look_up).await?.map_err(Failure::into_error)?;
     times
         .iter()
