@@ -51,7 +51,8 @@ impl Backend for Recorded {
             || config.max_in_flight == 1
             || (config.retries == 0 && config.acks != Acks::None);
         let inner = self.bus.producer(config)?;
-        Ok(Arc::new(RecordedProducer { inner, pen: self.pen(Client::Producer { keeps_order }) }))
+        let pen = self.pen(Client::Producer { keeps_order });
+        Ok(Arc::new(RecordedProducer { inner, pen, turn: Mutex::default() }))
     }
 
     fn transactional_producer(
@@ -131,14 +132,19 @@ impl fmt::Debug for Pen {
 struct RecordedProducer {
     inner: Arc<dyn Producer>,
     pen: Pen,
+    turn: Mutex<()>,
 }
 
 #[deny(clippy::missing_trait_methods, reason = "what an adapter leaves out is not recorded")]
 impl Producer for RecordedProducer {
     fn send(&self, record: ProducerRecord) -> Delivery {
-        let send = self.pen.history.next_send();
-        self.pen.write(Event::Send { send, record: record.clone() });
-        let delivery = self.inner.send(record);
+        let (send, delivery) = {
+            // Calls of several threads have one order: that of the history.
+            let _turn = self.turn.lock();
+            let send = self.pen.history.next_send();
+            self.pen.write(Event::Send { send, record: record.clone() });
+            (send, self.inner.send(record))
+        };
         let (sender, recorded) = Delivery::channel();
         let pen = self.pen.clone();
         drop(self.pen.bus.spawn("recorded delivery", async move {
