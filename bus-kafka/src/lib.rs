@@ -67,7 +67,7 @@ mod metadata;
 mod offload;
 mod producer;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bus_core::{Error, ErrorKind, Result};
 use tokio::runtime::Handle;
@@ -87,6 +87,30 @@ async fn blocking<T: Send + 'static>(
     call: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T> {
     runtime.spawn_blocking(call).await.map_err(blocking_failed)
+}
+
+/// The attempts of a call on a blocking thread, with a pause before each next one.
+struct Attempts {
+    end: Instant,
+    pause: Duration,
+}
+
+impl Attempts {
+    fn within(limit: Duration) -> Self {
+        Self { end: Instant::now() + limit, pause: Duration::from_millis(1) }
+    }
+
+    /// Pauses, twice as long as before. `false` if the time is up.
+    fn pause(&mut self) -> bool {
+        const PAUSE_MAX: Duration = Duration::from_millis(100);
+
+        if Instant::now() >= self.end {
+            return false;
+        }
+        std::thread::sleep(self.pause);
+        self.pause = (self.pause * 2).min(PAUSE_MAX);
+        true
+    }
 }
 
 fn blocking_failed(error: JoinError) -> Error {
