@@ -27,8 +27,7 @@ pub trait Producer: Send + Sync + fmt::Debug {
     ///
     /// Never waits. Every error comes through the [`Delivery`], those of the arguments at once:
     /// - [`ErrorKind::QueueFull`]: the buffer is full; await [`ready`](Self::ready) and send again;
-    /// - [`ErrorKind::MessageTooLarge`]: above
-    ///   [`max_request_size`](crate::ProducerConfig::max_request_size);
+    /// - [`ErrorKind::MessageTooLarge`]: above the configured `max_request_size`;
     /// - [`ErrorKind::UnknownTopicOrPartition`]: no such topic, or the partition is out of range;
     /// - [`ErrorKind::MessageTimedOut`]: not delivered in time (indeterminate if it was on the
     ///   wire);
