@@ -12,8 +12,8 @@ use crate::record::{Offset, Partition, Topic, TopicPartition};
 /// Administers a cluster. Made by [`Bus::admin`](crate::Bus::admin).
 ///
 /// An operation returns when the controller has done it; clients learn of it a little later, with
-/// their next metadata. What a backend does not do yet is [`ErrorKind::Unsupported`](crate::ErrorKind)
-/// and stands in `docs/fidelity.md`.
+/// their next metadata. What a backend does not do yet is
+/// [`ErrorKind::Unsupported`](crate::ErrorKind) and stands in `docs/fidelity.md`.
 pub trait Admin: Send + Sync + fmt::Debug {
     /// Creates a topic.
     ///

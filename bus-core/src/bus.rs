@@ -97,7 +97,8 @@ impl Bus {
     /// Makes a producer whose sends are transactional.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidConfig`]; [`ErrorKind::Unsupported`] where the backend has no transactions.
+    /// [`ErrorKind::InvalidConfig`]; [`ErrorKind::Unsupported`] where the backend has no
+    /// transactions.
     pub fn transactional_producer(
         &self,
         config: ProducerConfig,
@@ -159,8 +160,8 @@ impl Bus {
     /// Runs a process: a part of the application that fails as one, with a bus of its own.
     ///
     /// Clients that `start` makes with the bus it is handed belong to the process. On the simulator
-    /// a process can crash (clients and tasks vanish, calls never complete), pause (and wake up as a
-    /// zombie), and restart (`start` is called again). On Kafka it is a task.
+    /// a process can crash (clients and tasks vanish, calls never complete), pause (and wake up as
+    /// a zombie), and restart (`start` is called again). On Kafka it is a task.
     ///
     /// ```
     /// # fn example(bus: &bus_core::Bus) {

@@ -24,9 +24,9 @@ use crate::record::{Offset, Record, Timestamp, Topic, TopicPartition};
 /// Either [`subscribe`](Self::subscribe) as a member of a group, whose coordinator hands out the
 /// partitions, or [`assign`](Self::assign) by hand; the one replaces the other.
 ///
-/// Every method but [`poll`](Self::poll) may be called at any time, also while a poll waits. Dropping
-/// a consumer leaves the group in the background, without a last commit; [`close`](Self::close) does
-/// it in the open.
+/// Every method but [`poll`](Self::poll) may be called at any time, also while a poll waits.
+/// Dropping a consumer leaves the group in the background, without a last commit;
+/// [`close`](Self::close) does it in the open.
 pub trait Consumer: Send + Sync + fmt::Debug {
     /// Subscribes to topics by name and by pattern, in place of what was subscribed or assigned
     /// before. The partitions arrive as a rebalance guard from [`poll`](Self::poll).
@@ -55,12 +55,12 @@ pub trait Consumer: Send + Sync + fmt::Debug {
 
     /// Waits up to `timeout` for records, a rebalance, or an error.
     ///
-    /// Gives at most `max_poll_records` records, or no records when the time is up. In the middle of
-    /// a batch it does not wait. A rebalance is handed over as a [`RebalanceGuard`]: until it is
+    /// Gives at most `max_poll_records` records, or no records when the time is up. In the middle
+    /// of a batch it does not wait. A rebalance is handed over as a [`RebalanceGuard`]: until it is
     /// completed, every poll returns the same one, and no record.
     ///
-    /// Polling is also the sign of life of a group member: between two polls (of any outcome) at most
-    /// `max_poll_interval` may pass.
+    /// Polling is also the sign of life of a group member: between two polls (of any outcome) at
+    /// most `max_poll_interval` may pass.
     ///
     /// Cancel safe: dropping the future loses neither a record nor a guard. One poll at a time.
     ///
@@ -147,8 +147,8 @@ pub trait Consumer: Send + Sync + fmt::Debug {
         times: &'a [(TopicPartition, Timestamp)],
     ) -> BoxFuture<'a, Result<Vec<Option<Offset>>>>;
 
-    /// Who this consumer is in its group, for [`send_offsets`](crate::TransactionalProducer::send_offsets).
-    /// `None` without a group id.
+    /// Who this consumer is in its group, for
+    /// [`send_offsets`](crate::TransactionalProducer::send_offsets). `None` without a group id.
     fn group_metadata(&self) -> Option<GroupMetadata>;
 
     /// Gives up all partitions (a pending guard is answered), auto-commits if that is on, leaves
@@ -190,7 +190,8 @@ pub struct Rebalance {
     pub partitions: Vec<TopicPartition>,
 }
 
-/// A rebalance that waits for the application. Records flow again after [`complete`](Self::complete).
+/// A rebalance that waits for the application. Records flow again after
+/// [`complete`](Self::complete).
 ///
 /// While the guard is pending, `commit` and `position` work; the group waits for this member up to
 /// its rebalance timeout. Dropping the guard loses nothing: the next poll returns it again.

@@ -3,8 +3,8 @@
 //! - [`Error::kind`]: what happened, in Kafka's words.
 //! - [`Error::recovery`]: what may I do? The kind gives the default; the operation may override it,
 //!   because it is the operation that is retriable, not the error.
-//! - [`Error::is_indeterminate`]: may it have happened anyway? A send that timed out can still reach
-//!   the log; one that was too large cannot.
+//! - [`Error::is_indeterminate`]: may it have happened anyway? A send that timed out can still
+//!   reach the log; one that was too large cannot.
 //!
 //! The table below is part of the contract and is total: every kind has an answer to each.
 

@@ -1,8 +1,8 @@
 //! Typed events: a codec for the data and an envelope in CloudEvents headers.
 //!
 //! The envelope uses the Kafka binding of CloudEvents 1.0 in binary mode: attributes as headers
-//! `ce_id`, `ce_source`, `ce_specversion`, `ce_type`, `ce_time`, `ce_subject`, the data's media type
-//! as `content-type`, the data as the value. An event without data is a tombstone.
+//! `ce_id`, `ce_source`, `ce_specversion`, `ce_type`, `ce_time`, `ce_subject`, the data's media
+//! type as `content-type`, the data as the value. An event without data is a tombstone.
 
 use bytes::Bytes;
 use serde::de::DeserializeOwned;

@@ -14,8 +14,8 @@
 //! - [`partitioner`]: Kafka's murmur2; [`address`]: the bus URL.
 //!
 //! # What it is not
-//! No backend lives here, and none is named: `bus-kafka` and `bus-sim` implement the traits, and the
-//! crate `bus` chooses between them by URL.
+//! No backend lives here, and none is named: `bus-kafka` and `bus-sim` implement the traits, and
+//! the crate `bus` chooses between them by URL.
 //!
 //! ```
 //! use std::time::Duration;

@@ -1,9 +1,9 @@
 //! Which partition a record goes to: the explicit one, Kafka's murmur2 of its key, or a sticky one.
 //!
-//! Every backend hashes with [`murmur2`], so a key lands in the same partition everywhere (librdkafka
-//! calls this partitioner `murmur2_random`, Java's producer has it built in). A record with neither
-//! partition nor key goes to a *sticky* partition: one that stays until a batch is full or lingered
-//! out, because that makes fewer and larger batches (KIP-480).
+//! Every backend hashes with [`murmur2`], so a key lands in the same partition everywhere
+//! (librdkafka calls this partitioner `murmur2_random`, Java's producer has it built in). A record
+//! with neither partition nor key goes to a *sticky* partition: one that stays until a batch is
+//! full or lingered out, because that makes fewer and larger batches (KIP-480).
 
 use crate::record::Partition;
 

@@ -17,8 +17,8 @@ use crate::record::{Offset, Partition, ProducerRecord, Timestamp, Topic, TopicPa
 /// Sends records to topics. Made by [`Bus::producer`](crate::Bus::producer).
 ///
 /// A producer gathers records in batches per partition, sends up to
-/// [`max_in_flight`](crate::ProducerConfig::max_in_flight) batches per broker at a time, and retries
-/// what may be retried until [`delivery_timeout`](crate::ProducerConfig::delivery_timeout).
+/// [`max_in_flight`](crate::ProducerConfig::max_in_flight) batches per broker at a time, and
+/// retries what may be retried until [`delivery_timeout`](crate::ProducerConfig::delivery_timeout).
 ///
 /// Dropping a producer without [`close`](Self::close) discards what is still in its buffer: those
 /// deliveries fail with [`ErrorKind::Purged`].
@@ -27,9 +27,10 @@ pub trait Producer: Send + Sync + fmt::Debug {
     ///
     /// Never waits. Every error comes through the [`Delivery`], those of the arguments at once:
     /// - [`ErrorKind::QueueFull`]: the buffer is full; await [`ready`](Self::ready) and send again;
-    /// - [`ErrorKind::MessageTooLarge`]: above [`max_request_size`](crate::ProducerConfig::max_request_size);
+    /// - [`ErrorKind::MessageTooLarge`]: above the configured `max_request_size`;
     /// - [`ErrorKind::UnknownTopicOrPartition`]: no such topic, or the partition is out of range;
-    /// - [`ErrorKind::MessageTimedOut`]: not delivered in time (indeterminate if it was on the wire);
+    /// - [`ErrorKind::MessageTimedOut`]: not delivered in time (indeterminate if it was on the
+    ///   wire);
     /// - [`ErrorKind::Closed`]: the producer was closed before.
     fn send(&self, record: ProducerRecord) -> Delivery;
 

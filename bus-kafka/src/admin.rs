@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bus_core::{
     Admin, BoxFuture, ClusterDescription, Error, ErrorKind, GroupDescription, GroupListing,
@@ -22,7 +22,7 @@ use crate::error::from_rdkafka;
 use crate::ffi::admin as requests;
 use crate::ffi::{EventKind, Failure, Queue};
 use crate::offload::Offloaded;
-use crate::{OPERATION_TIMEOUT, blocking, metadata};
+use crate::{Attempts, OPERATION_TIMEOUT, blocking, metadata};
 
 /// The client that administers, and by which `connect` finds out whether a Kafka is there.
 pub(crate) struct AdminClient {
@@ -320,9 +320,26 @@ fn group_offsets(client: &Client<Context>, group_id: &str) -> Result<Vec<GroupOf
         return Ok(offsets);
     }
     offsets.sort_by(|a, b| a.topic_partition.cmp(&b.topic_partition));
-    let partitions: Vec<_> = offsets.iter().map(|offset| offset.topic_partition.clone()).collect();
-    let ends = requests::high_watermarks(native, &partitions, OPERATION_TIMEOUT)
-        .map_err(|failure| failure.into_error().with_group_id(group_id))?;
+    let mut partitions: Vec<_> =
+        offsets.iter().map(|offset| offset.topic_partition.clone()).collect();
+    // Offsets may outlive their topic, and of such a topic no leader knows the end.
+    let mut topics: Vec<_> = partitions.iter().map(|partition| partition.topic.clone()).collect();
+    topics.dedup();
+    for topic in topics {
+        match metadata::of_topic(client, &topic, OPERATION_TIMEOUT) {
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::UnknownTopicOrPartition => {
+                partitions.retain(|partition| partition.topic != topic);
+            }
+            Err(error) => return Err(error.with_group_id(group_id)),
+        }
+    }
+    let ends = if partitions.is_empty() {
+        Vec::new()
+    } else {
+        requests::high_watermarks(native, &partitions, OPERATION_TIMEOUT)
+            .map_err(|failure| failure.into_error().with_group_id(group_id))?
+    };
     for offset in &mut offsets {
         let end = ends.iter().find(|end| end.topic_partition == offset.topic_partition);
         // A partition whose end is not known, because its topic was deleted, has no lag.
@@ -333,15 +350,22 @@ fn group_offsets(client: &Client<Context>, group_id: &str) -> Result<Vec<GroupOf
     Ok(offsets)
 }
 
-/// Waits until this client sees the topic with all its partitions and their leaders.
+/// Waits until this client sees the topic with all its partitions, and their leaders answer for
+/// them.
 fn await_topic(client: &Client<Context>, topic: &Topic, partitions: Partition) -> Result<()> {
-    let wanted = usize::try_from(partitions).unwrap_or(usize::MAX);
-    await_metadata(|| match metadata::of_topic(client, topic, OPERATION_TIMEOUT) {
-        Ok(found) => {
-            found.partitions.len() >= wanted
-                && found.partitions.iter().all(|partition| partition.leader.is_some())
-        }
-        Err(_) => false,
+    let wanted: Vec<_> =
+        (0..partitions).map(|partition| TopicPartition::new(topic, partition)).collect();
+    await_metadata(|| {
+        let is_led = match metadata::of_topic(client, topic, OPERATION_TIMEOUT) {
+            Ok(found) => {
+                found.partitions.len() >= wanted.len()
+                    && found.partitions.iter().all(|partition| partition.leader.is_some())
+            }
+            Err(_) => false,
+        };
+        is_led
+            && requests::high_watermarks(client.native_client(), &wanted, OPERATION_TIMEOUT)
+                .is_ok_and(|ends| ends.iter().all(|end| end.error.is_none()))
     });
     Ok(())
 }
@@ -350,14 +374,9 @@ fn await_topic(client: &Client<Context>, topic: &Topic, partitions: Partition) -
 /// of it within milliseconds; if one does not, the operation still has succeeded.
 fn await_metadata(is_there: impl Fn() -> bool) {
     const LIMIT: Duration = Duration::from_secs(10);
-    const PAUSE_MAX: Duration = Duration::from_millis(100);
 
-    let start = Instant::now();
-    let mut pause = Duration::from_millis(1);
-    while !is_there() && start.elapsed() < LIMIT {
-        std::thread::sleep(pause);
-        pause = (pause * 2).min(PAUSE_MAX);
-    }
+    let mut attempts = Attempts::within(LIMIT);
+    while !is_there() && attempts.pause() {}
 }
 
 fn unsupported<'a, T: Send + 'a>(operation: Operation) -> BoxFuture<'a, Result<T>> {

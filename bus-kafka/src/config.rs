@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use bus_core::config::{Client, is_known_property};
-use bus_core::{BusUrl, ConsumerConfig, Error, ErrorKind, Operation, ProducerConfig, Result};
+use bus_core::{
+    BusUrl, ConsumerConfig, Error, ErrorKind, OffsetReset, Operation, ProducerConfig, Result,
+};
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 
 use crate::error::from_rdkafka;
@@ -78,11 +80,6 @@ impl Options {
         native.set("queue.buffering.max.messages", "0");
         native.set("queue.buffering.max.kbytes", i32::MAX.to_string());
         native.set("partitioner", "murmur2_random");
-        if native.get("topic.metadata.propagation.max.ms").is_none() {
-            // How long a send to an unknown topic waits for it to appear; librdkafka's 30 s are
-            // long for a typing error, and a new topic is everywhere within a second.
-            native.set("topic.metadata.propagation.max.ms", "5000");
-        }
         check_native(&native)?;
         Ok(Producer { config, native })
     }
@@ -96,6 +93,10 @@ impl Options {
         let properties = config.to_properties();
         let mut native =
             self.base(properties.into_iter().filter(|(name, _)| name != "max.poll.records"));
+        if config.auto_offset_reset == OffsetReset::None {
+            // librdkafka's name for it.
+            native.set("auto.offset.reset", "error");
+        }
         if config.group_id.is_none() {
             native.set("group.id", NO_GROUP);
             native.set("enable.auto.commit", "false");
@@ -128,6 +129,9 @@ impl Options {
     fn base(&self, properties: impl IntoIterator<Item = (String, String)>) -> ClientConfig {
         let mut config = ClientConfig::new();
         config.set("client.id", "bus");
+        // How long a topic may be unknown before that is an error; librdkafka's 30 s are long for a
+        // typing error, and a new topic is everywhere within a second.
+        config.set("topic.metadata.propagation.max.ms", "5000");
         for (name, value) in properties {
             config.set(name, value);
         }

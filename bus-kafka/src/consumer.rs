@@ -32,7 +32,7 @@ use tokio::runtime::Handle;
 use self::core::Core;
 pub use self::core::NativeConsumer;
 use crate::config::Consumer as Config;
-use crate::ffi;
+use crate::ffi::consumer as requests;
 
 /// A consumer on Kafka.
 pub(crate) struct KafkaConsumer {
@@ -147,7 +147,7 @@ impl Consumer for KafkaConsumer {
     fn group_metadata(&self) -> Option<GroupMetadata> {
         let group_id = self.core.config.group_id.clone()?;
         let native = self.core.native.client().ok();
-        let member = native.and_then(|native| ffi::generation_and_member(native.client()));
+        let member = native.and_then(|native| requests::generation_and_member(native.client()));
         // A closed consumer is in no generation.
         let (generation, member_id) = member.unwrap_or((-1, String::new()));
         let group_instance_id = self.core.config.group_instance_id.clone();

@@ -202,7 +202,8 @@ fn meaning(code: RDKafkaErrorCode) -> Meaning {
         // Fencing and the end of a client.
         C::Fenced => of(ErrorKind::ProducerFenced),
         C::Fatal | C::GaplessGuarantee | C::Inconsistent => of(ErrorKind::Fatal),
-        C::BrokerDestroy => of(ErrorKind::Closed),
+        // The client was closed while the request was under way.
+        C::BrokerDestroy => of(ErrorKind::Closed).indeterminate(),
         // Security.
         C::Authentication
         | C::SSL

@@ -11,8 +11,9 @@
 #![expect(unsafe_code, reason = "the one place that calls librdkafka directly")]
 
 pub(crate) mod admin;
+pub(crate) mod consumer;
 
-use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr::{self, NonNull};
 use std::time::Duration;
 
@@ -299,196 +300,25 @@ pub(crate) fn enable_events(config: &NativeClientConfig) {
     unsafe { sys::rd_kafka_conf_set_events(config.ptr(), events) };
 }
 
-/// Subscribes to topics and patterns.
-pub(crate) fn subscribe(client: &NativeClient, list: &TopicPartitionList) -> Result<(), Failure> {
-    // SAFETY: client and list are alive; the list is copied by the call. So in the next functions.
-    Failure::check(unsafe { sys::rd_kafka_subscribe(client.ptr(), list.ptr()) })
-}
-
-/// Starts to leave the group.
-pub(crate) fn unsubscribe(client: &NativeClient) -> Result<(), Failure> {
-    // SAFETY: as in `subscribe`.
-    Failure::check(unsafe { sys::rd_kafka_unsubscribe(client.ptr()) })
-}
-
-/// Replaces the assignment; with nothing, gives it up.
-pub(crate) fn assign(
-    client: &NativeClient,
-    list: Option<&TopicPartitionList>,
-) -> Result<(), Failure> {
-    let list = list.map_or(ptr::null_mut(), TopicPartitionList::ptr);
-    // SAFETY: as in `subscribe`; null means no partition.
-    Failure::check(unsafe { sys::rd_kafka_assign(client.ptr(), list) })
-}
-
-/// Adds to the assignment.
-pub(crate) fn incremental_assign(
-    client: &NativeClient,
-    list: &TopicPartitionList,
-) -> Result<(), Failure> {
-    // SAFETY: as in `subscribe`.
-    Failure::check_object(unsafe { sys::rd_kafka_incremental_assign(client.ptr(), list.ptr()) })
-}
-
-/// Takes from the assignment.
-pub(crate) fn incremental_unassign(
-    client: &NativeClient,
-    list: &TopicPartitionList,
-) -> Result<(), Failure> {
-    // SAFETY: as in `subscribe`.
-    Failure::check_object(unsafe { sys::rd_kafka_incremental_unassign(client.ptr(), list.ptr()) })
-}
-
-/// Whether the group rebalances cooperatively.
-pub(crate) fn is_cooperative(client: &NativeClient) -> bool {
-    // SAFETY: the client is alive; the name is static or null.
-    unsafe { text(sys::rd_kafka_rebalance_protocol(client.ptr())) == "COOPERATIVE" }
-}
-
-/// Whether the assignment may be another member's already.
-pub(crate) fn is_assignment_lost(client: &NativeClient) -> bool {
-    // SAFETY: the client is alive.
-    unsafe { sys::rd_kafka_assignment_lost(client.ptr()) != 0 }
-}
-
-/// How many partitions librdkafka has assigned.
-pub(crate) fn assignment_len(client: &NativeClient) -> usize {
-    let mut list = ptr::null_mut();
-    // SAFETY: the client is alive; the list is ours, and null if the call fails.
-    unsafe {
-        sys::rd_kafka_assignment(client.ptr(), &raw mut list);
-        let len = copy_list(list).len();
-        if !list.is_null() {
-            sys::rd_kafka_topic_partition_list_destroy(list);
-        }
-        len
-    }
-}
-
-/// Seeks; the outcome stands in the elements. Waits for librdkafka's thread, not for a broker.
-pub(crate) fn seek(client: &NativeClient, list: &TopicPartitionList) -> Result<(), Failure> {
-    const TIMEOUT_MS: c_int = 10_000;
-    // SAFETY: as in `subscribe`; the call writes the outcome into the elements.
-    let error = unsafe { sys::rd_kafka_seek_partitions(client.ptr(), list.ptr(), TIMEOUT_MS) };
-    Failure::check_object(error)?;
-    match read_list(list).into_iter().find_map(|listed| listed.error) {
-        Some(code) => Err(Failure { code, message: code.description() }),
-        None => Ok(()),
-    }
-}
-
-/// Pauses or resumes partitions.
-pub(crate) fn pause(
-    client: &NativeClient,
-    list: &TopicPartitionList,
-    pause: bool,
-) -> Result<(), Failure> {
-    // SAFETY: as in `subscribe`.
-    Failure::check(unsafe {
-        if pause {
-            sys::rd_kafka_pause_partitions(client.ptr(), list.ptr())
-        } else {
-            sys::rd_kafka_resume_partitions(client.ptr(), list.ptr())
-        }
-    })
-}
-
-/// Stores offsets for the next auto commit.
-pub(crate) fn store_offsets(
-    client: &NativeClient,
-    list: &TopicPartitionList,
-) -> Result<(), Failure> {
-    // SAFETY: as in `subscribe`.
-    Failure::check(unsafe { sys::rd_kafka_offsets_store(client.ptr(), list.ptr()) })
-}
-
-/// Forgets the stored offset of a partition, so that closing does not commit it.
-pub(crate) fn forget_stored_offset(client: &NativeClient, topic_partition: &TopicPartition) {
-    let Ok(name) = CString::new(topic_partition.topic.as_str()) else { return };
-    // librdkafka stores the next offset, so this stores "invalid", which it does not commit.
-    let before_invalid = Offset::from(sys::RD_KAFKA_OFFSET_INVALID) - 1;
-    // SAFETY: client and name are alive; the topic is ours and destroyed once.
-    unsafe {
-        let topic = sys::rd_kafka_topic_new(client.ptr(), name.as_ptr(), ptr::null_mut());
-        if !topic.is_null() {
-            sys::rd_kafka_offset_store(topic, topic_partition.partition, before_invalid);
-            sys::rd_kafka_topic_destroy(topic);
-        }
-    }
-}
-
-/// Sends a commit; the reply comes to `replies` as [`EventKind::Commit`] with `id`.
-pub(crate) fn commit(
-    client: &NativeClient,
-    list: &TopicPartitionList,
-    replies: &Queue,
-    id: usize,
-) -> Result<(), Failure> {
-    let opaque = ptr::without_provenance_mut(id);
-    let replies = replies.pointer.as_ptr();
-    // SAFETY: client, list, and queue are alive; the opaque is a number that is never followed.
-    Failure::check(unsafe {
-        sys::rd_kafka_commit_queue(client.ptr(), list.ptr(), replies, None, opaque)
-    })
-}
-
-/// Looks up committed offsets. Waits for the coordinator.
-pub(crate) fn committed(
-    client: &NativeClient,
-    list: &TopicPartitionList,
-    timeout: Duration,
-) -> Result<Vec<Listed>, Failure> {
-    let millis = c_int::try_from(timeout.as_millis()).unwrap_or(c_int::MAX);
-    // SAFETY: as in `subscribe`; the call writes the outcome into the elements.
-    Failure::check(unsafe { sys::rd_kafka_committed(client.ptr(), list.ptr(), millis) })?;
-    Ok(read_list(list))
-}
-
-/// Looks up offsets by the times that stand as offsets in the list. Waits for the leaders.
-pub(crate) fn offsets_for_times(
-    client: &NativeClient,
-    list: &TopicPartitionList,
-    timeout: Duration,
-) -> Result<Vec<Listed>, Failure> {
-    let millis = c_int::try_from(timeout.as_millis()).unwrap_or(c_int::MAX);
-    // SAFETY: as in `committed`.
-    Failure::check(unsafe { sys::rd_kafka_offsets_for_times(client.ptr(), list.ptr(), millis) })?;
-    Ok(read_list(list))
-}
-
-/// The generation and the member id of a consumer in its group.
-pub(crate) fn generation_and_member(client: &NativeClient) -> Option<(i32, String)> {
-    // SAFETY: the client is alive; the metadata is ours and destroyed after it was copied.
-    unsafe {
-        let metadata = sys::rd_kafka_consumer_group_metadata(client.ptr());
-        if metadata.is_null() {
-            return None;
-        }
-        let generation = sys::rd_kafka_consumer_group_metadata_generation_id(metadata);
-        let member = text(sys::rd_kafka_consumer_group_metadata_member_id(metadata));
-        sys::rd_kafka_consumer_group_metadata_destroy(metadata);
-        Some((generation, member))
-    }
-}
-
-/// Starts to close a consumer; its last events come to `queue`.
-pub(crate) fn close_consumer(client: &NativeClient, queue: &Queue) -> Result<(), Failure> {
-    let queue = queue.pointer.as_ptr();
-    // SAFETY: client and queue are alive.
-    Failure::check_object(unsafe { sys::rd_kafka_consumer_close_queue(client.ptr(), queue) })
-}
-
-/// Whether a consumer is closed.
-pub(crate) fn is_consumer_closed(client: &NativeClient) -> bool {
-    // SAFETY: the client is alive.
-    unsafe { sys::rd_kafka_consumer_closed(client.ptr()) != 0 }
-}
-
 /// Sends without lingering for up to `timeout`, or until the buffer is empty.
 pub(crate) fn flush(client: &NativeClient, timeout: Duration) {
     let millis = c_int::try_from(timeout.as_millis()).unwrap_or(c_int::MAX);
     // SAFETY: the client is alive. The outcome is counted elsewhere.
     unsafe { sys::rd_kafka_flush(client.ptr(), millis) };
+}
+
+/// Asks a broker for the metadata of the topics that the client knows. Waits for the answer.
+pub(crate) fn refresh_metadata(client: &NativeClient, timeout: Duration) {
+    let millis = c_int::try_from(timeout.as_millis()).unwrap_or(c_int::MAX);
+    let mut metadata = ptr::null();
+    // SAFETY: the client is alive; the metadata is ours if the call succeeds, and destroyed once.
+    unsafe {
+        let out = &raw mut metadata;
+        sys::rd_kafka_metadata(client.ptr(), 0, ptr::null_mut(), out, millis);
+        if !metadata.is_null() {
+            sys::rd_kafka_metadata_destroy(metadata);
+        }
+    }
 }
 
 /// Whether a broker may have a record that failed.

@@ -1,4 +1,60 @@
-//! The bus on a real Kafka: the traits of bus-core on librdkafka.
+//! The bus on a real Kafka: the traits of bus-core on librdkafka, through rdkafka.
+//!
+//! # The map, in reading order
+//! - [`connect`] and [`KafkaBus`] (`bus.rs`): options, the first broker, the clients;
+//! - `config.rs`: the options of the URL, and the bus's configuration in librdkafka's properties;
+//! - `producer.rs`: `send` and its outcome; `producer/buffer.rs`: room and flushes;
+//!   `producer/thread.rs`: the thread that serves librdkafka;
+//! - `consumer.rs` and its modules: the queue of events, and what `poll` makes of it;
+//! - `admin.rs`, `metadata.rs`: topics, groups, the cluster;
+//! - `error.rs`: librdkafka's codes as kinds; `context.rs`: its log, statistics, and errors as
+//!   `tracing` events; `offload.rs`: what must not be dropped on a thread of the runtime;
+//! - `ffi.rs`: the only `unsafe`, for what rdkafka leaves out.
+//!
+//! # Trait method ↔ librdkafka
+//! | Method | librdkafka |
+//! |---|---|
+//! | `Producer::send` | `rd_kafka_producev`, with the delivery as the opaque |
+//! | `Producer::ready` | none: the bus counts (`producer/buffer.rs`), librdkafka's limits are off |
+//! | `Producer::flush` | `rd_kafka_flush` turns lingering off; the bus counts what is left |
+//! | `Producer::partitions_for` | `rd_kafka_metadata` |
+//! | `Producer::close` | `rd_kafka_flush`, `rd_kafka_purge`, `rd_kafka_destroy` |
+//! | `Consumer::subscribe` | `rd_kafka_subscribe` |
+//! | `Consumer::unsubscribe` | `rd_kafka_unsubscribe`, and the answer to its revocation |
+//! | `Consumer::assign` | `rd_kafka_assign`; times by `rd_kafka_offsets_for_times` first |
+//! | `Consumer::poll` | `rd_kafka_queue_poll` without waiting, woken by the queue's event callback |
+//! | `RebalanceGuard::complete` | `rd_kafka_assign`, `rd_kafka_incremental_assign`, `…_unassign` |
+//! | `Consumer::seek` | `rd_kafka_seek_partitions`; before the fetcher started, assigning anew |
+//! | `Consumer::pause`, `resume` | `rd_kafka_pause_partitions`, `rd_kafka_resume_partitions` |
+//! | `Consumer::commit` | `rd_kafka_commit_queue`, with a queue of its own for the replies |
+//! | `Consumer::store_offsets` | `rd_kafka_offsets_store` |
+//! | `Consumer::committed` | `rd_kafka_committed` |
+//! | `Consumer::position`, `assignment`, `paused` | none: the bus keeps them |
+//! | `Consumer::watermarks` | `rd_kafka_query_watermark_offsets`, by the isolation level |
+//! | `Consumer::offsets_for_times` | `rd_kafka_offsets_for_times` |
+//! | `Consumer::group_metadata` | `rd_kafka_consumer_group_metadata` |
+//! | `Consumer::close` | `rd_kafka_consumer_close_queue`, `rd_kafka_destroy` |
+//! | `Admin::create_topic`, `delete_topic`, `create_partitions` | `rd_kafka_CreateTopics`, `…DeleteTopics`, `…CreatePartitions`, then `rd_kafka_metadata` until it shows |
+//! | `Admin::describe_topic`, `list_topics`, `describe_cluster` | `rd_kafka_metadata` |
+//! | `Admin::list_groups`, `describe_group`, `delete_group` | `rd_kafka_ListConsumerGroups`, `…DescribeConsumerGroups`, `…DeleteGroups` |
+//! | `Admin::group_offsets` | `rd_kafka_ListConsumerGroupOffsets`, `rd_kafka_ListOffsets` |
+//!
+//! # Threads
+//! librdkafka has threads of its own. The bus adds one per producer, which takes the outcomes, and
+//! short ones to close clients; calls that wait for a broker run on the runtime's blocking threads.
+//! Nothing of the application runs on any of them. A runtime with time enabled must be there for as
+//! long as the bus is used.
+//!
+//! # What differs from the contract
+//! In `docs/fidelity.md`; in short: no transactions, and of administration no offsets of other
+//! groups, topic configuration, or record deletion yet ([`Unsupported`](ErrorKind::Unsupported)); no
+//! timestamp 0 (librdkafka takes it for none); a NUL in a header's name ends the name when read;
+//! a seek takes effect when the fetch that is under way returns (up to `fetch.wait.max.ms`).
+//!
+//! # Features
+//! `ssl`, `ssl-vendored`, `gssapi`, and `zstd` add to the librdkafka that is built along; without
+//! them it needs a C compiler and make only. The properties of a feature that is not built in are
+//! [`InvalidConfig`](ErrorKind::InvalidConfig).
 
 mod admin;
 mod bus;
@@ -11,7 +67,7 @@ mod metadata;
 mod offload;
 mod producer;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bus_core::{Error, ErrorKind, Result};
 use tokio::runtime::Handle;
@@ -31,6 +87,30 @@ async fn blocking<T: Send + 'static>(
     call: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T> {
     runtime.spawn_blocking(call).await.map_err(blocking_failed)
+}
+
+/// The attempts of a call on a blocking thread, with a pause before each next one.
+struct Attempts {
+    end: Instant,
+    pause: Duration,
+}
+
+impl Attempts {
+    fn within(limit: Duration) -> Self {
+        Self { end: Instant::now() + limit, pause: Duration::from_millis(1) }
+    }
+
+    /// Pauses, twice as long as before. `false` if the time is up.
+    fn pause(&mut self) -> bool {
+        const PAUSE_MAX: Duration = Duration::from_millis(100);
+
+        if Instant::now() >= self.end {
+            return false;
+        }
+        std::thread::sleep(self.pause);
+        self.pause = (self.pause * 2).min(PAUSE_MAX);
+        true
+    }
 }
 
 fn blocking_failed(error: JoinError) -> Error {

@@ -54,12 +54,17 @@ impl KafkaProducer {
             .map_err(|error| from_rdkafka(&error, Operation::Send))?;
         let producer = Arc::new(producer);
         let native = Arc::new(NativeProducer { slot: RwLock::new(Some(Arc::clone(&producer))) });
-        let thread = ServingThread::start(producer, Arc::clone(&native))?;
         let buffer =
             Buffer::new(to_usize(config.buffer_records), to_usize(config.buffer_kbytes) << 10);
+        let buffer = Arc::new(buffer);
+        let warm = Arc::clone(&producer);
+        let thread = ServingThread::start(producer, Arc::clone(&native), Arc::clone(&buffer))?;
+        if config.enable_idempotence {
+            drop(runtime.spawn_blocking(move || warm_up(&warm)));
+        }
         Ok(Self {
             native,
-            buffer: Arc::new(buffer),
+            buffer,
             thread: Arc::new(thread),
             runtime,
             max_request_size: to_usize(config.max_request_size),
@@ -75,6 +80,11 @@ impl KafkaProducer {
             return Err(Error::new(ErrorKind::UnknownTopicOrPartition, message)
                 .with_recovery(Recovery::Fix)
                 .with_topic_partition(TopicPartition::new(&record.topic, partition)));
+        }
+        if record.timestamp == Some(bus_core::Timestamp::EPOCH) {
+            let message = "librdkafka takes the timestamp 0 for no timestamp and would send the \
+                           time of the call; see docs/fidelity.md";
+            return Err(Error::new(ErrorKind::Unsupported, message));
         }
         let size = size_of(record);
         let max = self.max_request_size.min(self.buffer.bytes_max());
@@ -260,8 +270,8 @@ impl rdkafka::producer::ProducerContext for ProducerContext {
                 timestamp: message.timestamp().to_millis().map(bus_core::Timestamp::from_millis),
             }),
             Err((error, message)) => {
-                let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail);
-                let error = Code::from(code).error("");
+                let code = Code::from(error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail));
+                let error = code.error(format!("{} (topic {topic})", code.description()));
                 let error = if ffi::may_be_persisted(message) {
                     error.indeterminate()
                 } else {
@@ -308,6 +318,17 @@ impl Drop for Flushing {
     }
 }
 
+/// Spares the first record of an idempotent producer half a second.
+///
+/// librdkafka asks for its producer id when metadata arrives and a broker is connected, or else
+/// every 500 ms. The first metadata comes over the bootstrap connection, which it then closes; the
+/// second finds a broker connected.
+fn warm_up(producer: &BaseProducer<ProducerContext>) {
+    for _ in 0..2 {
+        ffi::refresh_metadata(producer.client().native_client(), Duration::from_secs(1));
+    }
+}
+
 /// The error of a record that librdkafka did not take.
 fn refused(
     producer: &BaseProducer<ProducerContext>,
@@ -320,7 +341,10 @@ fn refused(
             let message = format!("{reason} ({code})");
             Error::new(ErrorKind::Fatal, message)
         }
-        (Some(code), _) => Code::from(code).error(""),
+        (Some(code), _) => {
+            let code = Code::from(code);
+            code.error(format!("{} (topic {})", code.description(), record.topic))
+        }
         (None, _) => from_rdkafka(error, Operation::Send),
     };
     // It never got into the buffer.

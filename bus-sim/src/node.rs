@@ -1,7 +1,7 @@
 //! What every node of the world is: a state machine without input or output of its own.
 //!
-//! A node handles an [`Input`] at a time and writes what shall happen next into [`Effects`]. It sees
-//! no clock, no randomness, no network, and no other node. Read this file first.
+//! A node handles an [`Input`] at a time and writes what shall happen next into [`Effects`]. It
+//! sees no clock, no randomness, no network, and no other node. Read this file first.
 
 use std::borrow::Borrow;
 use std::fmt;

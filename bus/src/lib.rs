@@ -1,11 +1,11 @@
-//! A broker-agnostic event bus: one API over a real Kafka and over a deterministic simulation of it.
+//! A broker-agnostic event bus: one API over a real Kafka and over a deterministic simulation.
 //!
 //! An application is plain async code against [`Bus`]; a URL chooses what is behind it:
 //!
 //! | URL | What is behind it |
 //! |---|---|
 //! | `sim://?seed=42` | a simulated cluster in this process, with virtual time: only by [`run()`] |
-//! | `kafka://host:9092,host:9093` | a real Kafka, through librdkafka: by [`run()`] or [`connect`] |
+//! | `kafka://host:9092,host:9093` | a real Kafka through librdkafka: by [`run()`] or [`connect`] |
 //!
 //! Options behind `?` are properties of Kafka's clients (`linger.ms=0`), and for `sim://` those of
 //! the world ([`sim::SimConfig::OPTIONS`]).
@@ -38,3 +38,8 @@ pub use bus_core::*;
 pub use bus_sim as sim;
 pub use connect::connect;
 pub use run::{Run, RunReport, run, try_run};
+
+/// Keeps the example of the README true.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

@@ -4,7 +4,7 @@
 //! with the delivery bug that many such systems have, and *sound*.
 //!
 //! # The map, in reading order
-//! - [`catalogue`]: the applications by name, for the command and for tests;
+//! - [`mod@catalogue`]: the applications by name, for the command and for tests;
 //! - [`order_export`]: the first application;
 //! - [`store`]: the transactional database that applications share, in memory;
 //! - [`crash_points`]: the places between two effects where a test may crash a process;

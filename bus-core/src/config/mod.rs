@@ -1,10 +1,11 @@
 //! Configuration of clients: plain structs, and one table from Kafka's property names to fields.
 //!
 //! The names are librdkafka's, with Java's where they differ (`buffer.memory` has no counterpart).
-//! [`ProducerConfig::set`] and [`ConsumerConfig::set`] take any property of librdkafka: one that has
-//! a field sets it, any other goes to [`properties`](ProducerConfig::properties) and so to the
-//! backend, and an unknown one is an error that names the nearest known. Properties in a bus URL are
-//! set the same way on every client and win over what the code says: the operator has the last word.
+//! [`ProducerConfig::set`] and [`ConsumerConfig::set`] take any property of librdkafka: one that
+//! has a field sets it, any other goes to [`properties`](ProducerConfig::properties) and so to the
+//! backend, and an unknown one is an error that names the nearest known. Properties in a bus URL
+//! are set the same way on every client and win over what the code says: the operator has the last
+//! word.
 
 mod consumer;
 mod known;
@@ -20,7 +21,10 @@ use crate::error::{Error, ErrorKind};
 /// Maps property names to the fields of a configuration struct; the first name of a field is the
 /// one that is written, the others are read only.
 macro_rules! property_table {
-    ($config:ident, $client:expr, $($name:literal $(| $alias:literal)* => $field:ident),+ $(,)?) => {
+    (
+        $config:ident, $client:expr,
+        $($name:literal $(| $alias:literal)* => $field:ident),+ $(,)?
+    ) => {
         impl $config {
             /// The property names that have a field, each field's first name only.
             pub const PROPERTIES: &'static [&'static str] = &[$($name),+];
@@ -51,8 +55,8 @@ macro_rules! property_table {
                 let fields = fields.into_iter().filter_map(|(name, value)| {
                     Some((name.to_owned(), value?))
                 });
-                let rest = self.properties.iter().map(|(name, value)| (name.clone(), value.clone()));
-                fields.chain(rest).collect()
+                let rest = self.properties.iter();
+                fields.chain(rest.map(|(name, value)| (name.clone(), value.clone()))).collect()
             }
         }
     };

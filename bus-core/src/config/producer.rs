@@ -90,7 +90,8 @@ pub struct ProducerConfig {
     /// `queue.buffering.max.messages`: records in the buffer, in flight included. 100,000, as in
     /// librdkafka.
     pub buffer_records: u32,
-    /// `queue.buffering.max.kbytes`: KiB in the buffer, in flight included. 1 GiB, as in librdkafka.
+    /// `queue.buffering.max.kbytes`: KiB in the buffer, in flight included. 1 GiB, as in
+    /// librdkafka.
     pub buffer_kbytes: u32,
     /// `message.max.bytes` (Java: `max.request.size`): the largest record, in bytes with its key,
     /// value, and headers. 1 MB, as in librdkafka.

@@ -9,11 +9,13 @@ use bus_core::{
     TopicPartition,
 };
 use parking_lot::Mutex;
+use rdkafka::error::RDKafkaErrorCode;
 use tokio::sync::Notify;
 
-use super::core::{Core, Native, to_list};
+use super::core::{Core, Native, fatal, to_list};
 use super::place::{add, find};
 use super::{validate, validate_both};
+use crate::ffi::consumer as requests;
 use crate::ffi::{self, Event, EventKind, Failure};
 use crate::{OPERATION_TIMEOUT, blocking};
 
@@ -63,7 +65,7 @@ impl Replies {
             if let EventKind::Commit { id } = event.kind()
                 && let Some(sender) = self.waiting.lock().senders.remove(&id)
             {
-                sender.complete(outcome(core, &event));
+                sender.complete(outcome(core, native, &event));
             }
         }
     }
@@ -101,7 +103,7 @@ fn send(core: &Core, offsets: &[(TopicPartition, OffsetAndMetadata)]) -> Result<
     let id = waiting.next;
     waiting.next = waiting.next.wrapping_add(1);
     waiting.senders.insert(id, sender);
-    if let Err(failure) = ffi::commit(native.client(), &list, &native.replies, id) {
+    if let Err(failure) = requests::commit(native.client(), &list, &native.replies, id) {
         waiting.senders.remove(&id);
         return Err(failure.into_error());
     }
@@ -109,11 +111,14 @@ fn send(core: &Core, offsets: &[(TopicPartition, OffsetAndMetadata)]) -> Result<
 }
 
 /// What a reply says: an error of the whole, or of one partition.
-fn outcome(core: &Core, event: &Event) -> Result<()> {
+fn outcome(core: &Core, native: &Native, event: &Event) -> Result<()> {
     let list = event.list();
     let part = list.iter().find_map(|listed| Some((listed, listed.error?)));
     let error = match (event.failure(), part) {
         (None, None) => return Ok(()),
+        (Some(failure), _) if failure.code.known() == Some(RDKafkaErrorCode::Fatal) => {
+            fatal(native)
+        }
         (_, Some((listed, code))) => {
             code.error("").with_topic_partition(listed.topic_partition.clone())
         }
@@ -137,7 +142,7 @@ pub(crate) fn store_offsets(core: &Core, offsets: &[(TopicPartition, Offset)]) -
         state.place(topic_partition)?;
         add(&mut list, topic_partition, rdkafka::Offset::Offset(*offset));
     }
-    ffi::store_offsets(native.client(), &list).map_err(Failure::into_error)
+    requests::store_offsets(native.client(), &list).map_err(Failure::into_error)
 }
 
 /// Asks the coordinator for committed offsets.
@@ -153,7 +158,7 @@ pub(crate) async fn committed(
     }
     let native = core.native.client()?;
     let list = to_list(&partitions);
-    let look_up = move || ffi::committed(native.client(), &list, OPERATION_TIMEOUT);
+    let look_up = move || requests::committed(native.client(), &list, OPERATION_TIMEOUT);
     let found = blocking(&core.runtime, look_up)
         .await?
         .map_err(|failure| core.in_group(failure.into_error()))?;

@@ -28,6 +28,7 @@ use super::state::State;
 use crate::config::Consumer as Config;
 use crate::context::Context;
 use crate::error::{Code, from_rdkafka};
+use crate::ffi::consumer as requests;
 use crate::ffi::{self, Event, EventKind, Failure, Queue};
 use crate::offload::Offloaded;
 
@@ -126,6 +127,7 @@ impl Core {
 
     /// Takes from the queue what there is for one poll.
     fn look(&self) -> Result<Option<Polled>> {
+        self.check_open()?;
         let mut pump = self.pump.lock();
         let native = self.native.client()?;
         if let Some(fatal) = &self.state.lock().fatal {
@@ -141,7 +143,19 @@ impl Core {
         let max = usize::try_from(self.config.max_poll_records).unwrap_or(usize::MAX);
         let mut records = Vec::new();
         while records.len() < max {
-            let Some(event) = self.next(&mut pump, &native)? else { break };
+            // What was kept comes first.
+            let event = match pump.kept.pop_front() {
+                Some(Kept::Event(event)) => event,
+                Some(Kept::Error(error)) if records.is_empty() => return Err(error),
+                Some(error) => {
+                    pump.kept.push_front(error);
+                    break;
+                }
+                None => match native.queue.poll(Duration::ZERO) {
+                    Some(event) => event,
+                    None => break,
+                },
+            };
             match self.handle(&native, &event, &mut pump.topic) {
                 Seen::Nothing => {}
                 Seen::Record(record) => records.push(record),
@@ -158,16 +172,8 @@ impl Core {
         if !records.is_empty() {
             return Ok(Some(Polled::Records(records)));
         }
-        Ok(state.pending.clone().map(|pending| Polled::Rebalance(self.guard(pending))))
-    }
-
-    /// The next event: what was kept comes first.
-    fn next(&self, pump: &mut Pump, native: &Native) -> Result<Option<Event>> {
-        match pump.kept.pop_front() {
-            Some(Kept::Event(event)) => Ok(Some(event)),
-            Some(Kept::Error(error)) => Err(error),
-            None => Ok(native.queue.poll(Duration::ZERO)),
-        }
+        let pending = state.pending.as_ref().map(|pending| Arc::clone(&pending.rebalance));
+        Ok(pending.map(|rebalance| Polled::Rebalance(self.guard(rebalance))))
     }
 
     /// Does what an event asks for.
@@ -191,14 +197,13 @@ impl Core {
         if code.is_passing() {
             return Seen::Nothing;
         }
-        let fatal = native.client.fatal_error();
         let is_fatal = is_fatal || code.known() == Some(RDKafkaErrorCode::Fatal);
-        let error = match fatal {
-            Some((code, reason)) if is_fatal => Code::from(code).error(reason),
-            _ if is_out_of_range(code, &message) => {
-                Error::new(ErrorKind::OffsetOutOfRange, message)
-            }
-            _ => code.error(message),
+        let error = if is_fatal {
+            fatal(native)
+        } else if is_out_of_range(code, &message) {
+            Error::new(ErrorKind::OffsetOutOfRange, message)
+        } else {
+            code.error(message)
         };
         let error = match event.topic_partition() {
             Some(topic_partition) => error.with_topic_partition(topic_partition),
@@ -219,7 +224,8 @@ impl Core {
         for topic_partition in partitions {
             state.place(topic_partition)?;
         }
-        ffi::pause(native.client(), &to_list(partitions), pause).map_err(Failure::into_error)?;
+        requests::pause(native.client(), &to_list(partitions), pause)
+            .map_err(Failure::into_error)?;
         if pause {
             pump.forget(|topic_partition| partitions.contains(topic_partition));
         }
@@ -360,6 +366,14 @@ pub(crate) fn to_list(partitions: &[TopicPartition]) -> rdkafka::TopicPartitionL
         list.add_partition(topic.as_str(), *partition);
     }
     list
+}
+
+/// The error that made librdkafka's client useless.
+pub(crate) fn fatal(native: &Native) -> Error {
+    match native.client.fatal_error() {
+        Some((code, reason)) => Code::from(code).error(reason),
+        None => Error::from(ErrorKind::Fatal),
+    }
 }
 
 /// librdkafka has one code for "no committed offset" and for "offset out of range" with

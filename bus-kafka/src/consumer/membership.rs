@@ -8,11 +8,12 @@ use bus_core::{Error, ErrorKind, Result, StartAt, Subscription, TopicPartition};
 use rdkafka::TopicPartitionList;
 use rdkafka::error::RDKafkaErrorCode;
 
-use super::core::{Core, Kept, Native, Pump};
+use super::core::{Core, Kept, Native, Pump, to_list};
 use super::place::{add, first_place, look_up_starts, no_offset, start};
 use super::state::Mode;
 use super::{rebalance, validate};
-use crate::ffi::{self, EventKind, Failure};
+use crate::ffi::consumer::{self as requests, Protocol};
+use crate::ffi::{EventKind, Failure};
 use crate::offload::{self, Offloaded};
 use crate::{OPERATION_TIMEOUT, blocking_failed};
 
@@ -39,11 +40,14 @@ pub(crate) fn subscribe(core: &Core, subscription: &Subscription) -> Result<()> 
     let native = core.native.client()?;
     let mut state = core.state.lock();
     if state.mode == Mode::Assigned {
-        ffi::assign(native.client(), None).map_err(Failure::into_error)?;
+        replace_assignment(&native, None).map_err(Failure::into_error)?;
         pump.kept.clear();
     }
-    ffi::subscribe(native.client(), &list).map_err(|failure| refused(failure, subscription))?;
-    if state.mode != Mode::Subscribed {
+    requests::subscribe(native.client(), &list)
+        .map_err(|failure| refused(failure, subscription))?;
+    if state.mode == Mode::Subscribed {
+        state.is_resubscribed = true;
+    } else {
         state.reset(Mode::Subscribed);
     }
     Ok(())
@@ -141,11 +145,25 @@ fn assign_at(
             known.start = place.start;
         }
     }
-    ffi::assign(native.client(), Some(&list)).map_err(Failure::into_error)?;
+    replace_assignment(native, Some(&list)).map_err(Failure::into_error)?;
     super::place::seek_again(native, pump, &mut state);
     drop(state);
     core.wake.notify_waiters();
     Ok(())
+}
+
+/// Replaces what is assigned by hand.
+fn replace_assignment(native: &Native, list: Option<&TopicPartitionList>) -> Result<(), Failure> {
+    let client = native.client();
+    if requests::protocol(client) != Protocol::Cooperative {
+        return requests::assign(client, list);
+    }
+    // A client that was in a cooperative group goes on to be asked partition by partition.
+    let assigned = requests::assignment(client);
+    if !assigned.is_empty() {
+        requests::incremental_unassign(client, &to_list(&assigned))?;
+    }
+    list.map_or(Ok(()), |list| requests::incremental_assign(client, list))
 }
 
 /// Leaves the group, or gives up what was assigned by hand.
@@ -160,7 +178,7 @@ pub(crate) async fn unsubscribe(core: &Arc<Core>) -> Result<()> {
             Mode::Assigned => {
                 state.reset(Mode::Idle);
                 pump.kept.clear();
-                return ffi::assign(native.client(), None).map_err(Failure::into_error);
+                return replace_assignment(&native, None).map_err(Failure::into_error);
             }
             Mode::Subscribed => {
                 drop(state);
@@ -183,9 +201,9 @@ fn start_leaving(core: &Core, native: &Native, pump: &mut Pump) -> Result<()> {
     };
     pump.kept.clear();
     if let Some(pending) = pending {
-        rebalance::answer(native, &pending).map_err(Failure::into_error)?;
+        rebalance::answer(native, &pending.rebalance).map_err(Failure::into_error)?;
     }
-    ffi::unsubscribe(native.client()).map_err(Failure::into_error)
+    requests::unsubscribe(native.client()).map_err(Failure::into_error)
 }
 
 /// Answers the revocation that leaving brings, and returns when nothing is assigned.
@@ -204,7 +222,7 @@ async fn finish_leaving(core: &Core) -> Result<()> {
                         drop(core.handle(&native, &event, &mut None));
                     }
                 }
-                if ffi::assignment_len(native.client()) == 0 {
+                if requests::assignment(native.client()).is_empty() {
                     return Ok(());
                 }
             }
@@ -249,9 +267,8 @@ fn close_now(core: &Core, farewell: Farewell) {
     const LOOK: Duration = Duration::from_millis(10);
 
     let Some(native) = core.native.take() else { return };
-    let mut pump = core.pump.lock();
-    // Events go before the client.
-    pump.kept.clear();
+    // Events go before the client; from here on nobody takes new ones.
+    core.pump.lock().kept.clear();
     let client = native.client();
     let (pending, assignment) = {
         let mut state = core.state.lock();
@@ -261,17 +278,17 @@ fn close_now(core: &Core, farewell: Farewell) {
     };
     if farewell == Farewell::Drop && core.config.enable_auto_commit {
         for topic_partition in assignment.keys() {
-            ffi::forget_stored_offset(client, topic_partition);
+            requests::forget_stored_offset(client, topic_partition);
         }
     }
     if let Some(pending) = pending
-        && let Err(failure) = rebalance::answer(&native, &pending)
+        && let Err(failure) = rebalance::answer(&native, &pending.rebalance)
     {
         tracing::debug!(target: "librdkafka", ?failure, "closing with a pending rebalance");
     }
-    match ffi::close_consumer(client, &native.queue) {
+    match requests::close(client, &native.queue) {
         Ok(()) => {
-            while !ffi::is_consumer_closed(client) {
+            while !requests::is_closed(client) {
                 if let Some(event) = native.queue.poll(LOOK)
                     && !matches!(event.kind(), EventKind::Record)
                 {
@@ -284,7 +301,6 @@ fn close_now(core: &Core, farewell: Farewell) {
     }
     core.replies.resolve(core, &native);
     core.replies.abandon();
-    drop(pump);
     // If another call still holds the client, that one's end destroys it.
     if let Some(native) = Arc::into_inner(native) {
         drop(Offloaded::into_inner(native));

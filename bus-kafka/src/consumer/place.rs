@@ -1,17 +1,19 @@
 //! Where partitions start: seeking, and looking up the places that have no number yet.
 
 use bus_core::{
-    Error, ErrorKind, Offset, OffsetReset, Result, StartAt, Timestamp, TopicPartition, Watermarks,
+    Error, ErrorKind, Offset, OffsetReset, Operation, Result, StartAt, Timestamp, TopicPartition,
+    Watermarks,
 };
 use rdkafka::TopicPartitionList;
 use rdkafka::error::RDKafkaErrorCode;
 
 use super::core::{Core, Kept, Native, Pump};
-use super::state::{Mode, Place, State};
+use super::state::{Place, State};
 use super::{commit, validate, validate_both};
 use crate::error::from_rdkafka;
-use crate::ffi::{self, Failure, Listed};
-use crate::{OPERATION_TIMEOUT, blocking};
+use crate::ffi::consumer::{self as requests, Protocol};
+use crate::ffi::{Failure, Listed};
+use crate::{Attempts, OPERATION_TIMEOUT, blocking};
 
 /// Moves the position of an assigned partition.
 pub(crate) async fn seek(core: &Core, topic_partition: &TopicPartition, to: StartAt) -> Result<()> {
@@ -64,7 +66,7 @@ fn seek_to(
     pump.forget(|partition| partition == topic_partition);
     let mut list = TopicPartitionList::with_capacity(1);
     add(&mut list, topic_partition, rdkafka::Offset::Offset(offset));
-    match ffi::seek(native.client(), &list) {
+    match requests::seek(native.client(), &list) {
         Ok(()) => Ok(()),
         // The fetcher has not started, or it just stops: librdkafka does not seek then, but it
         // takes a new start. While it waits for the answer to a rebalance it would take that for
@@ -89,18 +91,24 @@ fn restart(
     list: &TopicPartitionList,
 ) -> Result<()> {
     let client = native.client();
-    let is_eager = state.mode == Mode::Subscribed && !ffi::is_cooperative(client);
-    let restarted = if is_eager {
-        // An eager group changes its assignment only as a whole: each partition starts where it is.
+    let restarted = if requests::protocol(client) == Protocol::Eager {
+        // An eager member changes its assignment only as a whole: each partition starts where it is.
         pump.forget(|_| true);
         let mut all = TopicPartitionList::with_capacity(state.assignment.len());
         for (topic_partition, place) in &state.assignment {
             let start = place.position.map_or(place.start, rdkafka::Offset::Offset);
-            add(&mut all, topic_partition, start);
+            // Without a start it waits to be sought.
+            if start != rdkafka::Offset::Invalid {
+                add(&mut all, topic_partition, start);
+            }
         }
-        ffi::assign(client, Some(&all))
+        requests::assign(client, Some(&all))
+    } else if requests::assignment(client).contains(topic_partition) {
+        requests::incremental_unassign(client, list)
+            .and_then(|()| requests::incremental_assign(client, list))
     } else {
-        ffi::incremental_unassign(client, list).and_then(|()| ffi::incremental_assign(client, list))
+        // It had no start until now.
+        requests::incremental_assign(client, list)
     };
     restarted.map_err(|failure| failure.into_error().with_topic_partition(topic_partition.clone()))
 }
@@ -189,18 +197,20 @@ pub(crate) async fn look_up_starts(
 pub(crate) async fn watermarks(core: &Core, topic_partition: TopicPartition) -> Result<Watermarks> {
     validate(&topic_partition)?;
     let native = core.native.client()?;
-    blocking(&core.runtime, move || {
+    let look_up = move || {
         let TopicPartition { topic, partition } = &topic_partition;
-        native
-            .client
-            .fetch_watermarks(topic.as_str(), *partition, OPERATION_TIMEOUT)
-            .map(|(low, high)| Watermarks { low, high })
-            .map_err(|error| {
-                from_rdkafka(&error, bus_core::Operation::Watermarks)
-                    .with_topic_partition(topic_partition)
-            })
-    })
-    .await?
+        ask_leaders(|| {
+            native
+                .client
+                .fetch_watermarks(topic.as_str(), *partition, OPERATION_TIMEOUT)
+                .map(|(low, high)| Watermarks { low, high })
+                .map_err(|error| {
+                    from_rdkafka(&error, Operation::Watermarks)
+                        .with_topic_partition(topic_partition.clone())
+                })
+        })
+    };
+    blocking(&core.runtime, look_up).await?
 }
 
 /// Asks the leaders for the first offsets that are not older than the times.
@@ -209,23 +219,51 @@ pub(crate) async fn offsets_for_times(
     times: Vec<(TopicPartition, Timestamp)>,
 ) -> Result<Vec<Option<Offset>>> {
     let native = core.native.client()?;
-    let mut list = TopicPartitionList::with_capacity(times.len());
     for (topic_partition, time) in &times {
         validate_both(topic_partition, time.as_millis())?;
-        add(&mut list, topic_partition, rdkafka::Offset::Offset(time.as_millis()));
     }
     if times.is_empty() {
         return Ok(Vec::new());
     }
-    let look_up = move || ffi::offsets_for_times(native.client(), &list, OPERATION_TIMEOUT);
-    let found = blocking(&core.runtime, look_up).await?.map_err(Failure::into_error)?;
-    times
-        .iter()
-        .map(|(topic_partition, _)| {
-            let listed = find(&found, topic_partition)?;
-            Ok((listed.offset >= 0).then_some(listed.offset))
+    let look_up = move || {
+        ask_leaders(|| {
+            let mut list = TopicPartitionList::with_capacity(times.len());
+            for (topic_partition, time) in &times {
+                add(&mut list, topic_partition, rdkafka::Offset::Offset(time.as_millis()));
+            }
+            let found = requests::offsets_for_times(native.client(), &list, OPERATION_TIMEOUT)
+                .map_err(Failure::into_error)?;
+            let found = times.iter().map(|(topic_partition, _)| {
+                let listed = find(&found, topic_partition)?;
+                Ok((listed.offset >= 0).then_some(listed.offset))
+            });
+            found.collect()
         })
-        .collect()
+    };
+    blocking(&core.runtime, look_up).await?
+}
+
+/// Asks again while a leader is new or about to change; librdkafka does not by itself.
+fn ask_leaders<T>(ask: impl Fn() -> Result<T>) -> Result<T> {
+    let mut attempts = Attempts::within(OPERATION_TIMEOUT);
+    loop {
+        match ask() {
+            Err(error) if is_leader_changing(error.kind()) && attempts.pause() => {}
+            answer => return answer,
+        }
+    }
+}
+
+const fn is_leader_changing(kind: ErrorKind) -> bool {
+    matches!(
+        kind,
+        ErrorKind::LeaderNotAvailable
+            | ErrorKind::NotLeaderOrFollower
+            | ErrorKind::ReplicaNotAvailable
+            | ErrorKind::FencedLeaderEpoch
+            | ErrorKind::UnknownLeaderEpoch
+            | ErrorKind::OffsetNotAvailable
+    )
 }
 
 /// The element of a partition, or its error.
@@ -261,7 +299,7 @@ pub(crate) fn no_offset(core: &Core, topic_partition: &TopicPartition) -> Error 
     let message = "there is no committed offset, and auto.offset.reset is none; seek first";
     core.in_group(Error::new(ErrorKind::NoOffset, message))
         .with_topic_partition(topic_partition.clone())
-        .with_operation(bus_core::Operation::Poll)
+        .with_operation(Operation::Poll)
 }
 
 /// What an assigned partition starts with; without a group, the reset policy is applied here.

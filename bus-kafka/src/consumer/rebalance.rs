@@ -9,30 +9,34 @@ use futures_util::FutureExt as _;
 
 use super::core::{Core, Native, Seen, closed, to_list};
 use super::place;
-use super::state::Mode;
-use crate::ffi::{self, Event, Failure};
+use super::state::{Mode, Pending};
+use crate::ffi::consumer::{self as requests, Protocol};
+use crate::ffi::{Event, Failure};
 
 /// Takes note of a rebalance event. One that the application does not wait for is answered.
 pub(crate) fn arrived(core: &Core, native: &Native, event: &Event, is_assign: bool) -> Seen {
     let mut partitions: Vec<_> =
         event.list().into_iter().map(|listed| listed.topic_partition).collect();
     partitions.sort();
+    let mut state = core.state.lock();
+    // What a new subscription leaves out librdkafka calls lost, although it is still the member's.
+    let is_given_up = std::mem::take(&mut state.is_resubscribed);
     let kind = if is_assign {
         RebalanceKind::Assigned
-    } else if ffi::is_assignment_lost(native.client()) {
+    } else if requests::is_assignment_lost(native.client()) && !is_given_up {
         RebalanceKind::Lost
     } else {
         RebalanceKind::Revoked
     };
     let rebalance = Arc::new(Rebalance { kind, partitions });
-    let mut state = core.state.lock();
     // A subscription that is over may leave a revocation behind, of partitions that the
     // application has given up already.
     let is_known = is_assign
         || rebalance.partitions.is_empty()
         || rebalance.partitions.iter().any(|p| state.assignment.contains_key(p));
     if state.mode == Mode::Subscribed && is_known {
-        state.pending = Some(rebalance);
+        let may_turn_lost = kind == RebalanceKind::Revoked && !is_given_up;
+        state.pending = Some(Pending { rebalance, may_turn_lost });
         return Seen::Rebalance;
     }
     drop(state);
@@ -47,24 +51,26 @@ pub(crate) fn arrived(core: &Core, native: &Native, event: &Event, is_assign: bo
 pub(crate) fn pending(core: &Core, native: &Native) -> Option<Arc<Rebalance>> {
     let mut state = core.state.lock();
     let pending = state.pending.as_mut()?;
-    if pending.kind == RebalanceKind::Revoked && ffi::is_assignment_lost(native.client()) {
-        let partitions = pending.partitions.clone();
-        *pending = Arc::new(Rebalance { kind: RebalanceKind::Lost, partitions });
+    if pending.may_turn_lost && requests::is_assignment_lost(native.client()) {
+        let partitions = pending.rebalance.partitions.clone();
+        pending.rebalance = Arc::new(Rebalance { kind: RebalanceKind::Lost, partitions });
+        pending.may_turn_lost = false;
     }
-    Some(Arc::clone(pending))
+    Some(Arc::clone(&pending.rebalance))
 }
 
 /// Gives librdkafka the answer that it waits for.
 pub(crate) fn answer(native: &Native, rebalance: &Rebalance) -> Result<(), Failure> {
     let client = native.client();
     let list = to_list(&rebalance.partitions);
-    match (rebalance.kind, ffi::is_cooperative(client)) {
-        (RebalanceKind::Assigned, true) => ffi::incremental_assign(client, &list),
-        (RebalanceKind::Assigned, false) => ffi::assign(client, Some(&list)),
+    let is_cooperative = requests::protocol(client) == Protocol::Cooperative;
+    match (rebalance.kind, is_cooperative) {
+        (RebalanceKind::Assigned, true) => requests::incremental_assign(client, &list),
+        (RebalanceKind::Assigned, false) => requests::assign(client, Some(&list)),
         (RebalanceKind::Revoked | RebalanceKind::Lost, true) => {
-            ffi::incremental_unassign(client, &list)
+            requests::incremental_unassign(client, &list)
         }
-        (RebalanceKind::Revoked | RebalanceKind::Lost, false) => ffi::assign(client, None),
+        (RebalanceKind::Revoked | RebalanceKind::Lost, false) => requests::assign(client, None),
     }
 }
 
@@ -94,9 +100,10 @@ impl RebalanceCompleter for Completer {
 fn complete(core: &Core, rebalance: &Arc<Rebalance>) -> Result<()> {
     let mut pump = core.pump.lock();
     let native = core.native.client()?;
-    let is_cooperative = ffi::is_cooperative(native.client());
+    let is_cooperative = requests::protocol(native.client()) == Protocol::Cooperative;
     let mut state = core.state.lock();
-    if !state.pending.as_ref().is_some_and(|pending| Arc::ptr_eq(pending, rebalance)) {
+    let is_pending = |pending: &Pending| Arc::ptr_eq(&pending.rebalance, rebalance);
+    if !state.pending.as_ref().is_some_and(is_pending) {
         return Ok(());
     }
     state.pending = None;
@@ -109,7 +116,7 @@ fn complete(core: &Core, rebalance: &Arc<Rebalance>) -> Result<()> {
         .collect();
     state.apply(rebalance, is_cooperative);
     if !paused.is_empty() {
-        ffi::pause(native.client(), &to_list(&paused), false).map_err(Failure::into_error)?;
+        requests::pause(native.client(), &to_list(&paused), false).map_err(Failure::into_error)?;
     }
     let assignment = &state.assignment;
     pump.forget(|partition| !assignment.contains_key(partition));

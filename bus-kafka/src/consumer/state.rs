@@ -16,9 +16,19 @@ pub(crate) struct State {
     /// The partitions that the consumer reads.
     pub(crate) assignment: BTreeMap<TopicPartition, Place>,
     /// The rebalance that waits for the application.
-    pub(crate) pending: Option<Arc<Rebalance>>,
+    pub(crate) pending: Option<Pending>,
+    /// Whether the subscription was replaced by another since the last rebalance.
+    pub(crate) is_resubscribed: bool,
     /// The error after which librdkafka's client is of no use; every poll repeats it.
     pub(crate) fatal: Option<Error>,
+}
+
+/// A rebalance that waits for the application.
+#[derive(Clone, Debug)]
+pub(crate) struct Pending {
+    pub(crate) rebalance: Arc<Rebalance>,
+    /// Whether it is a revocation that turns into a loss if the group does not wait.
+    pub(crate) may_turn_lost: bool,
 }
 
 /// How the consumer gets its partitions.
@@ -127,7 +137,7 @@ mod tests {
     }
 
     fn rebalance(kind: RebalanceKind, partitions: &[i32]) -> Rebalance {
-        Rebalance { kind, partitions: partitions.iter().map(|p| self::partition(*p)).collect() }
+        Rebalance { kind, partitions: partitions.iter().copied().map(partition).collect() }
     }
 
     fn record(partition: i32, offset: Offset) -> Record {

@@ -46,7 +46,7 @@ pub(crate) fn create_topic(
         let send = |options: *const Options, queue: *mut RawQueue| {
             // SAFETY: `call` hands out what is alive, and the topic is.
             unsafe {
-                sys::rd_kafka_CreateTopics(client.ptr(), [new].as_mut_ptr(), 1, options, queue)
+                sys::rd_kafka_CreateTopics(client.ptr(), [new].as_mut_ptr(), 1, options, queue);
             }
         };
         call(client, Op::RD_KAFKA_ADMIN_OP_CREATETOPICS, timeout, send, |event| {
@@ -86,7 +86,7 @@ pub(crate) fn delete_topic(
     let send = |options: *const Options, queue: *mut RawQueue| {
         // SAFETY: `call` hands out what is alive, and the request is.
         unsafe {
-            sys::rd_kafka_DeleteTopics(client.ptr(), [delete].as_mut_ptr(), 1, options, queue)
+            sys::rd_kafka_DeleteTopics(client.ptr(), [delete].as_mut_ptr(), 1, options, queue);
         }
     };
     let deleted = call(client, Op::RD_KAFKA_ADMIN_OP_DELETETOPICS, timeout, send, |event| {
@@ -292,7 +292,7 @@ pub(crate) fn delete_group(
     let send = |options: *const Options, queue: *mut RawQueue| {
         // SAFETY: `call` hands out what is alive, and the request is.
         unsafe {
-            sys::rd_kafka_DeleteGroups(client.ptr(), [delete].as_mut_ptr(), 1, options, queue)
+            sys::rd_kafka_DeleteGroups(client.ptr(), [delete].as_mut_ptr(), 1, options, queue);
         }
     };
     let deleted = call(client, Op::RD_KAFKA_ADMIN_OP_DELETEGROUPS, timeout, send, |event| {

@@ -118,9 +118,8 @@ impl Buffer {
         records < self.records_max && bytes + wanted <= self.bytes_max
     }
 
-    fn give_back(&self, size: usize) {
-        self.records.fetch_sub(1, Ordering::SeqCst);
-        self.bytes.fetch_sub(size, Ordering::SeqCst);
+    /// Wakes those who wait for room. Called once per batch of outcomes, not per record.
+    pub(crate) fn wake(&self) {
         if self.waiting.load(Ordering::SeqCst) > 0 {
             self.room.notify_waiters();
         }
@@ -144,7 +143,7 @@ impl Ticket {
         &self.topic
     }
 
-    /// Resolves the delivery, and then gives the room back.
+    /// Resolves the delivery, and then gives the room back; [`Buffer::wake`] tells of it.
     pub(crate) fn complete(mut self, outcome: Result<RecordMetadata>) {
         if let Some(delivery) = self.delivery.take() {
             delivery.complete(outcome);
@@ -154,7 +153,12 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        self.buffer.give_back(self.size);
+        self.buffer.records.fetch_sub(1, Ordering::SeqCst);
+        self.buffer.bytes.fetch_sub(self.size, Ordering::SeqCst);
+        if self.delivery.is_some() {
+            // It never got to librdkafka, so no batch of outcomes wakes anyone.
+            self.buffer.wake();
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use parking_lot::{Condvar, Mutex};
 use rdkafka::producer::{BaseProducer, Producer as _, PurgeConfig};
 use tokio::sync::watch;
 
+use super::buffer::Buffer;
 use super::{NativeProducer, ProducerContext};
 use crate::ffi::Queue;
 use crate::offload;
@@ -24,6 +25,7 @@ impl ServingThread {
     pub(crate) fn start(
         producer: Arc<BaseProducer<ProducerContext>>,
         native: Arc<NativeProducer>,
+        buffer: Arc<Buffer>,
     ) -> Result<Self> {
         let signal = Arc::new(Signal::default());
         let mut queue = Queue::main(producer.client().native_client()).ok_or_else(|| {
@@ -36,7 +38,7 @@ impl ServingThread {
         let (sender, stopped) = watch::channel(false);
         let served = Arc::clone(&signal);
         offload::spawn("bus-kafka-producer", move || {
-            serve(&producer, &queue, &served);
+            serve(&producer, &queue, &served, &buffer);
             // The queue goes before the client; the last handle of the client goes here.
             drop(queue);
             native.release();
@@ -64,17 +66,22 @@ impl ServingThread {
 }
 
 /// Handles events until it is told to stop; then purges and handles what comes of that.
-fn serve(producer: &BaseProducer<ProducerContext>, queue: &Queue, signal: &Signal) {
+fn serve(
+    producer: &BaseProducer<ProducerContext>,
+    queue: &Queue,
+    signal: &Signal,
+    buffer: &Buffer,
+) {
     loop {
         let State { is_stopping, .. } = signal.wait(None);
-        drain(producer, queue);
+        drain(producer, queue, buffer);
         if is_stopping {
             break;
         }
     }
     producer.purge(PurgeConfig::default().queue().inflight());
     loop {
-        drain(producer, queue);
+        drain(producer, queue, buffer);
         if producer.in_flight_count() <= 0 {
             break;
         }
@@ -84,10 +91,11 @@ fn serve(producer: &BaseProducer<ProducerContext>, queue: &Queue, signal: &Signa
     }
 }
 
-fn drain(producer: &BaseProducer<ProducerContext>, queue: &Queue) {
+fn drain(producer: &BaseProducer<ProducerContext>, queue: &Queue, buffer: &Buffer) {
     while !queue.is_empty() {
         // One event: a batch of outcomes, or something on the side.
         producer.poll(Duration::ZERO);
+        buffer.wake();
     }
 }
 

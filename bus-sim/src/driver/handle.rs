@@ -53,8 +53,8 @@ impl SimHandle {
     /// connections break. Its tasks are dropped only after it cannot reach the bus any more.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidArgument`] if there is no such process; [`ErrorKind::InvalidState`] if it
-    /// has crashed already.
+    /// [`ErrorKind::InvalidArgument`] if there is no such process; [`ErrorKind::InvalidState`] if
+    /// it has crashed already.
     pub fn crash(&self, process: &str) -> Result<()> {
         let id = self.in_state(process, |state| state != ProcessState::Crashed)?;
         self.enter(|world| {

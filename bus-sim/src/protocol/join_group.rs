@@ -30,7 +30,8 @@ pub struct Request {
 /// A place in a generation.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Response {
-    /// The generation, or why there is none. With `MemberIdRequired`, `member_id` is the one to use.
+    /// The generation, or why there is none. With `MemberIdRequired`, `member_id` is the one to
+    /// use.
     pub result: Result<Joined, ErrorKind>,
     /// The member id.
     pub member_id: Name,

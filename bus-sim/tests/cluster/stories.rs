@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bus_core::{
-    Bus, ConsumerConfig, ConsumerExt, ErrorKind, Polled, ProducerConfig, ProducerExt,
-    ProducerRecord, Record, Result, StartAt, Subscription, TopicPartition,
+    Bus, ConsumerConfig, ConsumerExt, ErrorKind, Polled, ProducerConfig, ProducerRecord, Record,
+    Result, StartAt, Subscription, TopicPartition,
 };
 use bus_sim::{Api, Sim, SimConfig};
 
@@ -244,7 +244,7 @@ fn a_run_that_waits_for_nothing_is_stalled_and_says_who_waits() {
         let consumer = sim.bus().consumer(ConsumerConfig::in_group("g"))?;
         consumer.poll(Duration::from_secs(1_000_000)).await
     });
-    let stalled = outcome.result.err().expect("nobody produces");
+    let stalled = outcome.result.expect_err("nobody produces");
     assert!(stalled.waiting.contains("a consumer polls"), "{stalled}");
 }
 

@@ -69,10 +69,10 @@ fn usage(error: &clap::Error) -> ExitCode {
     let text = error.render();
     let text = if io::stderr().is_terminal() { text.ansi().to_string() } else { text.to_string() };
     let text = text.split("For more information").next().unwrap_or_default().trim_end();
-    let named = std::env::args().nth(1);
+    let named = std::env::args_os().nth(1);
     let commands = Arguments::command();
-    let command = named.filter(|name| commands.find_subcommand(name).is_some());
-    let command = command.map_or_else(String::new, |name| format!("{name} "));
+    let command = named.and_then(|name| commands.find_subcommand(name));
+    let command = command.map_or_else(String::new, |command| format!("{} ", command.get_name()));
     say(&format_args!("{text}\nhint: `bus {command}--help` shows what there is, with examples"));
     ExitCode::FAILURE
 }

@@ -1,8 +1,8 @@
 //! Order export: confirmed orders are exported to an external platform.
 //!
 //! ```text
-//! OrderService.confirmOrder ─▶ database ─▶ order-export ─▶ order-export-consumer ─▶ OrderExportUseCase
-//!                                          3 partitions     3 consumers              ─▶ platform
+//! OrderService.confirmOrder ─▶ database ─▶ order-export ─▶ OrderExportUseCase ─▶ platform
+//!                                          3 partitions    3 consumers
 //! ```
 //! The invariant: every confirmed order reaches the platform, and no unconfirmed one does; in the
 //! sound form exactly once.

@@ -3,6 +3,7 @@
 //!
 //! - [`partition`](partition): the four places of a partition, and its buffer;
 //! - [`fetcher`](fetcher): where to start, and fetching;
+//! - [`subscription`](subscription): the topics, as the metadata knows them;
 //! - [`member`](member): joining, heartbeats, rebalances; [`assignor`](assignor), [`wire`](wire);
 //! - [`commits`](commits): one commit at a time, in the order of the calls;
 //! - [`queries`](queries): watermarks and offsets by time;
@@ -15,6 +16,7 @@ mod member;
 mod partition;
 mod poll;
 mod queries;
+mod subscription;
 pub(crate) mod wire;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -22,17 +24,17 @@ use std::sync::Arc;
 use std::task::Waker;
 
 use bus_core::{
-    ConsumerConfig, Error, ErrorKind, GroupMetadata, Offset, OffsetAndMetadata, Operation,
-    Rebalance, Result, StartAt, Subscription, Topic, TopicPartition,
+    ConsumerConfig, Error, ErrorKind, GroupMetadata, Offset, OffsetAndMetadata, Rebalance, Result,
+    StartAt, Subscription, Topic, TopicPartition,
 };
 use regex::Regex;
 
-use crate::client::connections::{Connections, Link, Outcome, SOCKET_TIMEOUT};
+use crate::client::connections::{Connections, Outcome};
 use crate::client::metadata::Metadata;
-use crate::client::{ClientTimer, Completion, Identity, Reply, any_broker};
+use crate::client::{ClientTimer, Completion, Identity, Reply};
 use crate::mutation::Mutation;
 use crate::node::{BrokerId, Effects, Input, Name, Timer};
-use crate::protocol::{Request, Response, metadata};
+use crate::protocol::Response;
 use crate::time::SimTime;
 
 use commits::Commits;
@@ -487,114 +489,6 @@ impl Consumer {
         self.pump_starts(now, effects);
         self.pump_fetches(now, effects);
         self.pump_queries(now, effects);
-    }
-
-    /// Asks for the topics of the subscription and of the partitions, unless it did already.
-    fn want_metadata(&mut self, now: SimTime, effects: &mut Effects) {
-        if self.metadata_in_flight {
-            return;
-        }
-        self.metadata_in_flight = true;
-        self.metadata_attempt += 1;
-        let broker = any_broker(&self.identity, &self.metadata.brokers, self.metadata_attempt);
-        let request = Request::Metadata(metadata::Request { topics: self.topics_of_interest() });
-        let link = Link::data(broker);
-        let deadline = now + SOCKET_TIMEOUT;
-        self.connections.send(now, link, Token::Metadata, request, deadline, effects);
-    }
-
-    /// Asks for metadata after librdkafka's `topic.metadata.refresh.fast.interval.ms`.
-    fn want_metadata_later(&mut self, now: SimTime, effects: &mut Effects) {
-        if !self.metadata_in_flight {
-            let at = now + std::time::Duration::from_millis(100);
-            effects.set_timer(Timer::Client(ClientTimer::MetadataRefresh), at);
-        }
-    }
-
-    /// The topics to ask for; `None` for all, which a pattern needs.
-    fn topics_of_interest(&self) -> Option<Vec<Topic>> {
-        let mut topics = BTreeSet::new();
-        if let Some(subscribed) = &self.subscription {
-            if !subscribed.patterns.is_empty() {
-                return None;
-            }
-            topics.extend(subscribed.subscription.topics.iter().cloned());
-        }
-        topics.extend(self.partitions.keys().map(|tp| tp.topic.clone()));
-        topics.extend(self.queries.values().flat_map(Query::topics));
-        Some(topics.into_iter().collect())
-    }
-
-    fn learn(&mut self, now: SimTime, response: &metadata::Response, effects: &mut Effects) {
-        self.metadata.update(response);
-        self.learn_subscription(now, response, effects);
-        let missing = response.topics.iter().filter(|topic| topic.result.is_err());
-        let missing = missing.map(|topic| topic.topic.clone()).collect::<BTreeSet<_>>();
-        self.fail_queries_for(&missing, effects);
-        self.report_missing_assigned(&missing);
-        let at = now + self.config.metadata_refresh_interval;
-        effects.set_timer(Timer::Client(ClientTimer::MetadataRefresh), at);
-        if !missing.is_empty() && !self.partitions.is_empty() {
-            self.want_metadata_later(now, effects);
-        }
-    }
-
-    /// Works out which topics the subscription covers, and rejoins if that changed.
-    fn learn_subscription(
-        &mut self,
-        now: SimTime,
-        response: &metadata::Response,
-        effects: &mut Effects,
-    ) {
-        let Some(subscribed) = &mut self.subscription else { return };
-        let mut found = BTreeMap::new();
-        for topic in &response.topics {
-            let name = &topic.topic;
-            let is_named = subscribed.subscription.topics.contains(name);
-            match &topic.result {
-                Ok(details) => {
-                    let is_matched = !details.is_internal
-                        && subscribed.patterns.iter().any(|p| p.is_match(name.as_str()));
-                    if is_named || is_matched {
-                        let count = i32::try_from(details.partitions.len()).unwrap_or(i32::MAX);
-                        found.insert(name.clone(), count);
-                    }
-                }
-                Err(kind) if is_named && subscribed.reported.insert(name.clone()) => {
-                    let message = format!("subscribed topic {name} is not available");
-                    self.errors.push_back(
-                        Error::new(*kind, message)
-                            .with_operation(Operation::Poll)
-                            .with_topic_partition(TopicPartition::new(name, -1)),
-                    );
-                }
-                Err(_) => {}
-            }
-        }
-        subscribed.reported.retain(|topic| !found.contains_key(topic));
-        if subscribed.found.as_ref() != Some(&found) {
-            subscribed.found = Some(found);
-            self.subscription_changed(now, effects);
-        }
-    }
-
-    fn report_missing_assigned(&mut self, missing: &BTreeSet<Topic>) {
-        if self.subscription.is_some() {
-            return;
-        }
-        for (topic_partition, partition) in &mut self.partitions {
-            let count = self.metadata.partitions(&topic_partition.topic);
-            let is_out_of_range = count.is_some_and(|count| topic_partition.partition >= count);
-            let is_missing = missing.contains(&topic_partition.topic) || is_out_of_range;
-            if is_missing && partition.fetch != partition::FetchState::Nowhere {
-                partition.fetch = partition::FetchState::Nowhere;
-                self.errors.push_back(
-                    Error::new(ErrorKind::UnknownTopicOrPartition, "no such partition")
-                        .with_operation(Operation::Poll)
-                        .with_topic_partition(topic_partition.clone()),
-                );
-            }
-        }
     }
 
     fn add_partition(&mut self, topic_partition: TopicPartition, start: StartAt) {
