@@ -1,11 +1,11 @@
 //! Clients: producer, consumer, and administration, imitating librdkafka, which is the client of
 //! the other backend.
 //!
-//! - [`connections`](connections): connections to brokers, requests in flight, timeouts, back-off;
-//! - [`metadata`](metadata): what a client knows of the cluster, and how stale that is;
-//! - [`producer`]: accumulator, batches, retries, sequences;
-//! - [`consumer`]: positions, fetches, membership, commits;
-//! - [`admin`]: one request after another to where it belongs.
+//! - `connections`: connections to brokers, requests in flight, timeouts, back-off;
+//! - `metadata`: what a client knows of the cluster, and how stale that is;
+//! - `producer`: accumulator, batches, retries, sequences;
+//! - `consumer`: positions, fetches, membership, commits;
+//! - `admin`: one request after another to where it belongs.
 
 pub(crate) mod admin;
 pub(crate) mod connections;

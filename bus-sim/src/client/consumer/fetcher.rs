@@ -30,7 +30,7 @@ pub(crate) struct FetchPart {
 impl Consumer {
     /// Looks up where partitions start that do not know it.
     pub(super) fn pump_starts(&mut self, now: SimTime, effects: &mut Effects) {
-        if self.rebalance.is_some() || self.closing.is_some() {
+        if self.rebalance.is_some() || self.closing.is_some() || self.backing_off {
             return;
         }
         let mut from_committed = Vec::new();
@@ -374,8 +374,10 @@ impl Consumer {
     }
 
     fn back_off(&mut self, now: SimTime, effects: &mut Effects) {
-        self.backing_off = true;
-        effects.set_timer(Timer::Client(ClientTimer::FetchBackoff), now + FETCH_BACKOFF);
+        if !self.backing_off {
+            self.backing_off = true;
+            effects.set_timer(Timer::Client(ClientTimer::FetchBackoff), now + FETCH_BACKOFF);
+        }
     }
 
     /// A planted bug.

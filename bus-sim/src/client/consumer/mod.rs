@@ -1,13 +1,13 @@
 //! The consumer, as librdkafka has it: reads ahead from the leaders of its partitions, and is a
 //! member of its group.
 //!
-//! - [`partition`](partition): the four places of a partition, and its buffer;
-//! - [`fetcher`](fetcher): where to start, and fetching;
-//! - [`subscription`](subscription): the topics, as the metadata knows them;
-//! - [`member`](member): joining, heartbeats, rebalances; [`assignor`](assignor), [`wire`](wire);
-//! - [`commits`](commits): one commit at a time, in the order of the calls;
-//! - [`queries`](queries): watermarks and offsets by time;
-//! - [`poll`](poll): what the application gets.
+//! - `partition`: the four places of a partition, and its buffer;
+//! - `fetcher`: where to start, and fetching;
+//! - `subscription`: the topics, as the metadata knows them;
+//! - `member`: joining, heartbeats, rebalances; `assignor`, `wire`;
+//! - `commits`: one commit at a time, in the order of the calls;
+//! - `queries`: watermarks and offsets by time;
+//! - `poll`: what the application gets.
 
 mod assignor;
 mod commits;
@@ -80,6 +80,8 @@ pub(crate) struct Consumer {
     metadata: Metadata,
     metadata_in_flight: bool,
     metadata_attempt: u32,
+    /// When to ask for metadata next, if a time is set.
+    metadata_at: Option<SimTime>,
     subscription: Option<Subscribed>,
     partitions: BTreeMap<TopicPartition, Partition>,
     /// Brokers with a fetch under way.
@@ -142,6 +144,7 @@ impl Consumer {
             metadata: Metadata::new(brokers),
             metadata_in_flight: false,
             metadata_attempt: 0,
+            metadata_at: None,
             subscription: None,
             partitions: BTreeMap::new(),
             fetching: BTreeSet::new(),
@@ -469,7 +472,10 @@ impl Consumer {
 
     fn timer(&mut self, now: SimTime, timer: ClientTimer, effects: &mut Effects) {
         match timer {
-            ClientTimer::MetadataRefresh => self.want_metadata(now, effects),
+            ClientTimer::MetadataRefresh => {
+                self.metadata_at = None;
+                self.want_metadata(now, effects);
+            }
             ClientTimer::PollTimeout => self.wake(effects),
             ClientTimer::MaxPollInterval => self.check_max_poll(now, effects),
             ClientTimer::Heartbeat => self.heartbeat(now, effects),

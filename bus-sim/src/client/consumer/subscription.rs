@@ -33,7 +33,15 @@ impl Consumer {
     /// Asks for metadata after librdkafka's `topic.metadata.refresh.fast.interval.ms`.
     pub(super) fn want_metadata_later(&mut self, now: SimTime, effects: &mut Effects) {
         if !self.metadata_in_flight {
-            let at = now + Duration::from_millis(100);
+            self.watch_metadata(now + Duration::from_millis(100), effects);
+        }
+    }
+
+    /// Sets the timer, unless it comes earlier already: who asks again and again must not put it
+    /// off for ever.
+    fn watch_metadata(&mut self, at: SimTime, effects: &mut Effects) {
+        if self.metadata_at.is_none_or(|earlier| at < earlier) {
+            self.metadata_at = Some(at);
             effects.set_timer(Timer::Client(ClientTimer::MetadataRefresh), at);
         }
     }
@@ -64,8 +72,7 @@ impl Consumer {
         let missing = missing.map(|topic| topic.topic.clone()).collect::<BTreeSet<_>>();
         self.fail_queries_for(&missing, effects);
         self.report_missing_assigned(&missing);
-        let at = now + self.config.metadata_refresh_interval;
-        effects.set_timer(Timer::Client(ClientTimer::MetadataRefresh), at);
+        self.watch_metadata(now + self.config.metadata_refresh_interval, effects);
         if !missing.is_empty() && !self.partitions.is_empty() {
             self.want_metadata_later(now, effects);
         }

@@ -227,19 +227,19 @@ impl Producer {
     /// Reports all records as delivered, though they are not: a planted bug.
     pub(super) fn pretend_delivery(&mut self, effects: &mut Effects) {
         for (topic, state) in &mut self.topics {
-            for (partition, queue) in (0..).zip(&mut state.partitions) {
-                for (offset, pending) in (0..).zip(queue.open.drain(..)) {
-                    self.buffered_records -= 1;
-                    let metadata = RecordMetadata {
-                        topic_partition: TopicPartition { topic: topic.clone(), partition },
-                        offset: Some(offset),
-                        timestamp: Some(pending.record.timestamp),
-                    };
-                    let sender = pending.sender;
-                    effects.complete(Completion::Reply(Box::new(move || {
-                        sender.complete(Ok(metadata));
-                    })));
-                }
+            let waiting = state.unassigned.drain(..).map(|(_, pending)| pending);
+            let queued = state.partitions.iter_mut().flat_map(|queue| queue.open.drain(..));
+            for (offset, pending) in (0..).zip(waiting.chain(queued)) {
+                self.buffered_records -= 1;
+                let metadata = RecordMetadata {
+                    topic_partition: TopicPartition { topic: topic.clone(), partition: 0 },
+                    offset: Some(offset),
+                    timestamp: Some(pending.record.timestamp),
+                };
+                let sender = pending.sender;
+                effects.complete(Completion::Reply(Box::new(move || {
+                    sender.complete(Ok(metadata));
+                })));
             }
         }
     }

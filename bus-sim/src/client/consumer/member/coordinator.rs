@@ -20,7 +20,7 @@ impl Consumer {
         effects: &mut Effects,
     ) {
         let Some(member) = &mut self.member else { return };
-        if member.coordinator.is_some() || member.is_finding {
+        if member.coordinator.is_some() || member.is_finding || now < member.find_at {
             return;
         }
         member.is_finding = true;
@@ -59,7 +59,10 @@ impl Consumer {
     ) {
         if let Some(member) = &mut self.member {
             member.is_finding = false;
-            effects.set_timer(Timer::Client(ClientTimer::GroupRetry), now + GROUP_RETRY);
+            if member.find_at <= now {
+                member.find_at = now + GROUP_RETRY;
+                effects.set_timer(Timer::Client(ClientTimer::GroupRetry), member.find_at);
+            }
         }
     }
 

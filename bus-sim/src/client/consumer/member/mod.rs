@@ -34,6 +34,8 @@ pub(super) struct Member {
     pub(super) generation: i32,
     pub(super) coordinator: Option<BrokerId>,
     is_finding: bool,
+    /// The coordinator is not asked for before this.
+    find_at: SimTime,
     attempt: u32,
     state: State,
     /// The member joins again as soon as it can.
@@ -84,6 +86,7 @@ impl Member {
             generation: -1,
             coordinator: None,
             is_finding: false,
+            find_at: SimTime::ZERO,
             attempt: 0,
             state: State::Out,
             wants_rejoin: false,
