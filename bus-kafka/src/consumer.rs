@@ -88,9 +88,7 @@ impl Consumer for KafkaConsumer {
     }
 
     fn paused(&self) -> Vec<TopicPartition> {
-        let state = self.core.state.lock();
-        let paused = state.assignment.iter().filter(|(_, place)| place.is_paused);
-        paused.map(|(topic_partition, _)| topic_partition.clone()).collect()
+        self.core.state.lock().paused()
     }
 
     fn commit(&self, offsets: &[(TopicPartition, OffsetAndMetadata)]) -> Commit {

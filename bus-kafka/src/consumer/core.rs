@@ -184,6 +184,14 @@ impl Core {
                 rebalance::arrived(self, native, event, is_assign)
             }
             EventKind::Error { is_fatal } => self.failed(native, event, is_fatal),
+            EventKind::Commit { .. } => {
+                // The reply to an auto commit; those of the application have a queue of their own.
+                let nothing = Some(RDKafkaErrorCode::NoOffset);
+                if let Some(failure) = event.failure().filter(|f| f.code.known() != nothing) {
+                    tracing::warn!(target: "librdkafka", ?failure, "an auto commit failed");
+                }
+                Seen::Nothing
+            }
             other => {
                 native.client.context().side_event(other);
                 Seen::Nothing

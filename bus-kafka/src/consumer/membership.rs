@@ -1,5 +1,6 @@
 //! How a consumer gets and gives up partitions: subscribe, assign, unsubscribe, close.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -9,8 +10,8 @@ use rdkafka::TopicPartitionList;
 use rdkafka::error::RDKafkaErrorCode;
 
 use super::core::{Core, Kept, Native, Pump, to_list};
-use super::place::{add, first_place, look_up_starts, no_offset, start};
-use super::state::Mode;
+use super::place::{add, first_place, look_up_starts, no_offset, pause_again, start};
+use super::state::{Mode, Place, State};
 use super::{rebalance, validate};
 use crate::ffi::consumer::{self as requests, Protocol};
 use crate::ffi::{EventKind, Failure};
@@ -26,10 +27,11 @@ pub(crate) fn subscribe(core: &Core, subscription: &Subscription) -> Result<()> 
         return Err(Error::new(ErrorKind::InvalidConfig, message));
     }
     let mut list = TopicPartitionList::new();
-    for topic in &subscription.topics {
+    // librdkafka refuses a list that names something twice.
+    for topic in subscription.topics.iter().collect::<BTreeSet<_>>() {
         list.add_topic_unassigned(topic.as_str());
     }
-    for pattern in &subscription.patterns {
+    for pattern in subscription.patterns.iter().collect::<BTreeSet<_>>() {
         if pattern.contains('\0') {
             let message = format!("pattern {pattern:?} contains a NUL byte");
             return Err(Error::new(ErrorKind::InvalidArgument, message));
@@ -48,7 +50,7 @@ pub(crate) fn subscribe(core: &Core, subscription: &Subscription) -> Result<()> 
     if state.mode == Mode::Subscribed {
         state.is_resubscribed = true;
     } else {
-        state.reset(Mode::Subscribed);
+        reset(&native, &mut state, Mode::Subscribed);
     }
     Ok(())
 }
@@ -81,11 +83,11 @@ pub(crate) fn assign(core: &Arc<Core>, partitions: &[(TopicPartition, StartAt)])
         start_leaving(core, &native, &mut pump)?;
         state = core.state.lock();
     }
-    let version = state.reset(Mode::Assigned);
+    let version = reset(&native, &mut state, Mode::Assigned);
     for (topic_partition, to) in partitions {
         // The place is known to the application from now on, its start perhaps a little later.
         let start = start(core, *to).unwrap_or(rdkafka::Offset::End);
-        state.assignment.insert(topic_partition.clone(), super::state::Place::starting_at(start));
+        state.assignment.insert(topic_partition.clone(), Place::starting_at(start));
     }
     drop(state);
     pump.kept.clear();
@@ -115,7 +117,7 @@ async fn assign_later(
     was_subscribed: bool,
 ) -> Result<()> {
     if was_subscribed {
-        finish_leaving(core).await?;
+        finish_leaving(core, version).await?;
     }
     let starts = look_up_starts(core, partitions).await?;
     let mut pump = core.pump.lock();
@@ -139,17 +141,27 @@ fn assign_at(
             pump.kept.push_back(Kept::Error(no_offset(core, topic_partition)));
             continue;
         };
-        add(&mut list, topic_partition, place.start);
+        let known = state.assignment.entry(topic_partition.clone()).or_insert(place);
+        known.start = place.start;
         // A place that was sought in the meantime stays.
-        if let Some(known) = state.assignment.get_mut(topic_partition) {
-            known.start = place.start;
-        }
+        add(&mut list, topic_partition, known.next());
     }
     replace_assignment(native, Some(&list)).map_err(Failure::into_error)?;
-    super::place::seek_again(native, pump, &mut state);
+    pause_again(native, &state).map_err(Failure::into_error)?;
     drop(state);
     core.wake.notify_waiters();
     Ok(())
+}
+
+/// Goes over to another mode, with nothing assigned and, unlike in librdkafka, nothing paused.
+fn reset(native: &Native, state: &mut State, mode: Mode) -> u64 {
+    let paused = state.paused();
+    if !paused.is_empty()
+        && let Err(failure) = requests::pause(native.client(), &to_list(&paused), false)
+    {
+        tracing::warn!(target: "librdkafka", ?failure, "partitions could not be resumed");
+    }
+    state.reset(mode)
 }
 
 /// Replaces what is assigned by hand.
@@ -169,45 +181,46 @@ fn replace_assignment(native: &Native, list: Option<&TopicPartitionList>) -> Res
 /// Leaves the group, or gives up what was assigned by hand.
 pub(crate) async fn unsubscribe(core: &Arc<Core>) -> Result<()> {
     core.check_open()?;
-    {
+    let version = {
         let mut pump = core.pump.lock();
         let native = core.native.client()?;
         let mut state = core.state.lock();
         match state.mode {
             Mode::Idle => return Ok(()),
             Mode::Assigned => {
-                state.reset(Mode::Idle);
+                reset(&native, &mut state, Mode::Idle);
                 pump.kept.clear();
                 return replace_assignment(&native, None).map_err(Failure::into_error);
             }
             Mode::Subscribed => {
                 drop(state);
-                start_leaving(core, &native, &mut pump)?;
+                start_leaving(core, &native, &mut pump)?
             }
         }
-    }
+    };
     // A task of its own: dropping the future does not leave a revocation unanswered.
     let leaving = Arc::clone(core);
-    let left = core.runtime.spawn(async move { finish_leaving(&leaving).await });
+    let left = core.runtime.spawn(async move { finish_leaving(&leaving, version).await });
     left.await.map_err(blocking_failed)?
 }
 
 /// Starts to leave the group: what is pending is answered, and what comes of it will be.
-fn start_leaving(core: &Core, native: &Native, pump: &mut Pump) -> Result<()> {
-    let pending = {
+fn start_leaving(core: &Core, native: &Native, pump: &mut Pump) -> Result<u64> {
+    let (version, pending) = {
         let mut state = core.state.lock();
-        state.reset(Mode::Idle);
-        state.pending.take()
+        (reset(native, &mut state, Mode::Idle), state.pending.take())
     };
     pump.kept.clear();
     if let Some(pending) = pending {
         rebalance::answer(native, &pending.rebalance).map_err(Failure::into_error)?;
     }
-    requests::unsubscribe(native.client()).map_err(Failure::into_error)
+    requests::unsubscribe(native.client()).map_err(Failure::into_error)?;
+    Ok(version)
 }
 
-/// Answers the revocation that leaving brings, and returns when nothing is assigned.
-async fn finish_leaving(core: &Core) -> Result<()> {
+/// Answers the revocation that leaving brings, and returns when nothing is assigned. If something
+/// else is subscribed to or assigned meanwhile, that is left to `poll`.
+async fn finish_leaving(core: &Core, version: u64) -> Result<()> {
     let leaving = async {
         loop {
             let woken = core.wake.notified();
@@ -216,6 +229,9 @@ async fn finish_leaving(core: &Core) -> Result<()> {
             {
                 let _pump = core.pump.lock();
                 let native = core.native.client()?;
+                if core.state.lock().version != version {
+                    return Ok(());
+                }
                 while let Some(event) = native.queue.poll(Duration::ZERO) {
                     // Records and errors of the old membership are of no interest.
                     if !matches!(event.kind(), EventKind::Record) {

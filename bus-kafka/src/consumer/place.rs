@@ -7,9 +7,9 @@ use bus_core::{
 use rdkafka::TopicPartitionList;
 use rdkafka::error::RDKafkaErrorCode;
 
-use super::core::{Core, Kept, Native, Pump};
+use super::core::{Core, Kept, Native, Pump, to_list};
 use super::state::{Place, State};
-use super::{commit, validate, validate_both};
+use super::{commit, validate};
 use crate::error::from_rdkafka;
 use crate::ffi::consumer::{self as requests, Protocol};
 use crate::ffi::{Failure, Listed};
@@ -96,10 +96,9 @@ fn restart(
         pump.forget(|_| true);
         let mut all = TopicPartitionList::with_capacity(state.assignment.len());
         for (topic_partition, place) in &state.assignment {
-            let start = place.position.map_or(place.start, rdkafka::Offset::Offset);
             // Without a start it waits to be sought.
-            if start != rdkafka::Offset::Invalid {
-                add(&mut all, topic_partition, start);
+            if place.next() != rdkafka::Offset::Invalid {
+                add(&mut all, topic_partition, place.next());
             }
         }
         requests::assign(client, Some(&all))
@@ -110,7 +109,18 @@ fn restart(
         // It had no start until now.
         requests::incremental_assign(client, list)
     };
-    restarted.map_err(|failure| failure.into_error().with_topic_partition(topic_partition.clone()))
+    restarted
+        .and_then(|()| pause_again(native, state))
+        .map_err(|failure| failure.into_error().with_topic_partition(topic_partition.clone()))
+}
+
+/// Pauses what is paused, after librdkafka may have forgotten it.
+pub(crate) fn pause_again(native: &Native, state: &State) -> Result<(), Failure> {
+    let paused = state.paused();
+    if paused.is_empty() {
+        return Ok(());
+    }
+    requests::pause(native.client(), &to_list(&paused), true)
 }
 
 fn is_not_started(code: crate::error::Code) -> bool {
@@ -219,8 +229,8 @@ pub(crate) async fn offsets_for_times(
     times: Vec<(TopicPartition, Timestamp)>,
 ) -> Result<Vec<Option<Offset>>> {
     let native = core.native.client()?;
-    for (topic_partition, time) in &times {
-        validate_both(topic_partition, time.as_millis())?;
+    for (topic_partition, _) in &times {
+        validate(topic_partition)?;
     }
     if times.is_empty() {
         return Ok(Vec::new());
@@ -229,7 +239,9 @@ pub(crate) async fn offsets_for_times(
         ask_leaders(|| {
             let mut list = TopicPartitionList::with_capacity(times.len());
             for (topic_partition, time) in &times {
-                add(&mut list, topic_partition, rdkafka::Offset::Offset(time.as_millis()));
+                // Negative times stand for other things in the protocol; no record is that old.
+                let millis = time.as_millis().max(0);
+                add(&mut list, topic_partition, rdkafka::Offset::Offset(millis));
             }
             let found = requests::offsets_for_times(native.client(), &list, OPERATION_TIMEOUT)
                 .map_err(Failure::into_error)?;

@@ -65,12 +65,23 @@ impl Place {
     pub(crate) const fn starting_at(start: rdkafka::Offset) -> Self {
         Self { position: None, start, is_paused: false, sought: None }
     }
+
+    /// Where librdkafka has to go on.
+    pub(crate) fn next(&self) -> rdkafka::Offset {
+        self.position.map_or(self.start, rdkafka::Offset::Offset)
+    }
 }
 
 impl State {
     /// The place of an assigned partition.
     pub(crate) fn place(&self, topic_partition: &TopicPartition) -> Result<&Place> {
         self.assignment.get(topic_partition).ok_or_else(|| not_assigned(topic_partition))
+    }
+
+    /// The paused partitions, sorted.
+    pub(crate) fn paused(&self) -> Vec<TopicPartition> {
+        let paused = self.assignment.iter().filter(|(_, place)| place.is_paused);
+        paused.map(|(topic_partition, _)| topic_partition.clone()).collect()
     }
 
     /// Goes over to another mode, with nothing assigned.
