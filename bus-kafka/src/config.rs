@@ -46,7 +46,7 @@ impl Options {
             return Err(Error::new(ErrorKind::InvalidConfig, message));
         }
         if url.hosts.is_empty() {
-            let message = format!("bus URL {url} names no broker; write kafka://host:9092");
+            let message = "the bus URL names no broker; write kafka://host:9092";
             return Err(Error::new(ErrorKind::InvalidConfig, message));
         }
         let mut options = Self {

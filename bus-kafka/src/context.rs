@@ -53,7 +53,11 @@ impl Context {
     pub(crate) fn side_error(&self, code: Code, reason: &str) {
         let error = code.description();
         tracing::warn!(target: "librdkafka", facility = "ERROR", %error, "{reason}");
-        *self.last_error.lock() = Some((code, reason.to_owned()));
+        let mut last = self.last_error.lock();
+        // "All brokers are down" says less than what brought the last of them down.
+        if last.is_none() || code.known() != Some(RDKafkaErrorCode::AllBrokersDown) {
+            *last = Some((code, reason.to_owned()));
+        }
     }
 }
 

@@ -110,7 +110,11 @@ impl From<RDKafkaErrorCode> for Code {
 /// The error of an rdkafka call.
 pub(crate) fn from_rdkafka(error: &KafkaError, operation: Operation) -> Error {
     if let KafkaError::ClientConfig(_, description, key, value) = error {
-        let message = format!("property {key}={value:?}: {description}");
+        let message = if is_secret(key) {
+            format!("property {key}: its value is not accepted")
+        } else {
+            format!("property {key}={value:?}: {description}")
+        };
         return Error::new(ErrorKind::InvalidConfig, message).with_operation(operation);
     }
     let mapped = match error.rdkafka_error_code() {
@@ -129,6 +133,13 @@ pub(crate) fn from_rdkafka(error: &KafkaError, operation: Operation) -> Error {
         },
     };
     mapped.with_operation(operation).with_source(error.clone())
+}
+
+/// Whether the value of a property does not belong in a message; librdkafka's text repeats it.
+fn is_secret(property: &str) -> bool {
+    ["password", "secret", "passphrase", ".pem", "oauthbearer.config"]
+        .iter()
+        .any(|part| property.contains(part))
 }
 
 /// What the bus says about a code.
@@ -357,6 +368,20 @@ mod tests {
             (RDKafkaErrorCode::MessageSizeTooLarge, false),
         ] {
             assert_eq!(Code::from(code).error("").is_indeterminate(), indeterminate, "{code:?}");
+        }
+    }
+
+    #[test]
+    fn secrets_stay_out_of_messages() {
+        let config = |key: &str| {
+            let (text, value) = ("hunter2 is wrong".to_owned(), "hunter2".to_owned());
+            let code = rdkafka::types::RDKafkaConfRes::RD_KAFKA_CONF_INVALID;
+            KafkaError::ClientConfig(code, text, key.to_owned(), value)
+        };
+        for (key, is_shown) in [("sasl.password", false), ("ssl.key.pem", false), ("acks", true)] {
+            let error = from_rdkafka(&config(key), Operation::Connect);
+            assert_eq!(error.to_string().contains("hunter2"), is_shown, "{error}");
+            assert!(error.to_string().contains(key), "{error}");
         }
     }
 

@@ -165,8 +165,13 @@ impl Queue {
 
     /// Whether no event waits.
     pub(crate) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How many events wait, those that are out of date included.
+    pub(crate) fn len(&self) -> usize {
         // SAFETY: the queue is alive.
-        unsafe { sys::rd_kafka_queue_length(self.pointer.as_ptr()) == 0 }
+        unsafe { sys::rd_kafka_queue_length(self.pointer.as_ptr()) }
     }
 }
 
@@ -394,10 +399,10 @@ unsafe fn copy_element(element: &sys::rd_kafka_topic_partition_t) -> Listed {
 unsafe fn copy_message(message: &sys::rd_kafka_message_t, last: &mut Option<Topic>) -> Record {
     // SAFETY: a consumed message has a topic, and its key and value have their lengths beside them.
     unsafe {
-        let name = CStr::from_ptr(sys::rd_kafka_topic_name(message.rkt)).to_string_lossy();
+        let name = CStr::from_ptr(sys::rd_kafka_topic_name(message.rkt));
         let topic = match last {
-            Some(topic) if topic.as_str() == name => topic.clone(),
-            _ => last.insert(Topic::from(name.as_ref())).clone(),
+            Some(topic) if topic.as_str().as_bytes() == name.to_bytes() => topic.clone(),
+            _ => last.insert(Topic::from(name.to_string_lossy().as_ref())).clone(),
         };
         let mut timestamp_type = sys::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
         let timestamp = sys::rd_kafka_message_timestamp(message, &raw mut timestamp_type);

@@ -13,6 +13,7 @@ use bus_core::{
     ProducerConfig, ProducerExt as _, ProducerRecord, RebalanceGuard, RebalanceKind, Record,
     StartAt, Subscription, TopicPartition,
 };
+use futures_util::FutureExt as _;
 
 /// The most that anything here may take.
 const LONG: Duration = Duration::from_secs(30);
@@ -249,6 +250,142 @@ async fn a_consumer_closes_with_a_pending_guard() {
         tokio::time::timeout(LONG, takeover).await.expect("the second takes over");
         second.close().await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn a_seek_right_after_the_assignment_is_heard() {
+    let Some(bus) = connect().await else { return };
+    let topic = topic(&bus, 2).await;
+    send(&bus, &topic, 0, 0..10).await;
+    let partition = TopicPartition::new(topic.as_str(), 0);
+    for assignor in [Assignor::Range, Assignor::CooperativeSticky] {
+        let group = format!("{topic}-{}", assignor.name());
+        let consumer = bus.consumer(member(&group, assignor)).unwrap();
+        // With everything committed, nothing but the seek brings a record.
+        consumer.commit(&[(partition.clone(), 10.into())]).await.unwrap();
+        consumer.subscribe(Subscription::topics([topic.as_str()])).unwrap();
+        guard(&consumer).await.complete().await.unwrap();
+        consumer.seek(&partition, StartAt::Offset(7)).await.unwrap();
+        assert_eq!(consumer.position(&partition).unwrap(), Some(7));
+        assert_eq!(values(&records(&consumer, 3).await), ["7", "8", "9"]);
+        consumer.close().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_pause_ends_with_the_assignment() {
+    let Some(bus) = connect().await else { return };
+    let topic = topic(&bus, 1).await;
+    send(&bus, &topic, 0, 0..10).await;
+    let partition = TopicPartition::new(topic.as_str(), 0);
+    let consumer = bus.consumer(member(&topic, Assignor::Range)).unwrap();
+    consumer.subscribe(Subscription::topics([topic.as_str()])).unwrap();
+    guard(&consumer).await.complete().await.unwrap();
+    consumer.pause(std::slice::from_ref(&partition)).unwrap();
+    assert!(consumer.poll_records(Duration::from_millis(200)).await.unwrap().is_empty());
+    consumer.unsubscribe().await.unwrap();
+    consumer.subscribe(Subscription::topics([topic.as_str()])).unwrap();
+    assert_eq!(records(&consumer, 10).await.len(), 10);
+    consumer.pause(std::slice::from_ref(&partition)).unwrap();
+    consumer.assign(&[(partition, StartAt::Offset(4))]).unwrap();
+    assert_eq!(consumer.paused(), []);
+    assert_eq!(records(&consumer, 6).await.len(), 6);
+    consumer.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_new_subscription_overtakes_leaving() {
+    let Some(bus) = connect().await else { return };
+    let topic = topic(&bus, 1).await;
+    send(&bus, &topic, 0, 0..10).await;
+    let consumer = bus.consumer(member(&topic, Assignor::Range)).unwrap();
+    for _ in 0..3 {
+        consumer.subscribe(Subscription::topics([topic.as_str()])).unwrap();
+        assert_eq!(records(&consumer, 10).await.len(), 10);
+        // Polled once, and dropped before the group is left.
+        drop(consumer.unsubscribe().now_or_never());
+    }
+    consumer.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn closing_commits_what_is_stored_and_dropping_does_not() {
+    let Some(bus) = connect().await else { return };
+    let topic = topic(&bus, 1).await;
+    send(&bus, &topic, 0, 0..10).await;
+    let partition = TopicPartition::new(topic.as_str(), 0);
+    for (is_closed, committed) in [(true, Some(10.into())), (false, None)] {
+        let group = format!("{topic}-{is_closed}");
+        let config = ConsumerConfig { enable_auto_commit: true, ..member(&group, Assignor::Range) };
+        let consumer = bus.consumer(config).unwrap();
+        consumer.subscribe(Subscription::topics([topic.as_str()])).unwrap();
+        records(&consumer, 10).await;
+        if is_closed {
+            consumer.close().await.unwrap();
+        }
+        drop(consumer);
+        let admin = bus.admin().unwrap();
+        let left = async {
+            while !admin.describe_group(&group).await.unwrap().members.is_empty() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(LONG, left).await.expect("the group is left");
+        let reader = bus.consumer(ConsumerConfig::in_group(group.as_str())).unwrap();
+        let read = reader.committed(std::slice::from_ref(&partition)).await.unwrap();
+        assert_eq!(read, [committed], "closed: {is_closed}");
+    }
+}
+
+#[tokio::test]
+async fn a_member_that_does_not_poll_loses_its_partitions_and_comes_back() {
+    let Some(bus) = connect().await else { return };
+    let topic = topic(&bus, 1).await;
+    let patience = Duration::from_secs(1);
+    for assignor in [Assignor::Range, Assignor::CooperativeSticky] {
+        let group = format!("{topic}-{}", assignor.name());
+        let config = ConsumerConfig {
+            session_timeout: patience,
+            max_poll_interval: patience,
+            ..member(&group, assignor)
+        };
+        let consumer = bus.consumer(config).unwrap();
+        consumer.subscribe(Subscription::topics([topic.as_str()])).unwrap();
+        guard(&consumer).await.complete().await.unwrap();
+        // A poll that waits for longer than that is a sign of life all the same.
+        assert!(consumer.poll_records(patience * 2).await.unwrap().is_empty());
+        tokio::time::sleep(patience * 2).await;
+        let error = consumer.poll(LONG).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::MaxPollExceeded);
+        for kind in [RebalanceKind::Lost, RebalanceKind::Assigned] {
+            let guard = guard(&consumer).await;
+            assert_eq!((guard.kind(), guard.partitions().len()), (kind, 1));
+            guard.complete().await.unwrap();
+        }
+        consumer.close().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_fenced_member_says_so_and_closes() {
+    let Some(bus) = connect().await else { return };
+    let topic = topic(&bus, 1).await;
+    let config = ConsumerConfig {
+        group_instance_id: Some("one".to_owned()),
+        ..member(&topic, Assignor::Range)
+    };
+    let older = bus.consumer(config.clone()).unwrap();
+    older.subscribe(Subscription::topics([topic.as_str()])).unwrap();
+    guard(&older).await.complete().await.unwrap();
+    let newer = bus.consumer(config).unwrap();
+    newer.subscribe(Subscription::topics([topic.as_str()])).unwrap();
+    guard(&newer).await.complete().await.unwrap();
+    for _ in 0..2 {
+        let error = older.poll(LONG).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::FencedInstanceId);
+    }
+    tokio::time::timeout(LONG, older.close()).await.expect("it closes").unwrap();
+    newer.close().await.unwrap();
 }
 
 #[tokio::test]

@@ -141,7 +141,7 @@ impl Core {
             return Ok(Some(Polled::Rebalance(self.guard(pending))));
         }
         let max = usize::try_from(self.config.max_poll_records).unwrap_or(usize::MAX);
-        let mut records = Vec::new();
+        let mut records = Vec::with_capacity(native.queue.len().min(max));
         while records.len() < max {
             // What was kept comes first.
             let event = match pump.kept.pop_front() {
