@@ -16,12 +16,23 @@ use crate::script::{Script, play};
 /// How many brokers each world has.
 const BROKERS: i32 = 1;
 
+/// The longest case idles for an hour; one with a planted bug may never end by itself.
+const TIME_LIMIT: Duration = Duration::from_hours(3);
+const EVENT_LIMIT: u64 = 3_000_000;
+
 /// Runs a case in a fresh world of this seed, with a planted bug or without.
 ///
 /// # Errors
 /// Why the case does not hold.
 pub fn run(case: &Case, seed: u64, mutation: Option<Mutation>) -> Verdict {
-    let config = SimConfig { seed, brokers: BROKERS, mutation, ..Default::default() };
+    let config = SimConfig {
+        seed,
+        brokers: BROKERS,
+        mutation,
+        time_limit: TIME_LIMIT,
+        event_limit: EVENT_LIMIT,
+        ..Default::default()
+    };
     let work = || {
         let sim = Sim::new(config)?;
         let outcome = sim.run(|sim| async move {

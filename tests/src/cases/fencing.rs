@@ -31,11 +31,14 @@ pub async fn crash_moves_partitions_after_the_session(cx: Cx) -> Verdict {
     let topic = cx.topic(2).await?;
     let group = cx.name("group");
     cx.publish(&topic, 6).await?;
-    let process = cx.process(&topic, Role::member(&brief(&cx, &group), 0)).await?;
+    // A rebalance that waits for the member ends by the session alone, not by this.
+    let max_poll_interval = Duration::from_mins(5);
+    let config = ConsumerConfig { max_poll_interval, ..brief(&cx, &group) };
+    let process = cx.process(&topic, Role::member(&config, 0)).await?;
     process.until(&cx, "it has read the records", || process.delivered() == 6).await?;
     process.crash(&cx)?;
     let begin = cx.bus().elapsed();
-    let member = cx.subscribed(brief(&cx, &group), Subscription::topics([&topic]))?;
+    let member = cx.subscribed(config, Subscription::topics([&topic]))?;
     cx.drive(&[&member], "the records come again", || member.count() == 6).await?;
     let took = cx.bus().elapsed() - begin;
     // Some of the session has passed when the process crashes: up to a heartbeat and its delivery.

@@ -195,12 +195,16 @@ pub async fn close_flushes(cx: Cx) -> Verdict {
     let place = TopicPartition::new(cx.topic(1).await?, 0);
     let config = ProducerConfig { linger: Duration::from_mins(1), ..Default::default() };
     let producer = cx.bus().producer(config)?;
+    // One delivery, so that the topic is known and the others wait for nothing but the linger.
+    let first = producer.send(cx.record(&place));
+    producer.flush().await?;
+    first.await?;
     let deliveries: Vec<_> = (0..200).map(|_| producer.send(cx.record(&place))).collect();
     producer.close(Duration::from_secs(20)).await?;
     for delivery in deliveries {
         delivery.await?;
     }
-    ensure_eq!(cx.read(&place, 200).await?.len(), 200, "all records are there");
+    // The oracle looks for each of them in the log.
     Ok(())
 }
 
@@ -212,13 +216,13 @@ pub async fn close_amid_publishers_loses_nothing_acknowledged(cx: Cx) -> Verdict
         .map(|n| {
             let (producer, cx, place) = (Arc::clone(&producer), cx.clone(), place.clone());
             cx.bus().clone().spawn(&format!("publisher {n}"), async move {
-                let mut delivered = 0;
-                loop {
-                    match producer.send(cx.record(&place)).await {
-                        Ok(_) => delivered += 1,
-                        Err(error) => return (delivered, error.kind()),
+                // Bounded, lest a producer that is closed and says nothing keeps it forever.
+                for _ in 0..5_000 {
+                    if let Err(error) = producer.send(cx.record(&place)).await {
+                        return Some(error.kind());
                     }
                 }
+                None
             })
         })
         .collect();
@@ -226,8 +230,7 @@ pub async fn close_amid_publishers_loses_nothing_acknowledged(cx: Cx) -> Verdict
     cx.read(&place, 60).await?;
     producer.close(Duration::from_secs(20)).await?;
     for publisher in publishers {
-        let (delivered, kind) = publisher.await?;
-        ensure_eq!(kind, ErrorKind::Closed, "the end of a publisher with {delivered} records");
+        ensure_eq!(publisher.await?, Some(ErrorKind::Closed), "the end of a publisher");
     }
     Ok(())
 }
