@@ -47,8 +47,8 @@
 //!
 //! # What differs from the contract
 //! In `docs/fidelity.md`; in short: no transactions, and of administration no offsets of other
-//! groups, topic configuration, or record deletion yet ([`Unsupported`](ErrorKind::Unsupported)); no
-//! timestamp 0 (librdkafka takes it for none); a NUL in a header's name ends the name when read;
+//! groups, topic configuration, or record deletion yet ([`Unsupported`](ErrorKind::Unsupported));
+//! no timestamp 0 (librdkafka takes it for none); a NUL in a header's name ends the name when read;
 //! a seek takes effect when the fetch that is under way returns (up to `fetch.wait.max.ms`).
 //!
 //! # Features
