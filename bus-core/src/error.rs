@@ -462,17 +462,16 @@ impl fmt::Display for Error {
 
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Inner { kind, recovery, effect, message, operation, topic_partition, group_id, source } =
-            &*self.0;
+        let inner = &*self.0;
         f.debug_struct("Error")
-            .field("kind", kind)
-            .field("recovery", recovery)
-            .field("effect", effect)
-            .field("message", message)
-            .field("operation", operation)
-            .field("topic_partition", topic_partition)
-            .field("group_id", group_id)
-            .field("source", source)
+            .field("kind", &inner.kind)
+            .field("recovery", &inner.recovery)
+            .field("effect", &inner.effect)
+            .field("message", &inner.message)
+            .field("operation", &inner.operation)
+            .field("topic_partition", &inner.topic_partition)
+            .field("group_id", &inner.group_id)
+            .field("source", &inner.source)
             .finish()
     }
 }

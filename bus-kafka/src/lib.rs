@@ -12,32 +12,36 @@
 //! - `ffi.rs`: the only `unsafe`, for what rdkafka leaves out.
 //!
 //! # Trait method ↔ librdkafka
-//! | Method | librdkafka |
+//! | Method | librdkafka (without `rd_kafka_`) |
 //! |---|---|
-//! | `Producer::send` | `rd_kafka_producev`, with the delivery as the opaque |
-//! | `Producer::ready` | none: the bus counts (`producer/buffer.rs`), librdkafka's limits are off |
-//! | `Producer::flush` | `rd_kafka_flush` turns lingering off; the bus counts what is left |
-//! | `Producer::partitions_for` | `rd_kafka_metadata` |
-//! | `Producer::close` | `rd_kafka_flush`, `rd_kafka_purge`, `rd_kafka_destroy` |
-//! | `Consumer::subscribe` | `rd_kafka_subscribe` |
-//! | `Consumer::unsubscribe` | `rd_kafka_unsubscribe`, and the answer to its revocation |
-//! | `Consumer::assign` | `rd_kafka_assign`; times by `rd_kafka_offsets_for_times` first |
-//! | `Consumer::poll` | `rd_kafka_queue_poll` without waiting, woken by the queue's event callback |
-//! | `RebalanceGuard::complete` | `rd_kafka_assign`, `rd_kafka_incremental_assign`, `…_unassign` |
-//! | `Consumer::seek` | `rd_kafka_seek_partitions`; before the fetcher started, assigning anew |
-//! | `Consumer::pause`, `resume` | `rd_kafka_pause_partitions`, `rd_kafka_resume_partitions` |
-//! | `Consumer::commit` | `rd_kafka_commit_queue`, with a queue of its own for the replies |
-//! | `Consumer::store_offsets` | `rd_kafka_offsets_store` |
-//! | `Consumer::committed` | `rd_kafka_committed` |
+//! | `Producer::send` | `producev`, with the delivery as the opaque |
+//! | `Producer::ready` | none: the bus counts (`producer/buffer.rs`) |
+//! | `Producer::flush` | `flush`, which turns lingering off; the bus counts what is left |
+//! | `Producer::partitions_for` | `metadata` |
+//! | `Producer::close` | `flush`, `purge`, `destroy` |
+//! | `Consumer::subscribe` | `subscribe` |
+//! | `Consumer::unsubscribe` | `unsubscribe`, and the answer to its revocation |
+//! | `Consumer::assign` | `assign`; times by `offsets_for_times` first |
+//! | `Consumer::poll` | `queue_poll` without waiting, woken by the queue's event callback |
+//! | `RebalanceGuard::complete` | `assign`, `incremental_assign`, `incremental_unassign` |
+//! | `Consumer::seek` | `seek_partitions`; before the fetcher started, assigning anew |
+//! | `Consumer::pause`, `resume` | `pause_partitions`, `resume_partitions` |
+//! | `Consumer::commit` | `commit_queue`, with a queue of its own for the replies |
+//! | `Consumer::store_offsets` | `offsets_store` |
+//! | `Consumer::committed` | `committed` |
 //! | `Consumer::position`, `assignment`, `paused` | none: the bus keeps them |
-//! | `Consumer::watermarks` | `rd_kafka_query_watermark_offsets`, by the isolation level |
-//! | `Consumer::offsets_for_times` | `rd_kafka_offsets_for_times` |
-//! | `Consumer::group_metadata` | `rd_kafka_consumer_group_metadata` |
-//! | `Consumer::close` | `rd_kafka_consumer_close_queue`, `rd_kafka_destroy` |
-//! | `Admin::create_topic`, `delete_topic`, `create_partitions` | `rd_kafka_CreateTopics`, `…DeleteTopics`, `…CreatePartitions`, then `rd_kafka_metadata` until it shows |
-//! | `Admin::describe_topic`, `list_topics`, `describe_cluster` | `rd_kafka_metadata` |
-//! | `Admin::list_groups`, `describe_group`, `delete_group` | `rd_kafka_ListConsumerGroups`, `…DescribeConsumerGroups`, `…DeleteGroups` |
-//! | `Admin::group_offsets` | `rd_kafka_ListConsumerGroupOffsets`, `rd_kafka_ListOffsets` |
+//! | `Consumer::watermarks` | `query_watermark_offsets`, by the isolation level |
+//! | `Consumer::offsets_for_times` | `offsets_for_times` |
+//! | `Consumer::group_metadata` | `consumer_group_metadata` |
+//! | `Consumer::close` | `consumer_close_queue`, `destroy` |
+//! | `Admin::create_topic` | `CreateTopics`, then `metadata` until its leaders answer |
+//! | `Admin::create_partitions` | `CreatePartitions`, then the same |
+//! | `Admin::delete_topic` | `DeleteTopics`, then `metadata` until it is gone |
+//! | `Admin::describe_topic`, `list_topics` | `metadata` |
+//! | `Admin::describe_cluster` | `metadata`, `clusterid` |
+//! | `Admin::list_groups`, `describe_group` | `ListConsumerGroups`, `DescribeConsumerGroups` |
+//! | `Admin::group_offsets` | `ListConsumerGroupOffsets`, `ListOffsets` |
+//! | `Admin::delete_group` | `DeleteGroups` |
 //!
 //! # Threads
 //! librdkafka has threads of its own. The bus adds one per producer, which takes the outcomes, and
@@ -46,10 +50,16 @@
 //! long as the bus is used.
 //!
 //! # What differs from the contract
-//! In `docs/fidelity.md`; in short: no transactions, and of administration no offsets of other
-//! groups, topic configuration, or record deletion yet ([`Unsupported`](ErrorKind::Unsupported)); no
-//! timestamp 0 (librdkafka takes it for none); a NUL in a header's name ends the name when read;
-//! a seek takes effect when the fetch that is under way returns (up to `fetch.wait.max.ms`).
+//! In `docs/fidelity.md`; in short:
+//! - [`Unsupported`](ErrorKind::Unsupported) for now: transactions, changing offsets of a group,
+//!   topic configuration, deleting records;
+//! - [`Unsupported`](ErrorKind::Unsupported) for good: the timestamp 0, which librdkafka takes for
+//!   none;
+//! - a NUL in the name of a header ends the name when it is read;
+//! - a seek takes effect when the fetch that is under way returns (`fetch.wait.max.ms`);
+//! - a delivery timeout is noticed up to a second late, and a heartbeat may be sent as late;
+//! - closing a member while it waits to join takes up to 5 s, unless the others rejoin;
+//! - an `OAUTHBEARER` token comes only from what librdkafka does itself.
 //!
 //! # Features
 //! `ssl`, `ssl-vendored`, `gssapi`, and `zstd` add to the librdkafka that is built along; without

@@ -3,12 +3,12 @@
 //! `cargo bench -p bus-sim` prints runs and records per second.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bus_core::{
-    Bus, ConsumerConfig, ConsumerExt, Delivery, NewTopic, ProducerConfig, ProducerRecord, Result,
-    Subscription,
+    Bus, ConsumerConfig, ConsumerExt, Delivery, NewTopic, ProducerConfig, ProducerRecord,
+    Rebalance, RebalanceKind, Result, Subscription,
 };
 use bus_sim::{Sim, SimConfig};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
@@ -48,12 +48,13 @@ fn run(seed: u64, records: u32, members: usize) {
     let outcome = Sim::new(config).expect("a valid configuration").run(|sim| async move {
         let bus = sim.bus();
         bus.admin()?.create_topic(NewTopic::new("t").partitions(3)).await?;
-        let left = Arc::new(AtomicI64::new(records.into()));
+        let group = Arc::new(Group { left: AtomicI64::new(records.into()), ..Default::default() });
         let consumers = (0..members)
-            .map(|n| bus.spawn(&format!("member-{n}"), consume(bus.clone(), Arc::clone(&left))))
+            .map(|n| bus.spawn(&format!("member-{n}"), consume(bus.clone(), Arc::clone(&group))))
             .collect::<Vec<_>>();
-        // The group has settled then: the members hear of each other by a heartbeat.
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        while group.settled.load(Ordering::Relaxed) < members {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
         produce(&bus, records).await?;
         for consumer in consumers {
             consumer.await??;
@@ -61,6 +62,15 @@ fn run(seed: u64, records: u32, members: usize) {
         Result::<()>::Ok(())
     });
     outcome.result.expect("no stall").expect("no error");
+}
+
+/// What the members of the group share.
+#[derive(Debug, Default)]
+struct Group {
+    /// Records to read.
+    left: AtomicI64,
+    /// Members that own some, but not all, of the partitions.
+    settled: AtomicUsize,
 }
 
 async fn produce(bus: &Bus, records: u32) -> Result<()> {
@@ -84,7 +94,7 @@ async fn produce(bus: &Bus, records: u32) -> Result<()> {
 }
 
 /// Reads until the group has read everything, and commits.
-async fn consume(bus: Bus, left: Arc<AtomicI64>) -> Result<()> {
+async fn consume(bus: Bus, group: Arc<Group>) -> Result<()> {
     let config = ConsumerConfig {
         max_poll_records: 10_000,
         heartbeat_interval: Duration::from_millis(100),
@@ -92,9 +102,16 @@ async fn consume(bus: Bus, left: Arc<AtomicI64>) -> Result<()> {
     };
     let consumer = bus.consumer(config)?;
     consumer.subscribe(Subscription::topics(["t"]))?;
-    while left.load(Ordering::Relaxed) > 0 {
-        let records = consumer.poll_records(Duration::from_millis(500)).await?;
-        left.fetch_sub(i64::try_from(records.len()).unwrap_or(0), Ordering::Relaxed);
+    while group.left.load(Ordering::Relaxed) > 0 {
+        let listener = |rebalance: Rebalance| {
+            if rebalance.kind == RebalanceKind::Assigned && rebalance.partitions.len() < 3 {
+                group.settled.fetch_add(1, Ordering::Relaxed);
+            }
+            std::future::ready(())
+        };
+        let records = consumer.poll_with(Duration::from_millis(500), listener).await?;
+        let read = i64::try_from(records.len()).unwrap_or(0);
+        group.left.fetch_sub(read, Ordering::Relaxed);
     }
     consumer.commit_positions().await?;
     consumer.close().await

@@ -1,5 +1,5 @@
-//! Why a case failed: by an assertion of its own, by a law of the oracle, by an error of the bus, by
-//! a deadline, or by a crash of what runs it.
+//! Why a case failed: by an assertion of its own, by a law of the oracle, by an error of the bus,
+//! by a deadline, or by a crash of what runs it.
 //!
 //! Cases return failures instead of panicking, so that a caught planted bug can be told from a bug
 //! in the simulator.

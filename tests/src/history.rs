@@ -57,6 +57,9 @@ pub struct SendId(pub usize);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct CommitId(pub usize);
 
+/// What a commit names.
+pub type CommitOffsets = Vec<(TopicPartition, OffsetAndMetadata)>;
+
 /// What happened.
 #[derive(Clone, Debug)]
 #[expect(missing_docs, reason = "fields are named for what they hold")]
@@ -88,7 +91,7 @@ pub enum Event {
     /// Offsets were stored for the next auto commit.
     Stored(Vec<(TopicPartition, Offset)>),
     /// A commit was asked for.
-    Commit { commit: CommitId, group_id: String, offsets: Vec<(TopicPartition, OffsetAndMetadata)> },
+    Commit { commit: CommitId, group_id: String, offsets: CommitOffsets },
     /// A commit was answered.
     Committed { commit: CommitId, outcome: Result<()> },
     /// The consumer gave up its subscription.

@@ -2,6 +2,12 @@
 //!
 //! Without it the suite is skipped, and says so; with `BUS_TEST_REQUIRE_KAFKA=1` that is a failure.
 
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a runner of its own talks as libtest does"
+)]
+
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 

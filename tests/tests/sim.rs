@@ -2,6 +2,8 @@
 //!
 //! `BUS_TEST_SEEDS=100` runs more seeds, `BUS_TEST_SEED=7` one of them.
 
+#![expect(clippy::print_stderr, reason = "a runner of its own talks as libtest does")]
+
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;

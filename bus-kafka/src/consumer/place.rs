@@ -92,7 +92,7 @@ fn restart(
 ) -> Result<()> {
     let client = native.client();
     let restarted = if requests::protocol(client) == Protocol::Eager {
-        // An eager member changes its assignment only as a whole: each partition starts where it is.
+        // An eager member changes its assignment as a whole: each partition starts where it is.
         pump.forget(|_| true);
         let mut all = TopicPartitionList::with_capacity(state.assignment.len());
         for (topic_partition, place) in &state.assignment {

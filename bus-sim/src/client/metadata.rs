@@ -1,11 +1,19 @@
-//! What a client knows of the cluster: brokers, partitions, leaders. It can be stale.
+//! What a client knows of the cluster: brokers, partitions, leaders. It can be stale. And when it
+//! asks again.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use bus_core::{Partition, Topic, TopicPartition};
 
-use crate::node::BrokerId;
+use crate::client::connections::Link;
+use crate::client::{ClientTimer, Identity, any_broker};
+use crate::node::{BrokerId, Effects, Timer};
 use crate::protocol::metadata::{self, TopicDetails};
+use crate::time::SimTime;
+
+/// librdkafka's `topic.metadata.refresh.fast.interval.ms`.
+const RETRY: Duration = Duration::from_millis(100);
 
 /// What a client knows of the cluster.
 #[derive(Debug)]
@@ -48,5 +56,57 @@ impl Metadata {
         let index = usize::try_from(topic_partition.partition).ok()?;
         let partition = details.partitions.get(index)?;
         Some((partition.leader?, partition.leader_epoch))
+    }
+}
+
+/// When a client asks for metadata: one request at a time.
+#[derive(Debug, Default)]
+pub(crate) struct Refresh {
+    is_in_flight: bool,
+    attempt: u32,
+    /// When the timer is set for.
+    at: Option<SimTime>,
+}
+
+impl Refresh {
+    /// Begins a request and says where it goes; `None` while one is under way.
+    pub(crate) fn begin(&mut self, identity: &Identity, metadata: &Metadata) -> Option<Link> {
+        if self.is_in_flight {
+            return None;
+        }
+        self.is_in_flight = true;
+        Some(self.any_broker(identity, metadata))
+    }
+
+    /// A broker to ask, another one each time.
+    pub(crate) fn any_broker(&mut self, identity: &Identity, metadata: &Metadata) -> Link {
+        self.attempt += 1;
+        Link::data(any_broker(identity, &metadata.brokers, self.attempt))
+    }
+
+    /// The request is over.
+    pub(crate) const fn end(&mut self) {
+        self.is_in_flight = false;
+    }
+
+    /// The timer has fired.
+    pub(crate) const fn timer_fired(&mut self) {
+        self.at = None;
+    }
+
+    /// Asks again soon, unless a request is under way.
+    pub(crate) fn soon(&mut self, now: SimTime, effects: &mut Effects) {
+        if !self.is_in_flight {
+            self.watch(now + RETRY, effects);
+        }
+    }
+
+    /// Sets the timer, unless it comes earlier already: who asks again and again must not put it
+    /// off for ever.
+    pub(crate) fn watch(&mut self, at: SimTime, effects: &mut Effects) {
+        if self.at.is_none_or(|earlier| at < earlier) {
+            self.at = Some(at);
+            effects.set_timer(Timer::Client(ClientTimer::MetadataRefresh), at);
+        }
     }
 }

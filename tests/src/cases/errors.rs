@@ -1,5 +1,5 @@
-//! Errors: bad input from outside. Each is an error of the right kind, in time, and nothing that was
-//! accepted is lost.
+//! Errors: bad input from outside. Each is an error of the right kind, in time, and nothing that
+//! was accepted is lost.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! What consumers were given, against the logs and the commits: from the right place on, everything,
-//! once, in order, unchanged, and only while they owned the partition.
+//! What consumers were given, against the logs and the commits: from the right place on,
+//! everything, once, in order, unchanged, and only while they owned the partition.
 //!
 //! A *session* is the time in which one consumer reads one partition without a jump: it begins with
 //! an assignment or a seek and ends with the next one, or when the partition is given up.
@@ -212,7 +212,8 @@ impl Sessions<'_> {
                     |record| exactly(record.offset),
                 )
             }
-            // Nothing that was acknowledged before; what came in the meantime may be on either side.
+            // Nothing that was acknowledged before; what came in the meantime may be on either
+            // side.
             Start::End => First { min: self.end_at(session.since, place, log.start), max: log.end },
             // Out of range, too, is for the reset policy to decide.
             Start::At(_) | Start::Reset => match facts.reset {

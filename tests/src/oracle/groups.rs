@@ -133,7 +133,8 @@ impl<'a> Commits<'a> {
             .explicit
             .iter()
             .filter(|commit| commit.effect != CommitEffect::None && commit.invoked < window.end)
-            // A commit that ended before one that began, and ended before the window, is overwritten.
+            // A commit that ended before one that began, and ended before the window, is
+            // overwritten.
             .filter(|commit| {
                 let is_overwritten =
                     |later: &&CommitView<'a>| commit.done.is_some_and(|done| done < later.invoked);

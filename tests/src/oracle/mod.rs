@@ -4,8 +4,8 @@
 //! - [`delivery`]: what consumers were given, against the logs and the commits: L2, L3, L7, L8;
 //! - [`groups`]: who owned which partition, and what is committed in the end: L5, L6.
 //!
-//! It is a function of the history and of the [`Evidence`] that is read at the end. Each law has bad
-//! histories that it must reject, in the tests beside it.
+//! It is a function of the history and of the [`Evidence`] that is read at the end. Each law has
+//! bad histories that it must reject, in the tests beside it.
 
 pub mod delivery;
 pub mod groups;
@@ -27,7 +27,8 @@ pub enum Law {
     Lost,
     /// L2: a record is delivered at least once until it is committed: none is skipped.
     Skipped,
-    /// L3: records of one producer, and deliveries of one consumer, keep the order of the partition.
+    /// L3: records of one producer, and deliveries of one consumer, keep the order of the
+    /// partition.
     Order,
     /// L4: records of one key keep their order, because they go to the partition of the key.
     Place,

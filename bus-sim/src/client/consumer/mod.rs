@@ -30,7 +30,7 @@ use bus_core::{
 use regex::Regex;
 
 use crate::client::connections::{Connections, Outcome};
-use crate::client::metadata::Metadata;
+use crate::client::metadata::{Metadata, Refresh};
 use crate::client::{ClientTimer, Completion, Identity, Reply};
 use crate::mutation::Mutation;
 use crate::node::{BrokerId, Effects, Input, Name, Timer};
@@ -78,10 +78,7 @@ pub(crate) struct Consumer {
     mutation: Option<Mutation>,
     connections: Connections<Token>,
     metadata: Metadata,
-    metadata_in_flight: bool,
-    metadata_attempt: u32,
-    /// When to ask for metadata next, if a time is set.
-    metadata_at: Option<SimTime>,
+    refresh: Refresh,
     subscription: Option<Subscribed>,
     partitions: BTreeMap<TopicPartition, Partition>,
     /// Brokers with a fetch under way.
@@ -142,9 +139,7 @@ impl Consumer {
         Self {
             connections: Connections::new(identity),
             metadata: Metadata::new(brokers),
-            metadata_in_flight: false,
-            metadata_attempt: 0,
-            metadata_at: None,
+            refresh: Refresh::default(),
             subscription: None,
             partitions: BTreeMap::new(),
             fetching: BTreeSet::new(),
@@ -389,7 +384,7 @@ impl Consumer {
     fn answered(&mut self, now: SimTime, token: Token, response: Response, effects: &mut Effects) {
         match (token, response) {
             (Token::Metadata, Response::Metadata(response)) => {
-                self.metadata_in_flight = false;
+                self.refresh.end();
                 self.learn(now, &response, effects);
             }
             (Token::LeaderMetadata, Response::Metadata(response)) => {
@@ -439,7 +434,7 @@ impl Consumer {
         let kind = if timed_out { ErrorKind::TimedOut } else { ErrorKind::NetworkException };
         match token {
             Token::Metadata => {
-                self.metadata_in_flight = false;
+                self.refresh.end();
                 self.want_metadata_later(now, effects);
             }
             Token::LeaderMetadata | Token::JoinGroup | Token::SyncGroup => {
@@ -473,7 +468,7 @@ impl Consumer {
     fn timer(&mut self, now: SimTime, timer: ClientTimer, effects: &mut Effects) {
         match timer {
             ClientTimer::MetadataRefresh => {
-                self.metadata_at = None;
+                self.refresh.timer_fired();
                 self.want_metadata(now, effects);
             }
             ClientTimer::PollTimeout => self.wake(effects),

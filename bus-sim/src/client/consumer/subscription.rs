@@ -1,13 +1,11 @@
 //! What a consumer knows of its topics: the metadata it asks for, and what its subscription covers.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use bus_core::{Error, ErrorKind, Operation, Topic, TopicPartition};
 
-use crate::client::connections::{Link, SOCKET_TIMEOUT};
-use crate::client::{ClientTimer, any_broker};
-use crate::node::{Effects, Timer};
+use crate::client::connections::SOCKET_TIMEOUT;
+use crate::node::Effects;
 use crate::protocol::{Request, metadata};
 use crate::time::SimTime;
 
@@ -18,32 +16,15 @@ use super::{Consumer, Token};
 impl Consumer {
     /// Asks for the topics of the subscription and of the partitions, unless it did already.
     pub(super) fn want_metadata(&mut self, now: SimTime, effects: &mut Effects) {
-        if self.metadata_in_flight {
-            return;
-        }
-        self.metadata_in_flight = true;
-        self.metadata_attempt += 1;
-        let broker = any_broker(&self.identity, &self.metadata.brokers, self.metadata_attempt);
+        let Some(link) = self.refresh.begin(&self.identity, &self.metadata) else { return };
         let request = Request::Metadata(metadata::Request { topics: self.topics_of_interest() });
-        let link = Link::data(broker);
         let deadline = now + SOCKET_TIMEOUT;
         self.connections.send(now, link, Token::Metadata, request, deadline, effects);
     }
 
-    /// Asks for metadata after librdkafka's `topic.metadata.refresh.fast.interval.ms`.
+    /// Asks for metadata after a pause.
     pub(super) fn want_metadata_later(&mut self, now: SimTime, effects: &mut Effects) {
-        if !self.metadata_in_flight {
-            self.watch_metadata(now + Duration::from_millis(100), effects);
-        }
-    }
-
-    /// Sets the timer, unless it comes earlier already: who asks again and again must not put it
-    /// off for ever.
-    fn watch_metadata(&mut self, at: SimTime, effects: &mut Effects) {
-        if self.metadata_at.is_none_or(|earlier| at < earlier) {
-            self.metadata_at = Some(at);
-            effects.set_timer(Timer::Client(ClientTimer::MetadataRefresh), at);
-        }
+        self.refresh.soon(now, effects);
     }
 
     /// The topics to ask for; `None` for all, which a pattern needs.
@@ -72,7 +53,7 @@ impl Consumer {
         let missing = missing.map(|topic| topic.topic.clone()).collect::<BTreeSet<_>>();
         self.fail_queries_for(&missing, effects);
         self.report_missing_assigned(&missing);
-        self.watch_metadata(now + self.config.metadata_refresh_interval, effects);
+        self.refresh.watch(now + self.config.metadata_refresh_interval, effects);
         if !missing.is_empty() && !self.partitions.is_empty() {
             self.want_metadata_later(now, effects);
         }

@@ -16,8 +16,6 @@ use super::partition::{Batch, Readiness};
 use super::session::Session;
 use super::{Producer, Token};
 
-/// librdkafka's `topic.metadata.refresh.fast.interval.ms`.
-const METADATA_RETRY: Duration = Duration::from_millis(100);
 /// librdkafka's wait before it asks for a producer id again.
 pub(super) const SESSION_RETRY: Duration = Duration::from_millis(500);
 
@@ -145,26 +143,16 @@ impl Producer {
 
     /// Asks for the metadata of all topics in use, unless it is asked for already.
     pub(super) fn want_metadata(&mut self, now: SimTime, effects: &mut Effects) {
-        if self.metadata_in_flight {
-            return;
-        }
-        self.metadata_in_flight = true;
-        self.metadata_attempt += 1;
-        let broker = any_broker(&self.identity, &self.metadata.brokers, self.metadata_attempt);
+        let Some(link) = self.refresh.begin(&self.identity, &self.metadata) else { return };
         let topics = self.topics.keys().cloned().collect();
         let request = Request::Metadata(metadata::Request { topics: Some(topics) });
         let deadline = now + SOCKET_TIMEOUT;
-        let link = Link::data(broker);
         self.connections.send(now, link, Token::Metadata, request, deadline, effects);
     }
 
     /// Asks for metadata after a pause.
     pub(super) fn want_metadata_later(&mut self, now: SimTime, effects: &mut Effects) {
-        if self.metadata_retry_at.is_none() && !self.metadata_in_flight {
-            let at = now + METADATA_RETRY;
-            self.metadata_retry_at = Some(at);
-            effects.set_timer(Timer::Client(ClientTimer::MetadataRefresh), at);
-        }
+        self.refresh.soon(now, effects);
     }
 
     pub(super) fn watch_linger(&mut self, at: SimTime, effects: &mut Effects) {

@@ -21,7 +21,7 @@ use bus_core::{
 };
 
 use crate::client::connections::{Connections, Outcome};
-use crate::client::metadata::Metadata;
+use crate::client::metadata::{Metadata, Refresh};
 use crate::client::{ClientTimer, Completion, Identity, Reply};
 use crate::mutation::Mutation;
 use crate::node::{Effects, Input, Timer};
@@ -49,8 +49,7 @@ pub(crate) struct Producer {
     mutation: Option<Mutation>,
     connections: Connections<Token>,
     metadata: Metadata,
-    metadata_in_flight: bool,
-    metadata_attempt: u32,
+    refresh: Refresh,
     topics: BTreeMap<Topic, TopicState>,
     session: Session,
     /// Produce requests without an outcome, on all links.
@@ -65,7 +64,6 @@ pub(crate) struct Producer {
     linger_at: Option<SimTime>,
     delivery_timeout_at: Option<SimTime>,
     retry_at: Option<SimTime>,
-    metadata_retry_at: Option<SimTime>,
     closing: Option<Closing>,
 }
 
@@ -95,8 +93,7 @@ impl Producer {
         Self {
             connections: Connections::new(identity),
             metadata: Metadata::new(brokers),
-            metadata_in_flight: false,
-            metadata_attempt: 0,
+            refresh: Refresh::default(),
             topics: BTreeMap::new(),
             session,
             requests_in_flight: 0,
@@ -109,7 +106,6 @@ impl Producer {
             linger_at: None,
             delivery_timeout_at: None,
             retry_at: None,
-            metadata_retry_at: None,
             closing: None,
             identity,
             config,
@@ -277,7 +273,7 @@ impl Producer {
                 self.pump_all(now, effects);
             }
             ClientTimer::MetadataRefresh => {
-                self.metadata_retry_at = None;
+                self.refresh.timer_fired();
                 self.want_metadata(now, effects);
             }
             ClientTimer::DeliveryTimeout => {
@@ -297,7 +293,7 @@ impl Producer {
     fn conclude(&mut self, now: SimTime, outcome: Outcome<Token>, effects: &mut Effects) {
         match outcome {
             Outcome::Response(Token::Metadata, Response::Metadata(response)) => {
-                self.metadata_in_flight = false;
+                self.refresh.end();
                 self.learn(now, &response, effects);
             }
             Outcome::Response(Token::InitProducerId, Response::InitProducerId(response)) => {
@@ -318,7 +314,7 @@ impl Producer {
                 }
             }
             Outcome::Failed { token: Token::Metadata, .. } => {
-                self.metadata_in_flight = false;
+                self.refresh.end();
                 self.want_metadata_later(now, effects);
             }
             Outcome::Failed { token: Token::InitProducerId, .. } => {

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bus_core::{Bytes, Error, ErrorKind, Rebalance, RebalanceKind, Topic, TopicPartition};
 
+use crate::client::ClientTimer;
 use crate::client::connections::{Link, SOCKET_TIMEOUT};
-use crate::client::{ClientTimer, any_broker};
 use crate::mutation::Mutation;
 use crate::node::{Effects, Name, Timer};
 use crate::protocol::{Request, join_group, metadata, sync_group};
@@ -163,11 +163,9 @@ impl Consumer {
         };
         let topics = members.iter().flat_map(|member| member.subscription.topics.iter().cloned());
         let topics = topics.collect::<BTreeSet<_>>().into_iter().collect();
-        self.metadata_attempt += 1;
-        let broker = any_broker(&self.identity, &self.metadata.brokers, self.metadata_attempt);
+        let link = self.refresh.any_broker(&self.identity, &self.metadata);
         let request = Request::Metadata(metadata::Request { topics: Some(topics) });
         let deadline = now + SOCKET_TIMEOUT;
-        let link = Link::data(broker);
         self.connections.send(now, link, Token::LeaderMetadata, request, deadline, effects);
     }
 
