@@ -149,13 +149,15 @@ pub async fn dropped_member_leaves(cx: Cx) -> Verdict {
 pub async fn idle_member_takes_over(cx: Cx) -> Verdict {
     let topic = cx.topic(1).await?;
     let group = cx.name("group");
-    let (one, other) = (cx.member(&group, &topic)?, cx.member(&group, &topic)?);
+    let member = || cx.member(&group, &topic).map(Reader::committing);
+    let (one, other) = (member()?, member()?);
     let both = [&one, &other];
     cx.publish(&topic, 3).await?;
-    cx.drive(&both, "one of them reads", || one.count() + other.count() >= 3).await?;
-    cx.drive(&both, "both are members", || {
-        both.iter().all(|member| member.rebalanced(RebalanceKind::Assigned) > 0)
-            && one.assignment().len() + other.assignment().len() == 1
+    let count = || one.count() + other.count();
+    cx.drive(&both, "both are members, and one of them reads", || {
+        let joined = |member: &&Reader| member.rebalanced(RebalanceKind::Assigned) > 0;
+        let owned = one.assignment().len() + other.assignment().len();
+        both.iter().all(joined) && owned == 1 && count() >= 3
     })
     .await?;
     let (owner, idle) = if one.assignment().is_empty() { (other, one) } else { (one, other) };

@@ -136,7 +136,9 @@ pub async fn cooperative_untouched_partitions_keep_flowing(cx: Cx) -> Verdict {
     let topic = cx.topic(4).await?;
     let group = cx.name("group");
     let first = cooperative(&cx, &group, &topic)?;
-    cx.drive(&[&first], "the first has all", || first.assignment().len() == 4).await?;
+    cx.publish(&topic, 4).await?;
+    cx.drive(&[&first], "the first has all, and they flow", || first.seen().len() == 4).await?;
+    first.commit_positions().await?;
     first.forget();
     let second = cooperative(&cx, &group, &topic)?;
     let members = [&first, &second];
@@ -154,7 +156,10 @@ pub async fn cooperative_untouched_partitions_keep_flowing(cx: Cx) -> Verdict {
         let touched = rebalance.partitions.iter().any(|place| kept.contains(place));
         ensure!(!touched, "of {kept:?}, kept by the first member, some are in {rebalance:?}");
     }
-    let expected: Vec<_> = (0..sent / 4).collect();
+    for place in &kept {
+        ensure!(!first.offsets(place).is_empty(), "{place} stood still during the rebalance");
+    }
+    let expected: Vec<_> = (1..=sent / 4).collect();
     cx.drive(&members, "all records are read", || {
         kept.iter().all(|place| first.offsets(place).len() == expected.len())
             && second.assignment().iter().all(|p| second.offsets(p).last() == expected.last())

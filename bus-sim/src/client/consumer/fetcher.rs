@@ -207,7 +207,7 @@ impl Consumer {
                 };
                 let message = format!("{message}, and auto.offset.reset is none");
                 self.errors.push_back(
-                    Error::new(ErrorKind::NoOffset, message)
+                    Error::new(why, message)
                         .with_operation(Operation::Poll)
                         .with_topic_partition(topic_partition.clone()),
                 );
