@@ -57,6 +57,14 @@ impl Metadata {
         let partition = details.partitions.get(index)?;
         Some((partition.leader?, partition.leader_epoch))
     }
+
+    /// Whether the partition is known to have no leader at the moment.
+    pub(crate) fn is_leaderless(&self, topic_partition: &TopicPartition) -> bool {
+        let details = self.topics.get(&topic_partition.topic);
+        let index = usize::try_from(topic_partition.partition).unwrap_or(usize::MAX);
+        let partition = details.and_then(|details| details.partitions.get(index));
+        partition.is_some_and(|partition| partition.leader.is_none())
+    }
 }
 
 /// When a client asks for metadata: one request at a time.

@@ -231,6 +231,10 @@ impl Consumer {
         for (broker, parts) in self.fetchable() {
             self.send_fetch(now, broker, parts, effects);
         }
+        // A new leader is looked for soon, not only with the next refresh.
+        if self.partitions.keys().any(|partition| self.metadata.is_leaderless(partition)) {
+            self.want_metadata_later(now, effects);
+        }
     }
 
     /// What can be fetched, by leader.
