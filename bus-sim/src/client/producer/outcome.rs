@@ -17,8 +17,8 @@ use super::partition::{Batch, PartitionQueue, Pending};
 use super::session::Session;
 use super::topic::TopicState;
 
-/// `topic.metadata.propagation.max.ms`: a topic that is unknown for this long does not exist. 5 s is
-/// what `bus-kafka` sets; librdkafka's own default is 30 s.
+/// `topic.metadata.propagation.max.ms`: a topic that is unknown for this long does not exist. 5 s
+/// is what `bus-kafka` sets; librdkafka's own default is 30 s.
 const PROPAGATION: Duration = Duration::from_secs(5);
 
 impl Producer {
