@@ -139,8 +139,10 @@ pub async fn null_keys_stick_for_a_while(cx: Cx) -> Verdict {
     let topic = cx.topic(8).await?;
     let config = ProducerConfig { sticky_linger: Duration::from_mins(1), ..quick_producer() };
     let producer = cx.bus().producer(config)?;
-    // The partitions of the topic must be known before one of them can be stuck to.
-    producer.partitions_for(topic.clone()).await?;
+    // A partition can be stuck to as soon as the producer has met its leader.
+    for partition in 0..8 {
+        producer.send(cx.record(&TopicPartition::new(&topic, partition))).await?;
+    }
     let records = (0..50).map(|n| ProducerRecord::to(&topic).value(format!("{n}")));
     let mut places = BTreeSet::new();
     for outcome in producer.send_all(records).await {
