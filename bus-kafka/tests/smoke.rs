@@ -2,9 +2,10 @@
 //! that it was skipped. What every backend must do is in the conformance suite; here is what is
 //! special to this one.
 
-#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "tests fail and talk like this")]
+#![expect(clippy::unwrap_used, reason = "a test fails like this")]
 
 use std::collections::BTreeSet;
+use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +22,9 @@ const LONG: Duration = Duration::from_secs(30);
 /// Connects, or says that the test is skipped.
 async fn connect() -> Option<Bus> {
     let Ok(address) = std::env::var("BUS_TEST_KAFKA") else {
-        println!("skipped: BUS_TEST_KAFKA=host:port names no Kafka");
+        // Not by a macro: the test harness keeps what those print of a test that passes.
+        let message = b"skipped: BUS_TEST_KAFKA=host:port names no Kafka\n";
+        std::io::stderr().write_all(message).unwrap();
         return None;
     };
     let url: BusUrl = format!("kafka://{address}").parse().unwrap();

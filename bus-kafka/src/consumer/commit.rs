@@ -62,10 +62,15 @@ impl Replies {
     /// Resolves the commits whose replies are there.
     pub(crate) fn resolve(&self, core: &Core, native: &Native) {
         while let Some(event) = native.replies.poll(Duration::ZERO) {
-            if let EventKind::Commit { id } = event.kind()
-                && let Some(sender) = self.waiting.lock().senders.remove(&id)
-            {
-                sender.complete(outcome(core, native, &event));
+            let EventKind::Commit { id } = event.kind() else { continue };
+            let sender = self.waiting.lock().senders.remove(&id);
+            let outcome = outcome(core, native, &event);
+            let kind = outcome.as_ref().err().map(Error::kind);
+            if let Some(ErrorKind::UnknownMemberId | ErrorKind::IllegalGeneration) = kind {
+                core.evicted();
+            }
+            if let Some(sender) = sender {
+                sender.complete(outcome);
             }
         }
     }

@@ -133,11 +133,16 @@ impl Core {
         if let Some(fatal) = &self.state.lock().fatal {
             return Err(fatal.clone());
         }
-        if let Some(pending) = rebalance::pending(self, &native) {
-            // A sign of life; records do not come now, and if one did, it would wait.
+        if self.state.lock().pending.is_some() {
+            // A sign of life; records do not come now, and what else comes waits.
             if let Some(event) = native.queue.poll(Duration::ZERO) {
+                if is_eviction(&event) {
+                    self.evicted();
+                }
                 pump.kept.push_back(Kept::Event(event));
             }
+        }
+        if let Some(pending) = rebalance::pending(self, &native) {
             return Ok(Some(Polled::Rebalance(self.guard(pending))));
         }
         let max = usize::try_from(self.config.max_poll_records).unwrap_or(usize::MAX);
@@ -222,6 +227,14 @@ impl Core {
             self.state.lock().fatal = Some(error.clone());
         }
         Seen::Error(error)
+    }
+
+    /// Takes note that the group goes on without this member; librdkafka does not say so while it
+    /// waits for the answer to a rebalance.
+    pub(crate) fn evicted(&self) {
+        if let Some(pending) = &mut self.state.lock().pending {
+            pending.turn_lost();
+        }
     }
 
     /// Pauses or resumes assigned partitions.
@@ -382,6 +395,12 @@ pub(crate) fn fatal(native: &Native) -> Error {
         Some((code, reason)) => Code::from(code).error(reason),
         None => Error::from(ErrorKind::Fatal),
     }
+}
+
+/// Whether an event says that the member left the group because it did not poll.
+fn is_eviction(event: &Event) -> bool {
+    let code = event.failure().and_then(|failure| failure.code.known());
+    code == Some(RDKafkaErrorCode::PollExceeded)
 }
 
 /// librdkafka has one code for "no committed offset" and for "offset out of range" with

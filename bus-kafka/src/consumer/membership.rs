@@ -41,17 +41,26 @@ pub(crate) fn subscribe(core: &Core, subscription: &Subscription) -> Result<()> 
     let mut pump = core.pump.lock();
     let native = core.native.client()?;
     let mut state = core.state.lock();
-    if state.mode == Mode::Assigned {
+    let was_assigned = state.mode == Mode::Assigned;
+    if was_assigned {
         replace_assignment(&native, None).map_err(Failure::into_error)?;
         pump.kept.clear();
     }
-    requests::subscribe(native.client(), &list)
-        .map_err(|failure| refused(failure, subscription))?;
-    if state.mode == Mode::Subscribed {
-        state.is_resubscribed = true;
-    } else {
+    if let Err(failure) = requests::subscribe(native.client(), &list) {
+        if was_assigned {
+            // All stays as it was.
+            let mut list = TopicPartitionList::with_capacity(state.assignment.len());
+            for (topic_partition, place) in &state.assignment {
+                add(&mut list, topic_partition, place.next());
+            }
+            replace_assignment(&native, Some(&list)).map_err(Failure::into_error)?;
+        }
+        return Err(refused(failure, subscription));
+    }
+    if state.mode != Mode::Subscribed {
         reset(&native, &mut state, Mode::Subscribed);
     }
+    state.subscription = subscription.clone();
     Ok(())
 }
 
@@ -97,6 +106,10 @@ pub(crate) fn assign(core: &Arc<Core>, partitions: &[(TopicPartition, StartAt)])
         .collect();
     if let (Some(starts), false) = (starts, was_subscribed) {
         return assign_at(core, &native, &mut pump, &starts);
+    }
+    if !was_subscribed {
+        // Nothing of what was assigned before is delivered while the starts are looked up.
+        replace_assignment(&native, None).map_err(Failure::into_error)?;
     }
     drop(pump);
     let (core, partitions) = (Arc::clone(core), partitions.to_vec());

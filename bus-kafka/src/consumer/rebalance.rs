@@ -20,7 +20,7 @@ pub(crate) fn arrived(core: &Core, native: &Native, event: &Event, is_assign: bo
     partitions.sort();
     let mut state = core.state.lock();
     // What a new subscription leaves out librdkafka calls lost, although it is still the member's.
-    let is_given_up = std::mem::take(&mut state.is_resubscribed);
+    let is_given_up = state.is_given_up(&partitions);
     let kind = if is_assign {
         RebalanceKind::Assigned
     } else if requests::is_assignment_lost(native.client()) && !is_given_up {
@@ -51,10 +51,8 @@ pub(crate) fn arrived(core: &Core, native: &Native, event: &Event, is_assign: bo
 pub(crate) fn pending(core: &Core, native: &Native) -> Option<Arc<Rebalance>> {
     let mut state = core.state.lock();
     let pending = state.pending.as_mut()?;
-    if pending.may_turn_lost && requests::is_assignment_lost(native.client()) {
-        let partitions = pending.rebalance.partitions.clone();
-        pending.rebalance = Arc::new(Rebalance { kind: RebalanceKind::Lost, partitions });
-        pending.may_turn_lost = false;
+    if requests::is_assignment_lost(native.client()) {
+        pending.turn_lost();
     }
     Some(Arc::clone(&pending.rebalance))
 }

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bus_core::{
-    Error, ErrorKind, Offset, Rebalance, RebalanceKind, Record, Result, TopicPartition,
+    Error, ErrorKind, Offset, Rebalance, RebalanceKind, Record, Result, Subscription,
+    TopicPartition,
 };
 
 /// The state of a consumer; librdkafka has its own, and the two change together.
@@ -17,8 +18,8 @@ pub(crate) struct State {
     pub(crate) assignment: BTreeMap<TopicPartition, Place>,
     /// The rebalance that waits for the application.
     pub(crate) pending: Option<Pending>,
-    /// Whether the subscription was replaced by another since the last rebalance.
-    pub(crate) is_resubscribed: bool,
+    /// What is subscribed to.
+    pub(crate) subscription: Subscription,
     /// The error after which librdkafka's client is of no use; every poll repeats it.
     pub(crate) fatal: Option<Error>,
 }
@@ -29,6 +30,17 @@ pub(crate) struct Pending {
     pub(crate) rebalance: Arc<Rebalance>,
     /// Whether it is a revocation that turns into a loss if the group does not wait.
     pub(crate) may_turn_lost: bool,
+}
+
+impl Pending {
+    /// The group did not wait: a revocation is a loss now, and the older guard overtaken.
+    pub(crate) fn turn_lost(&mut self) {
+        if self.may_turn_lost {
+            let partitions = self.rebalance.partitions.clone();
+            self.rebalance = Arc::new(Rebalance { kind: RebalanceKind::Lost, partitions });
+            self.may_turn_lost = false;
+        }
+    }
 }
 
 /// How the consumer gets its partitions.
@@ -88,8 +100,16 @@ impl State {
     pub(crate) fn reset(&mut self, mode: Mode) -> u64 {
         self.mode = mode;
         self.version += 1;
+        self.subscription = Subscription::default();
         self.assignment.clear();
         self.version
+    }
+
+    /// Whether the application has given up these partitions by what it subscribes to now. A
+    /// pattern may still match them.
+    pub(crate) fn is_given_up(&self, partitions: &[TopicPartition]) -> bool {
+        let Subscription { topics, patterns } = &self.subscription;
+        patterns.is_empty() && partitions.iter().all(|partition| !topics.contains(&partition.topic))
     }
 
     /// Applies a completed rebalance.
@@ -176,6 +196,30 @@ mod tests {
         assert_eq!(state.assignment.keys().cloned().collect::<Vec<_>>(), [3].map(partition));
         state.apply(&rebalance(RebalanceKind::Lost, &[3]), false);
         assert!(state.assignment.is_empty());
+    }
+
+    #[test]
+    fn a_revocation_turns_into_a_loss_once() {
+        let rebalance = Arc::new(rebalance(RebalanceKind::Revoked, &[0]));
+        let mut pending = Pending { rebalance: Arc::clone(&rebalance), may_turn_lost: true };
+        pending.turn_lost();
+        let lost = Arc::clone(&pending.rebalance);
+        assert_eq!((lost.kind, &lost.partitions), (RebalanceKind::Lost, &rebalance.partitions));
+        pending.turn_lost();
+        assert!(Arc::ptr_eq(&lost, &pending.rebalance));
+    }
+
+    #[test]
+    fn partitions_are_given_up_by_a_subscription_without_their_topic() {
+        for (subscription, is_given_up) in [
+            (Subscription::topics(["t", "u"]), false),
+            (Subscription::topics(["u"]), true),
+            // The pattern may match it.
+            (Subscription::topics(["u"]).and_pattern("^t"), false),
+        ] {
+            let state = State { subscription, ..State::default() };
+            assert_eq!(state.is_given_up(&[partition(0)]), is_given_up, "{state:?}");
+        }
     }
 
     #[test]

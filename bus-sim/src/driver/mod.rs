@@ -29,6 +29,7 @@ use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 use tokio::time::{Instant, Sleep};
 
+#[cfg(tokio_unstable)]
 use crate::choice::{Label, choice};
 use crate::config::SimConfig;
 use crate::time::SimTime;
@@ -148,8 +149,7 @@ fn build_runtime(seed: u64) -> tokio::runtime::Runtime {
     }
     #[cfg(not(tokio_unstable))]
     {
-        let _ = (seed, choice::<()>, Label::Scheduler);
-        warn_once();
+        warn_once(seed);
     }
     match builder.build() {
         Ok(runtime) => runtime,
@@ -160,10 +160,11 @@ fn build_runtime(seed: u64) -> tokio::runtime::Runtime {
 
 /// Without the flag `select!` looks at its branches in an order that no seed decides.
 #[cfg(not(tokio_unstable))]
-fn warn_once() {
+fn warn_once(seed: u64) {
     static WARNED: std::sync::Once = std::sync::Once::new();
     WARNED.call_once(|| {
         tracing::warn!(
+            seed,
             "built without --cfg tokio_unstable: an unbiased select! is not deterministic; \
              see docs/determinism.md"
         );

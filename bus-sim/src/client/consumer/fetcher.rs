@@ -144,7 +144,7 @@ impl Consumer {
             match answer.map(|answer| &answer.result) {
                 Some(Ok(Some(committed))) => {
                     partition.committed = Some(committed.offset);
-                    partition.fetch = FetchState::At(committed.offset + skip);
+                    partition.found(committed.offset + skip);
                 }
                 Some(Ok(None)) => self.reset(now, topic_partition, ErrorKind::NoOffset, effects),
                 Some(Err(_)) | None => {
@@ -170,7 +170,7 @@ impl Consumer {
             return;
         }
         match result {
-            Ok(Some(offset)) => partition.fetch = FetchState::At(offset),
+            Ok(Some(offset)) => partition.found(offset),
             // No record is as young: the end.
             Ok(None) => partition.fetch = FetchState::Find(StartAt::End),
             Err(_) => {

@@ -19,6 +19,8 @@ pub(super) struct Partition {
     /// What was committed last by this consumer.
     pub(super) committed: Option<Offset>,
     pub(super) is_paused: bool,
+    /// A seek waits for its offset to be looked up: that is the position then.
+    pub(super) is_seeking: bool,
     /// Counts seeks: a response to a request of an older version is out of date (KAFKA-7703).
     pub(super) version: u64,
     /// Batches that were fetched and not yet delivered to their end.
@@ -59,6 +61,7 @@ impl Partition {
             stored: None,
             committed: None,
             is_paused: false,
+            is_seeking: false,
             version,
             buffer: VecDeque::new(),
             buffered_bytes: 0,
@@ -78,9 +81,18 @@ impl Partition {
             StartAt::Offset(offset) => Some(offset),
             _ => None,
         };
+        self.is_seeking = self.position.is_none();
         self.leader_epoch = None;
         if !keep_buffer {
             self.clear_buffer();
+        }
+    }
+
+    /// The offset to fetch from was looked up.
+    pub(super) fn found(&mut self, offset: Offset) {
+        self.fetch = FetchState::At(offset);
+        if std::mem::take(&mut self.is_seeking) {
+            self.position = Some(offset);
         }
     }
 

@@ -17,9 +17,9 @@ use super::partition::{Batch, PartitionQueue, Pending};
 use super::session::Session;
 use super::topic::TopicState;
 
-/// librdkafka's `topic.metadata.propagation.max.ms`: a topic that is unknown for this long does not
-/// exist.
-const PROPAGATION: Duration = Duration::from_secs(30);
+/// `topic.metadata.propagation.max.ms`: a topic that is unknown for this long does not exist. 5 s
+/// is what `bus-kafka` sets; librdkafka's own default is 30 s.
+const PROPAGATION: Duration = Duration::from_secs(5);
 
 impl Producer {
     /// A batch is in the log (or was sent off, with acks=0).
