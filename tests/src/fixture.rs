@@ -18,9 +18,6 @@ pub trait Fixture: Send + Sync {
     /// A URL of this backend that is right; options may be added behind it.
     fn url(&self) -> String;
 
-    /// Opens a bus by URL, as an operator would write it.
-    fn open<'a>(&'a self, url: &'a str) -> BoxFuture<'a, Result<Bus>>;
-
     /// A bus whose brokers do not answer, until [`Fault::Heal`]; or the error that says so, within
     /// about `timeout`.
     fn unreachable(&self, timeout: Duration) -> BoxFuture<'_, Result<Bus>>;

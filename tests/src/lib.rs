@@ -25,7 +25,6 @@ pub mod cx;
 pub mod failure;
 pub mod fixture;
 pub mod history;
-
 pub mod on_kafka;
 pub mod on_sim;
 pub mod oracle;

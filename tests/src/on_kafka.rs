@@ -117,10 +117,6 @@ impl Fixture for OnKafka {
         self.url.clone()
     }
 
-    fn open<'a>(&'a self, url: &'a str) -> BoxFuture<'a, Result<Bus>> {
-        connect(url).boxed()
-    }
-
     fn unreachable(&self, timeout: Duration) -> BoxFuture<'_, Result<Bus>> {
         async move {
             // Port 1 is reserved, and nobody listens there.

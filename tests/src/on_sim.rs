@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bus_core::{BoxFuture, Bus, BusUrl, Error, ErrorKind, Result};
+use bus_core::{BoxFuture, Bus, Result};
 use bus_sim::{Mutation, Sim, SimConfig, SimHandle};
 use futures_util::FutureExt as _;
 
@@ -67,10 +67,6 @@ impl Fixture for OnSim {
         format!("sim://?seed=1&brokers={BROKERS}")
     }
 
-    fn open<'a>(&'a self, url: &'a str) -> BoxFuture<'a, Result<Bus>> {
-        std::future::ready(self.check(url).map(|()| self.sim.bus())).boxed()
-    }
-
     fn unreachable(&self, _timeout: Duration) -> BoxFuture<'_, Result<Bus>> {
         std::future::ready(self.each_broker(|id| self.sim.crash_broker(id)).map(|()| self.bus()))
             .boxed()
@@ -112,16 +108,6 @@ impl Fixture for OnSim {
 }
 
 impl OnSim {
-    /// What `bus::run` checks of a URL.
-    fn check(&self, url: &str) -> Result<()> {
-        let url: BusUrl = url.parse()?;
-        if url.scheme != "sim" {
-            let message = format!("scheme {:?} is not sim", url.scheme);
-            return Err(Error::new(ErrorKind::InvalidConfig, message));
-        }
-        SimConfig::from_url(&url).map(drop)
-    }
-
     fn each_broker(&self, act: impl Fn(i32) -> Result<()>) -> Result<()> {
         (1..=BROKERS).try_for_each(act)
     }

@@ -210,6 +210,7 @@ suite! {
     Errors {
         errors {
             "E1" unknown_scheme_is_refused;
+            "E1" connecting_to_a_simulation_is_refused;
             "E1" unknown_option_is_refused;
             "E1" malformed_address_is_refused;
             "E1" unknown_property_is_refused;
