@@ -97,8 +97,8 @@ pub trait Producer: Send + Sync + fmt::Debug {
 /// Every error says by its [`recovery`](crate::Error::recovery) how to go on:
 /// - [`Recovery::Retry`](crate::Recovery::Retry): call the same again; it resumes. It is safe for
 ///   `commit` as well.
-/// - [`Recovery::Abort`](crate::Recovery::Abort): the transaction has failed. Until `abort`, `begin`
-///   and `commit` repeat the error that made it fail, and `send` is an
+/// - [`Recovery::Abort`](crate::Recovery::Abort): the transaction has failed. Until `abort`, every
+///   call repeats the error that made it fail, but for `send`, which is an
 ///   [`ErrorKind::InvalidState`]. Every failed [`Delivery`] is such an error: its record is no part
 ///   of the transaction. What `send` refuses for its arguments is none; it changes nothing.
 /// - [`Recovery::Close`](crate::Recovery::Close): the producer cannot go on, and every later call
@@ -108,13 +108,13 @@ pub trait Producer: Send + Sync + fmt::Debug {
 ///   [`transaction_timeout`](crate::TransactionConfig::transaction_timeout).
 /// - [`Recovery::Fix`](crate::Recovery::Fix): the call was wrong, and nothing has changed.
 ///   [`ErrorKind::InvalidState`]: the call does not fit: everything before `init_transactions` but
-///   that, a second `init_transactions` or `begin`, and `send`, `send_offsets`, `commit`, or `abort`
-///   without a transaction.
+///   that, a second `init_transactions` or `begin`, and `send`, `send_offsets`, `commit`, or
+///   `abort` without a transaction.
 ///
 /// Transactions go one after the other, and so do their calls. A call whose future is dropped goes
 /// on by itself. Until it has ended, every other one is an [`ErrorKind::InvalidState`] to
-/// [`Retry`](crate::Recovery::Retry), except that `init_transactions`, `commit`, and `abort`, called
-/// once more, wait for the outcome of the one that is under way.
+/// [`Retry`](crate::Recovery::Retry), except that `init_transactions`, `commit`, and `abort`,
+/// called once more, wait for the outcome of the one that is under way.
 ///
 /// Closing or dropping the producer does not end an open transaction: the next producer of the
 /// transactional id aborts it, or the coordinator after the transaction timeout.
@@ -156,8 +156,8 @@ pub trait TransactionalProducer: Producer {
     /// - to abort: [`ErrorKind::IllegalGeneration`] (the group has rebalanced since),
     ///   [`ErrorKind::UnknownMemberId`] (another group's member, or one that is gone),
     ///   [`ErrorKind::FencedInstanceId`], [`ErrorKind::InvalidGroupId`] (the empty group id),
-    ///   [`ErrorKind::OffsetMetadataTooLarge`]; [`ErrorKind::UnknownTopicOrPartition`], after trying
-    ///   for 30 s or the transaction timeout if that is less;
+    ///   [`ErrorKind::OffsetMetadataTooLarge`]; [`ErrorKind::UnknownTopicOrPartition`], after
+    ///   trying for 30 s, or the transaction timeout if that is less;
     /// - [`ErrorKind::ProducerFenced`];
     /// - [`ErrorKind::Closed`].
     fn send_offsets<'a>(
@@ -176,8 +176,8 @@ pub trait TransactionalProducer: Producer {
     /// - [`ErrorKind::TransactionAbortable`]: a delivery failed, which says why; or the error that
     ///   made the transaction fail. To abort;
     /// - [`ErrorKind::TimedOut`]: not done within 30 s; to retry, which resumes;
-    /// - [`ErrorKind::ProducerFenced`], indeterminate if this call noticed it: an earlier attempt of
-    ///   its request may have committed before;
+    /// - [`ErrorKind::ProducerFenced`], indeterminate if this call noticed it: an earlier attempt
+    ///   of its request may have committed before;
     /// - [`ErrorKind::Closed`].
     fn commit(&self) -> BoxFuture<'_, Result<()>>;
 
