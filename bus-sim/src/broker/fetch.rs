@@ -125,6 +125,7 @@ impl Broker {
             last_stable_offset: replica.last_stable_offset(),
             log_start: replica.log.start(),
             aborted: Vec::new(),
+            diverging_epoch: None,
             batches,
         })
     }

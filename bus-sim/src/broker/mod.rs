@@ -1,7 +1,7 @@
 //! Brokers and the controller: a broker routes requests to machines, one file per API or machine.
 //!
 //! In reading order: `connections` (one request at a time), `session` (with the controller),
-//! `image` (what is known of the cluster), `replica` and `log` (partitions), `produce`, `fetch`,
+//! `image` (what is known of the cluster), `peers` (other brokers), `replica` and `log` (partitions), `produce`, `fetch`,
 //! `list_offsets`, `metadata`, `topics`, and `group` (the group coordinator).
 //!
 //! A crash keeps logs, topic ids, and the numbers that must never be used twice; all else is
@@ -16,6 +16,7 @@ mod image;
 mod list_offsets;
 mod log;
 mod metadata;
+mod peers;
 mod produce;
 mod producer_state;
 mod replica;
@@ -37,6 +38,7 @@ pub use self::controller::Controller;
 use self::fetch::DelayedFetch;
 use self::group::{DelayedDeletion, Shard};
 use self::image::Image;
+use self::peers::Peers;
 use self::produce::DelayedProduce;
 use self::replica::Replica;
 use self::session::Session;
@@ -66,6 +68,11 @@ pub enum BrokerTimer {
     /// When a request that was forwarded to the controller is given up.
     ForwardExpires {
         /// The connection of who asked.
+        connection: ConnectionId,
+    },
+    /// When the oldest request to another broker has waited too long.
+    PeerExpires {
+        /// Its connection.
         connection: ConnectionId,
     },
     /// When a coordinator has read its partition of `__consumer_offsets`.
@@ -116,6 +123,7 @@ pub struct Broker {
     session: Session,
     image: Image,
     connections: Connections,
+    peers: Peers,
     /// By connection: it has one request in hand.
     fetches: BTreeMap<ConnectionId, DelayedFetch>,
     produces: BTreeMap<ConnectionId, DelayedProduce>,
@@ -137,6 +145,7 @@ impl Broker {
             session: Session::new(id),
             image: Image::default(),
             connections: Connections::default(),
+            peers: Peers::new(id),
             fetches: BTreeMap::new(),
             produces: BTreeMap::new(),
             forwards: BTreeMap::new(),
@@ -157,7 +166,7 @@ impl Broker {
                 self.connections.arrived(connection, correlation, request);
             }
             Input::Response { connection, correlation, response } => {
-                self.on_controller_response(now, connection, correlation, *response, effects);
+                self.on_response(now, connection, correlation, *response, effects);
             }
             Input::Connected { connection } => self.on_connected(now, connection, effects),
             Input::Disconnected { connection } => self.on_disconnected(now, connection, effects),
@@ -176,6 +185,7 @@ impl Broker {
         self.session.crash();
         self.image = Image::default();
         self.connections = Connections::default();
+        self.peers.crash();
         self.fetches.clear();
         self.produces.clear();
         self.forwards.clear();
@@ -203,9 +213,20 @@ impl Broker {
             Request::ListGroups(_) => self.list_groups(caller, effects),
             Request::DescribeGroups(request) => self.describe_groups(caller, request, effects),
             Request::DeleteGroups(request) => self.delete_groups(now, caller, request, effects),
+            Request::AddPartitionsToTxn(_)
+            | Request::AddOffsetsToTxn(_)
+            | Request::TxnOffsetCommit(_)
+            | Request::EndTxn(_)
+            | Request::WriteTxnMarkers(_)
+            | Request::OffsetForLeaderEpoch(_) => {
+                // Not served yet.
+                self.connections.closed(caller.connection);
+                effects.disconnect(caller.connection);
+            }
             Request::RegisterBroker(_)
             | Request::BrokerHeartbeat(_)
-            | Request::FetchMetadataLog(_) => {
+            | Request::FetchMetadataLog(_)
+            | Request::AlterPartition(_) => {
                 // Only the controller answers these; Kafka closes the connection as well.
                 self.connections.closed(caller.connection);
                 effects.disconnect(caller.connection);
@@ -227,6 +248,9 @@ impl Broker {
             }
             BrokerTimer::ForwardExpires { connection } => {
                 self.expire_forward(connection, effects);
+            }
+            BrokerTimer::PeerExpires { connection } => {
+                self.peer_expires(now, connection, effects);
             }
             BrokerTimer::LoadCoordinator { partition } => {
                 self.load_coordinator(now, partition, effects);
@@ -257,6 +281,8 @@ impl Broker {
         if connection.owner == NodeId::Broker(self.id) {
             if self.session.disconnected(now, connection, effects) {
                 self.forwards.values_mut().for_each(Forward::not_sent);
+            } else {
+                self.peer_closed(now, connection, effects);
             }
             return;
         }

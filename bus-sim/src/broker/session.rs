@@ -198,6 +198,7 @@ impl Broker {
         effects: &mut Effects,
     ) {
         if !self.session.is_own(connection) {
+            self.peer_connected(connection, effects);
             return;
         }
         self.session.is_connected = true;
@@ -212,7 +213,7 @@ impl Broker {
         self.send_forwards(effects);
     }
 
-    pub(super) fn on_controller_response(
+    pub(super) fn on_response(
         &mut self,
         now: SimTime,
         connection: ConnectionId,
@@ -221,6 +222,7 @@ impl Broker {
         effects: &mut Effects,
     ) {
         if !self.session.is_own(connection) {
+            self.peer_response(now, (connection, correlation), response, effects);
             return;
         }
         match response {

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use bus_core::{ErrorKind, Partition, Topic, Uuid};
+use bus_core::{ErrorKind, Partition, Topic, TopicPartition, Uuid};
 
 use crate::node::BrokerId;
 
@@ -128,4 +128,37 @@ pub struct PartitionState {
     pub leader_epoch: i32,
     /// Higher with each change.
     pub partition_epoch: i32,
+}
+
+/// A leader asks the controller to change who is in sync (AlterPartition, KIP-497).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct AlterPartitionRequest {
+    /// The leader.
+    pub broker: BrokerId,
+    /// Its registration.
+    pub broker_epoch: BrokerEpoch,
+    /// The partitions.
+    pub partitions: Vec<AlterPartition>,
+}
+
+/// Who shall be in sync.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct AlterPartition {
+    /// The partition.
+    pub topic_partition: TopicPartition,
+    /// The leader's epoch.
+    pub leader_epoch: i32,
+    /// The partition epoch that the change is made from; it fails if there is a newer one.
+    pub partition_epoch: i32,
+    /// The replicas in sync, each with its registration.
+    pub in_sync_replicas: Vec<(BrokerId, BrokerEpoch)>,
+}
+
+/// What the controller made of it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct AlterPartitionResponse {
+    /// Why nothing of it was looked at.
+    pub error: Option<ErrorKind>,
+    /// Per partition of the request: the state from now on, or why it was refused.
+    pub partitions: Vec<(TopicPartition, Result<PartitionState, ErrorKind>)>,
 }

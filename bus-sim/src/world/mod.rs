@@ -237,7 +237,7 @@ impl World {
                 Effect::SetTimer { timer, at } => {
                     self.queue.set_timer(node, timer, at.max(self.now));
                 }
-                Effect::CancelTimer { timer } => self.queue.cancel_timer(node, timer),
+                Effect::CancelTimer { timer } => self.queue.cancel_timer(node, &timer),
                 Effect::Complete(completion) => self.completions.push(completion),
                 Effect::Fact(fact) => {
                     self.trace.add(self.now, &fact, || format!("{node} ! {fact}"));

@@ -286,6 +286,7 @@ impl Cluster {
 fn produce_request(acks: Acks, topic: &str, batch: RecordBatch) -> Request {
     let topic_partition = TopicPartition::new(topic, 0);
     Request::Produce(produce::Request {
+        transactional_id: None,
         acks,
         timeout: Duration::from_secs(30),
         partitions: vec![produce::PartitionRequest { topic_partition, batch: Arc::new(batch) }],
@@ -300,6 +301,7 @@ fn fetch_request(topic: &str, offset: Offset, max_wait: Duration) -> Request {
         max_bytes: 1 << 20,
         isolation_level: IsolationLevel::ReadCommitted,
         partitions: vec![fetch::PartitionRequest {
+            last_fetched_epoch: None,
             topic_partition: TopicPartition::new(topic, 0),
             offset,
             current_leader_epoch: None,

@@ -206,7 +206,10 @@ fn producer_ids_are_unique_over_brokers_and_crashes() {
         for broker in [1, 2] {
             let connection = cluster.connect(broker);
             for _ in 0..2 {
-                let request = Request::InitProducerId(init_producer_id::Request { current: None });
+                let request = Request::InitProducerId(init_producer_id::Request {
+                    transactional: None,
+                    current: None,
+                });
                 let response = response_of!(InitProducerId, cluster.call(connection, request));
                 ids.push(response.result.unwrap().0);
             }

@@ -277,6 +277,7 @@ impl Consumer {
         for part in &parts {
             let epoch = self.metadata.leader(&part.topic_partition).map(|(_, epoch)| epoch);
             partitions.push(fetch::PartitionRequest {
+                last_fetched_epoch: None,
                 topic_partition: part.topic_partition.clone(),
                 offset: part.offset,
                 current_leader_epoch: epoch,

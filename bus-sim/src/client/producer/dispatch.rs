@@ -101,6 +101,7 @@ impl Producer {
         effects: &mut Effects,
     ) {
         let request = Request::Produce(produce::Request {
+            transactional_id: None,
             acks: self.config.acks,
             timeout: self.config.request_timeout,
             partitions: vec![produce::PartitionRequest {
@@ -135,7 +136,10 @@ impl Producer {
         };
         self.session = Session::Requested { attempt };
         let broker = any_broker(&self.identity, &self.metadata.brokers, attempt);
-        let request = Request::InitProducerId(init_producer_id::Request { current: None });
+        let request = Request::InitProducerId(init_producer_id::Request {
+            transactional: None,
+            current: None,
+        });
         let deadline = now + SOCKET_TIMEOUT;
         let link = Link::data(broker);
         self.connections.send(now, link, Token::InitProducerId, request, deadline, effects);
