@@ -75,6 +75,8 @@ mutations! {
     SessionNeverExpires = "session-never-expires",
     /// Broker: a sync returns the assignment of the generation before.
     StaleAssignment = "stale-assignment",
+    /// Controller: any replica that is alive may be elected, in sync or not.
+    ElectedOutOfSync = "elected-out-of-sync",
     /// Broker: a duplicate batch is answered as out of order instead of with its offset.
     DuplicateAnsweredAsError = "duplicate-answered-as-error",
 }

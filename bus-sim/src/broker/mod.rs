@@ -7,15 +7,19 @@
 //! A crash keeps logs, topic ids, and the numbers that must never be used twice; all else is
 //! memory.
 
+mod alter_partition;
 mod bootstrap;
+mod broker_control;
 mod connections;
 mod controller;
+mod election;
 mod fetch;
 mod group;
 mod image;
 mod list_offsets;
 mod log;
 mod metadata;
+mod partition_control;
 mod peers;
 mod produce;
 mod producer_state;
@@ -102,6 +106,10 @@ pub enum BrokerTimer {
         /// The group.
         group_id: Name,
     },
+    /// When a controlled shutdown ends although the controller does not allow it.
+    ShutdownExpires,
+    /// Of the controller: when preferred leaders are elected.
+    BalanceLeaders,
     /// Of the controller: when to see whether a broker was heard of.
     BrokerSession {
         /// The broker.
@@ -143,7 +151,7 @@ impl Broker {
             producer_ids: 0,
             replicas: BTreeMap::new(),
             session: Session::new(id),
-            image: Image::default(),
+            image: Image::new(config),
             connections: Connections::default(),
             peers: Peers::new(id),
             fetches: BTreeMap::new(),
@@ -183,7 +191,7 @@ impl Broker {
         let Self { id: _, config: _, offsets_topic: _, producer_ids: _, replicas, .. } = self;
         replicas.values_mut().for_each(Replica::crash);
         self.session.crash();
-        self.image = Image::default();
+        self.image = Image::new(&self.config);
         self.connections = Connections::default();
         self.peers.crash();
         self.fetches.clear();
@@ -191,6 +199,18 @@ impl Broker {
         self.forwards.clear();
         self.deletions.clear();
         self.shards.clear();
+    }
+
+    /// Ends in good order: what it has appended is on disk. As after a crash, [`Input::Start`]
+    /// begins it again.
+    pub fn stop(&mut self) {
+        self.session.stop();
+        self.crash();
+    }
+
+    /// Loses what is in memory, and what was not written to disk yet.
+    pub fn lose_power(&mut self) {
+        self.crash();
     }
 
     fn dispatch(&mut self, now: SimTime, caller: Caller, request: Request, effects: &mut Effects) {
@@ -273,7 +293,8 @@ impl Broker {
                     shard.sync_due(turn, &group_id);
                 });
             }
-            BrokerTimer::BrokerSession { .. } => {}
+            BrokerTimer::ShutdownExpires => effects.stop(),
+            BrokerTimer::BrokerSession { .. } | BrokerTimer::BalanceLeaders => {}
         }
     }
 
@@ -281,6 +302,9 @@ impl Broker {
         if connection.owner == NodeId::Broker(self.id) {
             if self.session.disconnected(now, connection, effects) {
                 self.forwards.values_mut().for_each(Forward::not_sent);
+                if self.session.alter_failed() {
+                    self.on_alter_partition(now, None, effects);
+                }
             } else {
                 self.peer_closed(now, connection, effects);
             }

@@ -5,6 +5,7 @@ mod groups;
 mod offsets;
 mod partitions;
 mod recovery;
+mod replication;
 mod topics;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -146,10 +147,38 @@ impl Cluster {
     }
 
     fn crash(&mut self, id: BrokerId) {
-        let node = NodeId::Broker(id);
+        self.down(id, Broker::crash);
+        self.run();
+    }
+
+    /// Begins a controlled shutdown of a broker.
+    fn shut_down(&mut self, id: BrokerId) {
+        let mut effects = Effects::default();
+        let now = self.now;
+        self.brokers.get_mut(&id).unwrap().0.begin_shutdown(now, &mut effects);
+        for effect in effects.list {
+            self.carry_out(NodeId::Broker(id), effect);
+        }
+        self.run();
+    }
+
+    /// Crashes the controller; the next is elected at once.
+    fn crash_controller(&mut self) {
+        self.controller.crash();
+        self.disconnect(NodeId::Controller);
+        self.inbox.push_back((NodeId::Controller, Input::Start));
+        self.run();
+    }
+
+    fn down(&mut self, id: BrokerId, end: fn(&mut Broker)) {
         let (broker, is_up) = self.brokers.get_mut(&id).unwrap();
-        broker.crash();
+        end(broker);
         *is_up = false;
+        self.disconnect(NodeId::Broker(id));
+    }
+
+    /// A node goes down: its timers and connections end.
+    fn disconnect(&mut self, node: NodeId) {
         self.timers.retain(|(owner, _), _| *owner != node);
         let lost: Vec<_> = self
             .connections
@@ -159,13 +188,13 @@ impl Cluster {
             .collect();
         for (connection, to) in lost {
             self.connections.remove(&connection);
-            if to == NodeId::Controller {
-                self.inbox.push_back((to, Input::Disconnected { connection }));
-            } else {
+            if matches!(connection.owner, NodeId::Client(_)) {
                 self.closed.insert(connection);
+                continue;
             }
+            let other = if connection.owner == node { to } else { connection.owner };
+            self.inbox.push_back((other, Input::Disconnected { connection }));
         }
-        self.run();
     }
 
     /// Starts a broker again, and waits until it has loaded all.
@@ -242,6 +271,10 @@ impl Cluster {
                 self.timers.remove(&(node, timer));
             }
             Effect::Fact(fact) => self.facts.push(fact),
+            Effect::Stop => {
+                let NodeId::Broker(id) = node else { panic!("only brokers stop") };
+                self.down(id, Broker::stop);
+            }
             Effect::Complete(_) => panic!("brokers complete nothing"),
         }
     }
