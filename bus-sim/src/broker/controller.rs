@@ -15,12 +15,14 @@ use bus_core::{ErrorKind, TopicPartition};
 
 use super::BrokerTimer;
 use super::image::Image;
+use super::in_sync::UNKNOWN_EPOCH;
 use super::session::schedule;
 use crate::config::SimConfig;
 use crate::fact::Fact;
 use crate::node::{BrokerId, ConnectionId, CorrelationId, Effects, Input, Timer};
 use crate::protocol::cluster::{
-    BrokerEpoch, BrokerHeartbeatRequest, BrokerHeartbeatResponse, FetchMetadataLogRequest,
+    AlterPartition, AlterPartitionRequest, AlterPartitionResponse, AlteredPartition, BrokerEpoch,
+    BrokerHeartbeatRequest, BrokerHeartbeatResponse, ClusterError, FetchMetadataLogRequest,
     FetchMetadataLogResponse, MetadataRecord, PartitionState, RegisterBrokerRequest,
     RegisterBrokerResponse,
 };
@@ -77,6 +79,9 @@ impl Controller {
                         self.poll(connection, correlation, &request, effects);
                         return;
                     }
+                    Request::AlterPartition(request) => {
+                        Response::AlterPartition(self.alter_partition(&request, effects))
+                    }
                     Request::CreateTopics(request) => {
                         Response::CreateTopics(self.create_topics(&request, effects))
                     }
@@ -132,7 +137,14 @@ impl Controller {
         let before = self.image.partition(&topic_partition);
         if before.is_none_or(|before| before.leader_epoch != state.leader_epoch) {
             let PartitionState { leader, leader_epoch, .. } = *state;
+            let topic_partition = topic_partition.clone();
             effects.fact(Fact::Leader { topic_partition, leader, leader_epoch });
+        }
+        let has_changed =
+            before.is_none_or(|before| before.in_sync_replicas != state.in_sync_replicas);
+        if has_changed && state.replicas.len() > 1 {
+            let in_sync_replicas = state.in_sync_replicas.clone();
+            effects.fact(Fact::InSync { topic_partition, in_sync_replicas });
         }
     }
 
@@ -184,6 +196,66 @@ impl Controller {
             self.write(records, effects);
         }
         BrokerHeartbeatResponse { error: None, is_fenced, may_shut_down: request.want_shutdown }
+    }
+
+    /// AlterPartition: a leader proposes who shall be in sync.
+    fn alter_partition(
+        &mut self,
+        request: &AlterPartitionRequest,
+        effects: &mut Effects,
+    ) -> AlterPartitionResponse {
+        let known = self.image.brokers.get(&request.broker);
+        if known.is_none_or(|known| known.epoch != request.broker_epoch) {
+            return AlterPartitionResponse { result: Err(ClusterError::StaleBrokerEpoch) };
+        }
+        let partitions = request.partitions.iter().map(|proposed| {
+            let topic_partition = proposed.topic_partition.clone();
+            let result = self.altered(request.broker, proposed);
+            if let Ok(state) = &result {
+                let TopicPartition { topic, partition } = topic_partition.clone();
+                let state = state.clone();
+                self.write([MetadataRecord::Partition { topic, partition, state }], effects);
+            }
+            AlteredPartition { topic_partition, result }
+        });
+        AlterPartitionResponse { result: Ok(partitions.collect()) }
+    }
+
+    /// What a partition becomes by a proposal, or why it is refused.
+    fn altered(
+        &self,
+        broker: BrokerId,
+        proposed: &AlterPartition,
+    ) -> Result<PartitionState, ClusterError> {
+        let AlterPartition { topic_partition, leader_epoch, partition_epoch, in_sync_replicas } =
+            proposed;
+        let state = self.image.partition(topic_partition);
+        let state = state.ok_or(ClusterError::UnknownTopicOrPartition)?;
+        if *leader_epoch > state.leader_epoch || *partition_epoch > state.partition_epoch {
+            return Err(ClusterError::NotController);
+        }
+        if *leader_epoch < state.leader_epoch {
+            return Err(ClusterError::FencedLeaderEpoch);
+        }
+        if state.leader != Some(broker) {
+            return Err(ClusterError::InvalidRequest);
+        }
+        if *partition_epoch < state.partition_epoch {
+            return Err(ClusterError::InvalidUpdateVersion);
+        }
+        let ids: Vec<_> = in_sync_replicas.iter().map(|(id, _)| *id).collect();
+        if !ids.contains(&broker) || !ids.iter().all(|id| state.replicas.contains(id)) {
+            return Err(ClusterError::InvalidRequest);
+        }
+        let is_eligible = |(id, epoch): &(BrokerId, BrokerEpoch)| {
+            let known = self.image.brokers.get(id);
+            known.is_some_and(|b| !b.is_fenced && (*epoch == UNKNOWN_EPOCH || b.epoch == *epoch))
+        };
+        if !in_sync_replicas.iter().all(is_eligible) {
+            return Err(ClusterError::IneligibleReplica);
+        }
+        let partition_epoch = state.partition_epoch + 1;
+        Ok(PartitionState { in_sync_replicas: ids, partition_epoch, ..state.clone() })
     }
 
     fn poll(

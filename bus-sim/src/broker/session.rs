@@ -15,8 +15,8 @@ use super::{Broker, BrokerTimer};
 use crate::config::SimConfig;
 use crate::node::{BrokerId, ConnectionId, CorrelationId, Effects, NodeId, Timer};
 use crate::protocol::cluster::{
-    BrokerEpoch, BrokerHeartbeatRequest, FetchMetadataLogRequest, MetadataRecord,
-    RegisterBrokerRequest,
+    AlterPartitionRequest, BrokerEpoch, BrokerHeartbeatRequest, FetchMetadataLogRequest,
+    MetadataRecord, RegisterBrokerRequest,
 };
 use crate::protocol::{Request, Response};
 use crate::time::SimTime;
@@ -93,6 +93,20 @@ impl Session {
     /// Whether `connection` is that of this session.
     fn is_own(&self, connection: ConnectionId) -> bool {
         self.connection == Some(connection)
+    }
+
+    /// The registration, if there is one.
+    pub(super) const fn epoch(&self) -> Option<BrokerEpoch> {
+        self.epoch
+    }
+
+    /// Proposes to the controller who shall be in sync, if it is connected.
+    pub(super) fn alter_partition(
+        &mut self,
+        request: AlterPartitionRequest,
+        effects: &mut Effects,
+    ) -> Option<CorrelationId> {
+        self.send(Request::AlterPartition(request), effects)
     }
 
     /// Sends a request, if it is connected.
@@ -207,6 +221,7 @@ impl Broker {
             self.session.fetch_metadata(&self.image, effects);
             let interval = self.config.broker.broker_heartbeat_interval;
             schedule(BrokerTimer::Heartbeat, now + interval, effects);
+            self.send_proposals(effects);
         } else {
             self.session.register(effects);
         }
@@ -232,6 +247,8 @@ impl Broker {
                     self.session.failures = 0;
                     self.session.fetch_metadata(&self.image, effects);
                     self.session.heartbeat_due(now, &self.image, &self.config, effects);
+                    self.send_proposals(effects);
+                    self.wake_fetchers(now, effects);
                 }
                 Err(_) => self.session.back_off(now, effects),
             },
@@ -246,6 +263,9 @@ impl Broker {
                 self.session.fetch_metadata(&self.image, effects);
                 self.caught_up(effects);
             }
+            Response::AlterPartition(response) => {
+                self.altered_partitions(now, correlation, response, effects);
+            }
             response => {
                 if let Some(from) = self.session.forwarded.remove(&correlation) {
                     self.on_forwarded(from, response, effects);
@@ -258,6 +278,7 @@ impl Broker {
     /// Learns records of the metadata log.
     fn learn(&mut self, now: SimTime, records: &[MetadataRecord], effects: &mut Effects) {
         let mut topics = BTreeSet::<&Topic>::new();
+        let mut has_brokers = false;
         for record in records {
             self.image.replay(record);
             match record {
@@ -267,12 +288,18 @@ impl Broker {
                 | MetadataRecord::RemoveTopic { topic } => {
                     topics.insert(topic);
                 }
-                MetadataRecord::RegisterBroker { .. } | MetadataRecord::BrokerFenced { .. } => {}
+                MetadataRecord::RegisterBroker { .. } | MetadataRecord::BrokerFenced { .. } => {
+                    has_brokers = true;
+                }
             }
+        }
+        if has_brokers {
+            self.follow_brokers();
         }
         for topic in topics {
             self.follow_topic(now, topic, effects);
         }
+        self.wake_fetchers(now, effects);
     }
 
     /// Once it has read its own registration, it can serve, and tells the controller at once.

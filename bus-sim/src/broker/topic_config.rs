@@ -1,7 +1,7 @@
 //! Topic properties: which ones there are, which values they take, and those that have an effect.
 //!
 //! Has effect: `max.message.bytes`, `message.timestamp.type`, `message.timestamp.before.max.ms`,
-//! `message.timestamp.after.max.ms`, `min.insync.replicas`; and of `cleanup.policy=compact` only
+//! `message.timestamp.after.max.ms`, `min.insync.replicas`, `flush.messages`; and of `cleanup.policy=compact` only
 //! that records without a key are refused.
 //!
 //! Absent: the mechanisms of all others; they are checked and stored. See `docs/fidelity.md`.
@@ -21,6 +21,8 @@ pub(super) struct TopicConfig {
     pub(super) timestamp_after_max: i64,
     /// `min.insync.replicas`.
     pub(super) min_insync_replicas: usize,
+    /// `flush.messages`.
+    pub(super) flush_messages: u64,
     /// `cleanup.policy` has `compact`.
     pub(super) is_compacted: bool,
 }
@@ -33,6 +35,7 @@ impl Default for TopicConfig {
             timestamp_before_max: i64::MAX,
             timestamp_after_max: 3_600_000,
             min_insync_replicas: 1,
+            flush_messages: u64::MAX,
             is_compacted: false,
         }
     }
@@ -56,6 +59,7 @@ impl TopicConfig {
             "min.insync.replicas" => {
                 self.min_insync_replicas = number(value, default.min_insync_replicas);
             }
+            "flush.messages" => self.flush_messages = number(value, default.flush_messages),
             "cleanup.policy" => {
                 self.is_compacted =
                     value.is_some_and(|list| list.split(',').any(|v| v.trim() == "compact"));

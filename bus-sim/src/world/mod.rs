@@ -479,13 +479,13 @@ impl World {
     /// Crashes a broker: its memory is gone, its connections break.
     pub(crate) fn crash_broker(&mut self, id: BrokerId) {
         self.note(format!("broker-{id} crashes"));
-        let node = NodeId::Broker(id);
+        let (node, now) = (NodeId::Broker(id), self.now);
         let slot = self.broker_mut(id);
         if !slot.is_up {
             return;
         }
         slot.is_up = false;
-        slot.broker.crash();
+        slot.broker.crash(now);
         self.queue.cancel_timers_of(node);
         for connection in self.network.connections_of(node) {
             self.reset(connection);

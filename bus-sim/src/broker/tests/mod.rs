@@ -5,6 +5,7 @@ mod groups;
 mod offsets;
 mod partitions;
 mod recovery;
+mod replication;
 mod topics;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -18,6 +19,7 @@ use crate::config::SimConfig;
 use crate::fact::Fact;
 use crate::node::{BrokerId, ConnectionId, Effect, Effects, Input, NodeId, Timer};
 use crate::protocol::batch::{BatchRecord, ProducerStamp, RecordBatch};
+use crate::protocol::cluster::MetadataRecord;
 use crate::protocol::topics::{CreatableTopic, CreateTopicsRequest, TopicResult};
 use crate::protocol::{Request, Response, fetch, produce};
 use crate::time::SimTime;
@@ -148,7 +150,7 @@ impl Cluster {
     fn crash(&mut self, id: BrokerId) {
         let node = NodeId::Broker(id);
         let (broker, is_up) = self.brokers.get_mut(&id).unwrap();
-        broker.crash();
+        broker.crash(self.now);
         *is_up = false;
         self.timers.retain(|(owner, _), _| *owner != node);
         let lost: Vec<_> = self
@@ -177,6 +179,23 @@ impl Cluster {
     fn start(&mut self, id: BrokerId) {
         self.brokers.get_mut(&id).unwrap().1 = true;
         self.inbox.push_back((NodeId::Broker(id), Input::Start));
+        self.run();
+    }
+
+    /// Crashes a broker by a loss of power.
+    fn lose_power(&mut self, id: BrokerId) {
+        let mut effects = Effects::default();
+        self.brokers.get_mut(&id).unwrap().0.lose_power(self.now, &mut effects);
+        effects.list.into_iter().for_each(|effect| self.carry_out(NodeId::Broker(id), effect));
+        self.crash(id);
+    }
+
+    /// Lets the controller write records of its own accord.
+    fn write(&mut self, records: Vec<MetadataRecord>) {
+        let mut effects = Effects::default();
+        self.controller.write(records, &mut effects);
+        let node = NodeId::Controller;
+        effects.list.into_iter().for_each(|effect| self.carry_out(node, effect));
         self.run();
     }
 
