@@ -273,6 +273,35 @@ pub struct BrokerConfig {
     pub controller_quorum_election_backoff_max: Duration,
     /// `producer.id.expiration.ms`: 1 day.
     pub producer_id_expiration: Duration,
+    /// `replica.lag.time.max.ms`: 30 s. A follower that was not caught up for so long is out of
+    /// sync.
+    pub replica_lag_time_max: Duration,
+    /// `replica.fetch.wait.max.ms`: 500 ms.
+    pub replica_fetch_wait_max: Duration,
+    /// `replica.fetch.backoff.ms`: 1 s.
+    pub replica_fetch_backoff: Duration,
+    /// `replica.fetch.max.bytes`: 1 MiB of a partition.
+    pub replica_fetch_max_bytes: u32,
+    /// `replica.fetch.response.max.bytes`: 10 MiB of all partitions.
+    pub replica_fetch_response_max_bytes: u32,
+    /// `replica.high.watermark.checkpoint.interval.ms`: 5 s.
+    pub high_watermark_checkpoint_interval: Duration,
+    /// How long an append is in the page cache only, where a loss of power takes it: 30 s, as Linux
+    /// has it (`vm.dirty_expire_centisecs`). Kafka itself leaves flushing to the system.
+    pub page_cache_expiry: Duration,
+    /// How a replica that begins to follow finds out what to take back: by leader epochs.
+    pub truncation: Truncation,
+}
+
+/// How a replica that begins to follow a leader finds out which records to take back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Truncation {
+    /// Those that the leader does not have, by the epochs of both logs (KIP-101, KIP-279).
+    #[default]
+    ByLeaderEpoch,
+    /// All above its own high watermark, as Kafka did before 0.11: it can lose records that were
+    /// acknowledged by all replicas, or keep some that the leader does not have.
+    ToHighWatermark,
 }
 
 impl Default for BrokerConfig {
@@ -299,6 +328,14 @@ impl Default for BrokerConfig {
             controller_quorum_fetch_timeout: Duration::from_secs(2),
             controller_quorum_election_backoff_max: Duration::from_secs(1),
             producer_id_expiration: Duration::from_hours(24),
+            replica_lag_time_max: Duration::from_secs(30),
+            replica_fetch_wait_max: Duration::from_millis(500),
+            replica_fetch_backoff: Duration::from_secs(1),
+            replica_fetch_max_bytes: 1 << 20,
+            replica_fetch_response_max_bytes: 10 << 20,
+            high_watermark_checkpoint_interval: Duration::from_secs(5),
+            page_cache_expiry: Duration::from_secs(30),
+            truncation: Truncation::ByLeaderEpoch,
         }
     }
 }

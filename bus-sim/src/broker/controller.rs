@@ -167,7 +167,14 @@ impl Controller {
         }
         if before.is_none_or(|before| before.leader_epoch != state.leader_epoch) {
             let PartitionState { leader, leader_epoch, .. } = *state;
+            let topic_partition = topic_partition.clone();
             effects.fact(Fact::Leader { topic_partition, leader, leader_epoch });
+        }
+        let has_changed =
+            before.is_none_or(|before| before.in_sync_replicas != state.in_sync_replicas);
+        if has_changed && state.replicas.len() > 1 {
+            let in_sync_replicas = state.in_sync_replicas.clone();
+            effects.fact(Fact::InSync { topic_partition, in_sync_replicas });
         }
     }
 

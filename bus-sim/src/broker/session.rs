@@ -366,12 +366,13 @@ impl Broker {
                 | MetadataRecord::BrokerInControlledShutdown { .. } => has_brokers = true,
             }
         }
+        if has_brokers {
+            self.follow_brokers();
+        }
         for topic in topics {
             self.follow_topic(now, topic, effects);
         }
-        if has_brokers {
-            self.on_brokers_changed(now, effects);
-        }
+        self.wake_fetchers(now, effects);
     }
 
     /// Once it has read its own registration, it can serve, and tells the controller at once.

@@ -1,7 +1,8 @@
 //! Topic properties: which ones there are, which values they take, and those that have an effect.
 //!
 //! Has effect: `max.message.bytes`, `message.timestamp.type`, `message.timestamp.before.max.ms`,
-//! `message.timestamp.after.max.ms`, `min.insync.replicas`, `unclean.leader.election.enable`; and of `cleanup.policy=compact` only
+//! `message.timestamp.after.max.ms`, `min.insync.replicas`, `unclean.leader.election.enable`,
+//! `flush.messages`; and of `cleanup.policy=compact` only
 //! that records without a key are refused.
 //!
 //! Absent: the mechanisms of all others; they are checked and stored. See `docs/fidelity.md`.
@@ -25,6 +26,8 @@ pub(super) struct TopicConfig {
     pub(super) min_insync_replicas: usize,
     /// `unclean.leader.election.enable`.
     pub(super) is_unclean_election: bool,
+    /// `flush.messages`.
+    pub(super) flush_messages: u64,
     /// `cleanup.policy` has `compact`.
     pub(super) is_compacted: bool,
 }
@@ -38,6 +41,7 @@ impl Default for TopicConfig {
             timestamp_after_max: 3_600_000,
             min_insync_replicas: 1,
             is_unclean_election: false,
+            flush_messages: u64::MAX,
             is_compacted: false,
         }
     }
@@ -74,6 +78,7 @@ impl TopicConfig {
                     value.trim().eq_ignore_ascii_case("true")
                 });
             }
+            "flush.messages" => self.flush_messages = number(value, default.flush_messages),
             "cleanup.policy" => {
                 self.is_compacted =
                     value.is_some_and(|list| list.split(',').any(|v| v.trim() == "compact"));

@@ -496,17 +496,20 @@ impl World {
     pub(crate) fn crash_broker(&mut self, id: BrokerId, loses_power: bool) {
         let what = if loses_power { "loses power" } else { "crashes" };
         self.note(format!("broker-{id} {what}"));
-        let node = NodeId::Broker(id);
-        let slot = self.broker_mut(id);
-        if !slot.is_up {
+        let (node, now) = (NodeId::Broker(id), self.now);
+        if !self.broker(id).is_up {
             return;
         }
+        let mut effects = std::mem::take(&mut self.effects);
+        let slot = self.broker_mut(id);
         slot.is_up = false;
         if loses_power {
-            slot.broker.lose_power();
+            slot.broker.lose_power(now, &mut effects);
         } else {
-            slot.broker.crash();
+            slot.broker.crash(now);
         }
+        self.carry_out(node, &mut effects);
+        self.effects = effects;
         self.queue.cancel_timers_of(node);
         for connection in self.network.connections_of(node) {
             self.reset(connection);
@@ -529,10 +532,10 @@ impl World {
     /// A broker has shut down: its connections close, and what it sent before still arrives.
     fn stop_broker(&mut self, id: BrokerId) {
         self.note(format!("broker-{id} stops"));
-        let node = NodeId::Broker(id);
+        let (node, now) = (NodeId::Broker(id), self.now);
         let slot = self.broker_mut(id);
         slot.is_up = false;
-        slot.broker.stop();
+        slot.broker.stop(now);
         self.queue.cancel_timers_of(node);
         for connection in self.network.connections_of(node) {
             self.disconnect(connection, node);

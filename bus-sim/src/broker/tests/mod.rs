@@ -1,6 +1,7 @@
 //! Tests of brokers and controller through their front door: a cluster on a network without
 //! latency.
 
+mod elections;
 mod groups;
 mod offsets;
 mod partitions;
@@ -19,6 +20,7 @@ use crate::config::SimConfig;
 use crate::fact::Fact;
 use crate::node::{BrokerId, ConnectionId, Effect, Effects, Input, NodeId, Timer};
 use crate::protocol::batch::{BatchRecord, ProducerStamp, RecordBatch};
+use crate::protocol::cluster::MetadataRecord;
 use crate::protocol::topics::{CreatableTopic, CreateTopicsRequest, TopicResult};
 use crate::protocol::{Request, Response, fetch, produce};
 use crate::time::SimTime;
@@ -170,9 +172,9 @@ impl Cluster {
         self.run();
     }
 
-    fn down(&mut self, id: BrokerId, end: fn(&mut Broker)) {
+    fn down(&mut self, id: BrokerId, end: fn(&mut Broker, SimTime)) {
         let (broker, is_up) = self.brokers.get_mut(&id).unwrap();
-        end(broker);
+        end(broker, self.now);
         *is_up = false;
         self.disconnect(NodeId::Broker(id));
     }
@@ -206,6 +208,23 @@ impl Cluster {
     fn start(&mut self, id: BrokerId) {
         self.brokers.get_mut(&id).unwrap().1 = true;
         self.inbox.push_back((NodeId::Broker(id), Input::Start));
+        self.run();
+    }
+
+    /// Crashes a broker by a loss of power.
+    fn lose_power(&mut self, id: BrokerId) {
+        let mut effects = Effects::default();
+        self.brokers.get_mut(&id).unwrap().0.lose_power(self.now, &mut effects);
+        effects.list.into_iter().for_each(|effect| self.carry_out(NodeId::Broker(id), effect));
+        self.crash(id);
+    }
+
+    /// Lets the controller write records of its own accord.
+    fn write(&mut self, records: Vec<MetadataRecord>) {
+        let mut effects = Effects::default();
+        self.controller.write(self.now, records, &mut effects);
+        let node = NodeId::Controller;
+        effects.list.into_iter().for_each(|effect| self.carry_out(node, effect));
         self.run();
     }
 
