@@ -14,10 +14,13 @@ mod story;
 use std::ops::Range;
 use std::time::Duration;
 
-use bus_sim::{Sim, SimConfig};
+use bus_sim::{Mutation, Sim, SimConfig};
 
 /// How many seeds, unless the environment says otherwise.
 const SEEDS: Range<u64> = 0..60;
+
+/// Within how many seeds a planted bug must be found.
+const FOUND_WITHIN: u64 = 300;
 
 /// Longer than any timeout of clients and brokers, one after the other.
 const TIME_LIMIT: Duration = Duration::from_mins(30);
@@ -27,20 +30,38 @@ const TIME_LIMIT: Duration = Duration::from_mins(30);
 fn nothing_acknowledged_is_lost_and_all_work_ends() {
     let seeds = std::env::var("BUS_STORM_SEEDS").map_or(SEEDS, |seeds| parse(&seeds));
     let is_told = seeds.end - seeds.start == 1;
-    let mut failures = Vec::new();
-    for seed in seeds {
-        let config = SimConfig { seed, brokers: 3, time_limit: TIME_LIMIT, ..Default::default() };
-        let sim = Sim::new(config).expect("a valid configuration");
-        let wrong = match sim.run(|sim| story::storm(sim, seed, is_told)).result {
-            Ok(Ok(wrong)) => wrong,
-            Ok(Err(error)) => vec![format!("{error:?}")],
-            Err(stalled) => vec![stalled.to_string()],
-        };
-        if !wrong.is_empty() {
-            failures.push(format!("seed {seed}: {}", wrong.join("\n  ")));
-        }
-    }
+    let failed = |seed| {
+        let wrong = storm(seed, None, is_told);
+        (!wrong.is_empty()).then(|| format!("seed {seed}: {}", wrong.join("\n  ")))
+    };
+    let failures: Vec<_> = seeds.filter_map(failed).collect();
     assert!(failures.is_empty(), "{} seeds failed:\n{}", failures.len(), failures.join("\n"));
+}
+
+/// A storm that finds nothing may be a storm that cannot find anything.
+#[test]
+fn planted_bugs_are_found() {
+    for mutation in [
+        Mutation::SequenceIgnored,
+        Mutation::AckedBeforeReplicated,
+        Mutation::ElectedOutOfSync,
+        Mutation::WatermarkAheadOfInSync,
+    ] {
+        let found = (0..FOUND_WITHIN).find(|seed| !storm(*seed, Some(mutation), false).is_empty());
+        assert!(found.is_some(), "{} is not found in {FOUND_WITHIN} seeds", mutation.name());
+    }
+}
+
+/// Returns what is wrong with a seed.
+fn storm(seed: u64, mutation: Option<Mutation>, is_told: bool) -> Vec<String> {
+    let config =
+        SimConfig { seed, brokers: 3, time_limit: TIME_LIMIT, mutation, ..Default::default() };
+    let sim = Sim::new(config).expect("a valid configuration");
+    match sim.run(|sim| story::storm(sim, seed, is_told)).result {
+        Ok(Ok(wrong)) => wrong,
+        Ok(Err(error)) => vec![format!("{error:?}")],
+        Err(stalled) => vec![stalled.to_string()],
+    }
 }
 
 fn parse(seeds: &str) -> Range<u64> {
