@@ -147,13 +147,6 @@ pub enum Fact {
         /// Its epoch.
         leader_epoch: i32,
     },
-    /// The controller changed who is in sync.
-    InSyncReplicas {
-        /// The partition.
-        topic_partition: TopicPartition,
-        /// Those in sync now.
-        in_sync_replicas: Vec<BrokerId>,
-    },
     /// A topic was created, grown, or deleted.
     Topic {
         /// The topic.
@@ -224,9 +217,6 @@ impl fmt::Display for Fact {
             }
             Self::Leader { topic_partition, leader: None, leader_epoch } => {
                 write!(f, "leader {topic_partition} none epoch {leader_epoch}")
-            }
-            Self::InSyncReplicas { topic_partition, in_sync_replicas } => {
-                write!(f, "in sync {topic_partition} {in_sync_replicas:?}")
             }
             Self::Topic { topic, partitions } => write!(f, "topic {topic} partitions {partitions}"),
             Self::CoordinatorLoaded { broker, topic_partition, records } => {

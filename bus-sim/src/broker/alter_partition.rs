@@ -12,13 +12,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use bus_core::{ErrorKind, TopicPartition};
+use bus_core::TopicPartition;
 
 use super::replica::{Proposal, Replica};
 use super::session::schedule;
 use super::{Broker, BrokerTimer};
-use crate::node::Effects;
-use crate::protocol::cluster::{AlterPartition, AlterPartitionResponse};
+use crate::node::{CorrelationId, Effects};
+use crate::protocol::cluster::{
+    AlterPartition, AlterPartitionRequest, AlterPartitionResponse, AlteredPartition, ClusterError,
+};
 use crate::time::SimTime;
 
 /// What a broker proposes to the controller.
@@ -26,8 +28,8 @@ use crate::time::SimTime;
 pub(super) struct Proposals {
     /// The partitions that something is proposed for and that no response came for.
     waiting: BTreeSet<TopicPartition>,
-    /// Of the request under way: the partition epochs that it was made from.
-    in_flight: Option<BTreeMap<TopicPartition, i32>>,
+    /// The request under way: its number, and the partition epochs that it was made from.
+    in_flight: Option<(CorrelationId, BTreeMap<TopicPartition, i32>)>,
     /// Whether a look at who lags is due.
     is_watching: bool,
 }
@@ -95,32 +97,31 @@ impl Broker {
         }
         let epoch_of = |p: &AlterPartition| (p.topic_partition.clone(), p.partition_epoch);
         let epochs = partitions.iter().map(epoch_of).collect();
-        if self.session.alter_partitions(partitions, effects) {
-            self.proposals.in_flight = Some(epochs);
-        }
+        let request = AlterPartitionRequest { broker: self.id, broker_epoch, partitions };
+        let correlation = self.session.alter_partition(request, effects);
+        self.proposals.in_flight = correlation.map(|correlation| (correlation, epochs));
     }
 
-    /// There is a session with the controller, a first one or another: what waits for it goes out.
-    pub(super) fn on_session(&mut self, now: SimTime, effects: &mut Effects) {
-        self.send_proposals(effects);
-        self.wake_fetchers(now, effects);
+    /// The connection to the controller broke: what was under way is sent again on the next.
+    pub(super) fn proposals_lost(&mut self) {
+        self.proposals.in_flight = None;
     }
 
-    /// The controller answered what was proposed, or, with `None`, the connection to it broke
-    /// before: then it is sent again on the next.
-    pub(super) fn on_alter_partition(
+    /// The controller answered what was proposed.
+    pub(super) fn altered_partitions(
         &mut self,
         now: SimTime,
-        response: Option<AlterPartitionResponse>,
+        correlation: CorrelationId,
+        response: AlterPartitionResponse,
         effects: &mut Effects,
     ) {
-        let Some(epochs) = self.proposals.in_flight.take() else { return };
-        let Some(response) = response else { return };
-        if response.error.is_some() {
+        let is_answered = |(sent, _): &mut (CorrelationId, _)| *sent == correlation;
+        let Some((_, epochs)) = self.proposals.in_flight.take_if(is_answered) else { return };
+        let Ok(partitions) = response.result else {
             schedule(BrokerTimer::SendProposals, now + RETRY_BACKOFF, effects);
             return;
-        }
-        for (topic_partition, result) in response.partitions {
+        };
+        for AlteredPartition { topic_partition, result } in partitions {
             self.proposals.waiting.remove(&topic_partition);
             let Some(epoch) = epochs.get(&topic_partition).copied() else { continue };
             let Some(replica) = self.replicas.get_mut(&topic_partition) else { continue };
@@ -134,12 +135,17 @@ impl Broker {
                         self.watermark_rose(now, &topic_partition, effects);
                     }
                 }
-                Err(ErrorKind::IneligibleReplica) => replica.withdraw_proposal(),
-                Err(ErrorKind::NotController | ErrorKind::StaleBrokerEpoch) => {
+                Err(ClusterError::IneligibleReplica) => replica.withdraw_proposal(),
+                Err(ClusterError::NotController | ClusterError::StaleBrokerEpoch) => {
                     self.proposals.waiting.insert(topic_partition);
                 }
                 // The image will show what is newer.
-                Err(_) => {}
+                Err(
+                    ClusterError::UnknownTopicOrPartition
+                    | ClusterError::FencedLeaderEpoch
+                    | ClusterError::InvalidRequest
+                    | ClusterError::InvalidUpdateVersion,
+                ) => {}
             }
         }
         self.send_proposals(effects);

@@ -82,7 +82,8 @@ impl Controller {
         let broker = request.broker;
         let known = self.image.brokers.get(&broker).copied();
         let Some(known) = known.filter(|known| known.epoch == request.broker_epoch) else {
-            let error = Some(ErrorKind::StaleBrokerEpoch);
+            // Kafka: STALE_BROKER_EPOCH.
+            let error = Some(ErrorKind::InvalidRequest);
             return BrokerHeartbeatResponse { error, is_fenced: true, may_shut_down: false };
         };
         let next = self.next_state(request);

@@ -159,12 +159,6 @@ impl Controller {
         let MetadataRecord::Partition { topic, partition, state } = record else { return };
         let topic_partition = TopicPartition::new(topic, *partition);
         let before = self.image.partition(&topic_partition);
-        if before.is_some_and(|before| before.in_sync_replicas != state.in_sync_replicas) {
-            effects.fact(Fact::InSyncReplicas {
-                topic_partition: topic_partition.clone(),
-                in_sync_replicas: state.in_sync_replicas.clone(),
-            });
-        }
         if before.is_none_or(|before| before.leader_epoch != state.leader_epoch) {
             let PartitionState { leader, leader_epoch, .. } = *state;
             let topic_partition = topic_partition.clone();

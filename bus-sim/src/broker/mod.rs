@@ -234,8 +234,8 @@ impl Broker {
     /// Ends in good order: what it has appended is on disk. As after a crash, [`Input::Start`]
     /// begins it again.
     pub fn stop(&mut self, now: SimTime) {
-        self.session.stop();
         self.flush();
+        self.session.stop();
         self.crash(now);
     }
 
@@ -332,10 +332,8 @@ impl Broker {
     fn on_disconnected(&mut self, now: SimTime, connection: ConnectionId, effects: &mut Effects) {
         if connection.owner == NodeId::Broker(self.id) {
             if self.session.disconnected(now, connection, effects) {
+                self.proposals_lost();
                 self.forwards.values_mut().for_each(Forward::not_sent);
-                if self.session.alter_failed() {
-                    self.on_alter_partition(now, None, effects);
-                }
             } else {
                 self.peer_closed(now, connection, effects);
             }

@@ -6,17 +6,19 @@
 //! - Every `leader.imbalance.check.interval.seconds` partitions go back to their preferred leaders,
 //!   if those are in sync.
 
-use bus_core::{ErrorKind, TopicPartition};
+use bus_core::TopicPartition;
 
 use super::BrokerTimer;
 use super::controller::Controller;
 use super::election::{Change, Election};
+use super::in_sync::UNKNOWN_EPOCH;
 use super::session::schedule;
 use super::topic_config::TopicConfig;
 use crate::mutation::Mutation;
 use crate::node::Effects;
 use crate::protocol::cluster::{
-    AlterPartition, AlterPartitionRequest, AlterPartitionResponse, MetadataRecord, PartitionState,
+    AlterPartition, AlterPartitionRequest, AlterPartitionResponse, AlteredPartition, ClusterError,
+    MetadataRecord, PartitionState,
 };
 use crate::time::SimTime;
 
@@ -29,15 +31,15 @@ impl Controller {
     ) -> AlterPartitionResponse {
         let known = self.image.brokers.get(&request.broker);
         if known.is_none_or(|known| known.epoch != request.broker_epoch) {
-            let error = Some(ErrorKind::StaleBrokerEpoch);
-            return AlterPartitionResponse { error, partitions: Vec::new() };
+            return AlterPartitionResponse { result: Err(ClusterError::StaleBrokerEpoch) };
         }
         let mut partitions = Vec::with_capacity(request.partitions.len());
         for alter in &request.partitions {
             let result = self.alter_partition(now, request, alter, effects);
-            partitions.push((alter.topic_partition.clone(), result));
+            let topic_partition = alter.topic_partition.clone();
+            partitions.push(AlteredPartition { topic_partition, result });
         }
-        AlterPartitionResponse { error: None, partitions }
+        AlterPartitionResponse { result: Ok(partitions) }
     }
 
     fn alter_partition(
@@ -46,7 +48,7 @@ impl Controller {
         request: &AlterPartitionRequest,
         alter: &AlterPartition,
         effects: &mut Effects,
-    ) -> Result<PartitionState, ErrorKind> {
+    ) -> Result<PartitionState, ClusterError> {
         let state = self.check_alter(request, alter)?;
         let in_sync = alter.in_sync_replicas.iter().map(|(broker, _)| *broker).collect();
         let change = self.change(&alter.topic_partition, state).in_sync(in_sync);
@@ -64,35 +66,37 @@ impl Controller {
         &self,
         request: &AlterPartitionRequest,
         alter: &AlterPartition,
-    ) -> Result<&PartitionState, ErrorKind> {
+    ) -> Result<&PartitionState, ClusterError> {
         let state = self.image.partition(&alter.topic_partition);
-        let state = state.ok_or(ErrorKind::UnknownTopicOrPartition)?;
+        let state = state.ok_or(ClusterError::UnknownTopicOrPartition)?;
         let is_ahead = alter.leader_epoch > state.leader_epoch
             || alter.partition_epoch > state.partition_epoch;
         if is_ahead {
             // The leader knows more than this controller, which then is not the active one.
-            return Err(ErrorKind::NotController);
+            return Err(ClusterError::NotController);
         }
         if alter.leader_epoch < state.leader_epoch {
-            return Err(ErrorKind::FencedLeaderEpoch);
+            return Err(ClusterError::FencedLeaderEpoch);
         }
         if state.leader != Some(request.broker) {
-            return Err(ErrorKind::InvalidRequest);
+            return Err(ClusterError::InvalidRequest);
         }
         if alter.partition_epoch < state.partition_epoch {
-            return Err(ErrorKind::InvalidUpdateVersion);
+            return Err(ClusterError::InvalidUpdateVersion);
         }
         let in_sync = &alter.in_sync_replicas;
         let is_replica = in_sync.iter().all(|(broker, _)| state.replicas.contains(broker));
         let has_leader = in_sync.iter().any(|(broker, _)| *broker == request.broker);
         if !is_replica || !has_leader {
-            return Err(ErrorKind::InvalidRequest);
+            return Err(ClusterError::InvalidRequest);
         }
         let is_eligible = in_sync.iter().all(|(broker, epoch)| {
             let known = self.image.brokers.get(broker);
-            known.is_some_and(|known| known.is_active() && (*epoch == -1 || *epoch == known.epoch))
+            known.is_some_and(|known| {
+                known.is_active() && (*epoch == UNKNOWN_EPOCH || *epoch == known.epoch)
+            })
         });
-        if is_eligible { Ok(state) } else { Err(ErrorKind::IneligibleReplica) }
+        if is_eligible { Ok(state) } else { Err(ClusterError::IneligibleReplica) }
     }
 
     /// Which elections are held for a topic without being asked for.

@@ -140,7 +140,7 @@ impl Broker {
     }
 
     /// Writes all to the disk, as a broker that stops does.
-    pub(super) fn flush(&mut self) {
+    pub fn flush(&mut self) {
         self.replicas.values_mut().for_each(Replica::flush);
     }
 }

@@ -18,8 +18,8 @@ use super::{Broker, BrokerTimer};
 use crate::config::SimConfig;
 use crate::node::{BrokerId, ConnectionId, CorrelationId, Effects, NodeId, Timer};
 use crate::protocol::cluster::{
-    AlterPartition, AlterPartitionRequest, BrokerEpoch, BrokerHeartbeatRequest,
-    BrokerHeartbeatResponse, FetchMetadataLogRequest, MetadataRecord, RegisterBrokerRequest,
+    AlterPartitionRequest, BrokerEpoch, BrokerHeartbeatRequest, BrokerHeartbeatResponse,
+    FetchMetadataLogRequest, MetadataRecord, RegisterBrokerRequest,
 };
 use crate::protocol::{Request, Response};
 use crate::time::SimTime;
@@ -48,8 +48,6 @@ pub(super) struct Session {
     failures: u32,
     /// Requests of other connections that were forwarded.
     forwarded: BTreeMap<CorrelationId, ConnectionId>,
-    /// Whether the controller has proposals of who is in sync.
-    alters_partitions: bool,
 }
 
 /// Whether the broker wants to stop.
@@ -77,7 +75,6 @@ impl Session {
             correlation: 0,
             failures: 0,
             forwarded: BTreeMap::new(),
-            alters_partitions: false,
         }
     }
 
@@ -97,11 +94,6 @@ impl Session {
     /// Notes that the broker stops in good order: nothing is missing from its logs.
     pub(super) const fn stop(&mut self) {
         self.clean_shutdown = self.epoch;
-    }
-
-    /// The registration with the controller, if there is one.
-    pub(super) const fn epoch(&self) -> Option<BrokerEpoch> {
-        self.epoch
     }
 
     /// Whether the broker knows enough to serve.
@@ -129,6 +121,20 @@ impl Session {
         self.connection == Some(connection)
     }
 
+    /// The registration, if there is one.
+    pub(super) const fn epoch(&self) -> Option<BrokerEpoch> {
+        self.epoch
+    }
+
+    /// Proposes to the controller who shall be in sync, if it is connected.
+    pub(super) fn alter_partition(
+        &mut self,
+        request: AlterPartitionRequest,
+        effects: &mut Effects,
+    ) -> Option<CorrelationId> {
+        self.send(Request::AlterPartition(request), effects)
+    }
+
     /// Sends a request, if it is connected.
     fn send(&mut self, request: Request, effects: &mut Effects) -> Option<CorrelationId> {
         let connection = self.connection.filter(|_| self.is_connected)?;
@@ -150,22 +156,6 @@ impl Session {
         let correlation = self.send(request.clone(), effects);
         self.forwarded.extend(correlation.map(|correlation| (correlation, from)));
         correlation.is_some()
-    }
-
-    /// Proposes to the controller who is in sync. One proposal at a time; answered by
-    /// [`Broker::on_alter_partition`]. Returns whether it was sent; if not, it may be sent at the
-    /// next [`Broker::on_session`], or when the proposal under way is answered.
-    pub(super) fn alter_partitions(
-        &mut self,
-        partitions: Vec<AlterPartition>,
-        effects: &mut Effects,
-    ) -> bool {
-        let Some(broker_epoch) = self.epoch.filter(|_| !self.alters_partitions) else {
-            return false;
-        };
-        let request = AlterPartitionRequest { broker: self.id, broker_epoch, partitions };
-        self.alters_partitions = self.send(Request::AlterPartition(request), effects).is_some();
-        self.alters_partitions
     }
 
     fn register(&mut self, effects: &mut Effects) {
@@ -233,11 +223,6 @@ impl Session {
         true
     }
 
-    /// After the connection broke: whether proposals were under way, whose outcome is unknown.
-    pub(super) const fn alter_failed(&mut self) -> bool {
-        std::mem::replace(&mut self.alters_partitions, false)
-    }
-
     fn back_off(&mut self, now: SimTime, effects: &mut Effects) {
         let backoff = BACKOFF_MIN * (1 << self.failures.min(5));
         self.failures += 1;
@@ -262,7 +247,7 @@ impl Broker {
             self.session.fetch_metadata(&self.image, effects);
             let interval = self.config.broker_heartbeat_interval();
             schedule(BrokerTimer::Heartbeat, now + interval, effects);
-            self.on_session(now, effects);
+            self.send_proposals(effects);
         } else {
             self.session.register(effects);
         }
@@ -288,19 +273,19 @@ impl Broker {
                     self.session.failures = 0;
                     self.session.fetch_metadata(&self.image, effects);
                     self.session.heartbeat_due(now, &self.image, &self.config, effects);
-                    self.on_session(now, effects);
+                    self.send_proposals(effects);
+                    self.wake_fetchers(now, effects);
                 }
                 Err(_) => self.session.back_off(now, effects),
             },
             Response::BrokerHeartbeat(response) => self.on_heartbeat(now, &response, effects),
-            Response::AlterPartition(response) => {
-                self.session.alters_partitions = false;
-                self.on_alter_partition(now, Some(response), effects);
-            }
             Response::FetchMetadataLog(response) => {
                 self.learn(now, &response.records, effects);
                 self.session.fetch_metadata(&self.image, effects);
                 self.caught_up(effects);
+            }
+            Response::AlterPartition(response) => {
+                self.altered_partitions(now, correlation, response, effects);
             }
             response => {
                 if let Some(from) = self.session.forwarded.remove(&correlation) {

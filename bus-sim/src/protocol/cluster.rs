@@ -183,8 +183,35 @@ pub struct AlterPartition {
 /// What the controller made of it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct AlterPartitionResponse {
-    /// Why nothing of it was looked at.
-    pub error: Option<ErrorKind>,
-    /// Per partition of the request: the state from now on, or why it was refused.
-    pub partitions: Vec<(TopicPartition, Result<PartitionState, ErrorKind>)>,
+    /// Per partition of the request: the state from now on, or why it was refused. Or why nothing
+    /// of it was looked at.
+    pub result: Result<Vec<AlteredPartition>, ClusterError>,
+}
+
+/// What the controller made of a proposal.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct AlteredPartition {
+    /// The partition.
+    pub topic_partition: TopicPartition,
+    /// Its state from now on, or why it was refused.
+    pub result: Result<PartitionState, ClusterError>,
+}
+
+/// An error between brokers and the controller, by Kafka's name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ClusterError {
+    /// The registration of the broker is not its newest.
+    StaleBrokerEpoch,
+    /// There is no such partition.
+    UnknownTopicOrPartition,
+    /// The controller knows less than the broker.
+    NotController,
+    /// There is a newer leader epoch.
+    FencedLeaderEpoch,
+    /// The broker does not lead, or those in sync are no replicas.
+    InvalidRequest,
+    /// The partition epoch is not the newest.
+    InvalidUpdateVersion,
+    /// One of those in sync is fenced, or has registered again.
+    IneligibleReplica,
 }

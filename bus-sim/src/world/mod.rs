@@ -497,19 +497,18 @@ impl World {
         let what = if loses_power { "loses power" } else { "crashes" };
         self.note(format!("broker-{id} {what}"));
         let (node, now) = (NodeId::Broker(id), self.now);
-        if !self.broker(id).is_up {
+        let slot = self.broker_mut(id);
+        if !slot.is_up {
             return;
         }
-        let mut effects = std::mem::take(&mut self.effects);
-        let slot = self.broker_mut(id);
         slot.is_up = false;
+        let mut effects = Effects::default();
         if loses_power {
             slot.broker.lose_power(now, &mut effects);
         } else {
             slot.broker.crash(now);
         }
         self.carry_out(node, &mut effects);
-        self.effects = effects;
         self.queue.cancel_timers_of(node);
         for connection in self.network.connections_of(node) {
             self.reset(connection);

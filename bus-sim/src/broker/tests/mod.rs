@@ -1,7 +1,7 @@
 //! Tests of brokers and controller through their front door: a cluster on a network without
 //! latency.
 
-mod elections;
+mod controller;
 mod groups;
 mod offsets;
 mod partitions;

@@ -51,14 +51,11 @@ impl Cluster {
 
     /// Makes a broker the leader, as the controller does.
     fn elect(&mut self, leader: Option<BrokerId>, in_sync_replicas: &[BrokerId]) {
-        let state = self.state();
-        let state = PartitionState {
-            leader,
-            in_sync_replicas: in_sync_replicas.to_vec(),
-            leader_epoch: state.leader_epoch + 1,
-            partition_epoch: state.partition_epoch + 1,
-            ..state.clone()
-        };
+        let mut state = self.state().clone();
+        state.leader = leader;
+        state.in_sync_replicas = in_sync_replicas.to_vec();
+        state.leader_epoch += 1;
+        state.partition_epoch += 1;
         self.write(vec![MetadataRecord::Partition { topic: "orders".into(), partition: 0, state }]);
     }
 
