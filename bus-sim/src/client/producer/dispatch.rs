@@ -102,6 +102,7 @@ impl Producer {
     ) {
         let request = Request::Produce(produce::Request {
             transactional_id: None,
+            is_version_2: false,
             acks: self.config.acks,
             timeout: self.config.request_timeout,
             partitions: vec![produce::PartitionRequest {
