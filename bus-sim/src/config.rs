@@ -35,6 +35,9 @@ pub struct SimConfig {
     pub time_limit: Duration,
     /// The world ends as stalled after this many events. 200 million.
     pub event_limit: u64,
+    /// Which version of transactions the producers speak. 1: that of librdkafka 2.12. With 2
+    /// (KIP-890) partitions are not told to the coordinator, and each end raises the epoch.
+    pub transaction_version: u8,
     /// Properties of Kafka that every client is configured with; they win over what the code says.
     /// None.
     pub client_properties: Vec<(String, String)>,
@@ -53,6 +56,7 @@ impl Default for SimConfig {
             mutation: None,
             time_limit: Duration::from_hours(24 * 30),
             event_limit: 200_000_000,
+            transaction_version: 1,
             client_properties: Vec::new(),
             record_trace: false,
         }
@@ -89,6 +93,7 @@ impl SimConfig {
         "latency.max.us",
         "time.limit.s",
         "event.limit",
+        "transaction.version",
         "mutation",
     ];
 
@@ -105,6 +110,9 @@ impl SimConfig {
             "latency.max.us" => self.latency_max = Duration::from_micros(number()?),
             "time.limit.s" => self.time_limit = Duration::from_secs(number()?),
             "event.limit" => self.event_limit = number()?,
+            "transaction.version" => {
+                self.transaction_version = u8::try_from(number()?).unwrap_or(u8::MAX);
+            }
             "mutation" => {
                 let known = || Mutation::ALL.iter().map(|m| m.name()).collect::<Vec<_>>();
                 self.mutation = Some(Mutation::from_name(value).ok_or_else(|| {
@@ -171,6 +179,8 @@ impl SimConfig {
             format!("brokers={} must be from 1 to 9", self.brokers)
         } else if self.latency_min > self.latency_max {
             "latency.min.us must not be above latency.max.us".to_owned()
+        } else if !(1..=2).contains(&self.transaction_version) {
+            format!("transaction.version={} must be 1 or 2", self.transaction_version)
         } else {
             return Ok(());
         };

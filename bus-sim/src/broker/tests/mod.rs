@@ -339,6 +339,7 @@ fn produce_request(acks: Acks, topic: &str, batch: RecordBatch) -> Request {
     let topic_partition = TopicPartition::new(topic, 0);
     Request::Produce(produce::Request {
         transactional_id: None,
+        is_version_2: false,
         acks,
         timeout: Duration::from_secs(30),
         partitions: vec![produce::PartitionRequest { topic_partition, batch: Arc::new(batch) }],
