@@ -198,6 +198,8 @@ kinds! {
     FencedLeaderEpoch = Some(74), Retry, None;
     /// The leader epoch of the request is newer than the leader's.
     UnknownLeaderEpoch = Some(75), Retry, None;
+    /// The broker registered again meanwhile (between brokers only).
+    StaleBrokerEpoch = Some(77), Retry, None;
     /// The leader is new and does not know the high watermark yet (KIP-207).
     OffsetNotAvailable = Some(78), Retry, None;
     /// The coordinator gave out a member id; join with it (KIP-394).
@@ -216,8 +218,12 @@ kinds! {
     ThrottlingQuotaExceeded = Some(89), Retry, None;
     /// A newer producer uses the same transactional id.
     ProducerFenced = Some(90), Close, None;
+    /// The partition changed meanwhile (between brokers only).
+    InvalidUpdateVersion = Some(95), Retry, None;
     /// The topic id is unknown: the topic was deleted, or re-created under the same name.
     UnknownTopicId = Some(100), Retry, None;
+    /// A replica may not be in sync: it is fenced, or shutting down (between brokers only).
+    IneligibleReplica = Some(107), Retry, None;
     /// The transaction must be aborted (KIP-890).
     TransactionAbortable = Some(120), Abort, None;
 

@@ -196,7 +196,7 @@ fn validate(topic_partition: &TopicPartition) -> Result<()> {
 }
 
 /// Checks a partition and an offset of it.
-fn validate_both(topic_partition: &TopicPartition, offset: Offset) -> Result<()> {
+pub(crate) fn validate_both(topic_partition: &TopicPartition, offset: Offset) -> Result<()> {
     validate(topic_partition)?;
     validate_offset(topic_partition, offset)
 }

@@ -251,6 +251,7 @@ impl Cluster {
         isolation_level: IsolationLevel,
     ) -> Offset {
         let request = Request::ListOffsets(list_offsets::Request {
+            replica: None,
             isolation_level,
             partitions: vec![list_offsets::PartitionRequest {
                 topic_partition: partition.clone(),
