@@ -255,6 +255,8 @@ pub struct BrokerConfig {
     pub offsets_retention: Duration,
     /// `offsets.retention.check.interval.ms`: 10 min.
     pub offsets_retention_check_interval: Duration,
+    /// `offsets.commit.timeout.ms`: how long a coordinator waits for replicas, 5 s.
+    pub offsets_commit_timeout: Duration,
     /// `offset.metadata.max.bytes`: 4096.
     pub offset_metadata_max_bytes: usize,
     /// `num.partitions`: 1.
@@ -345,6 +347,7 @@ impl Default for BrokerConfig {
             group_max_size: usize::MAX,
             offsets_retention: Duration::from_hours(7 * 24),
             offsets_retention_check_interval: Duration::from_mins(10),
+            offsets_commit_timeout: Duration::from_secs(5),
             offset_metadata_max_bytes: 4096,
             num_partitions: 1,
             default_replication_factor: 3,
