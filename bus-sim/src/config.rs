@@ -259,9 +259,9 @@ pub struct BrokerConfig {
     pub offset_metadata_max_bytes: usize,
     /// `num.partitions`: 1.
     pub num_partitions: i32,
-    /// `default.replication.factor`: 1.
+    /// `default.replication.factor`: 3, or as many as there are brokers (Kafka: 1).
     pub default_replication_factor: i16,
-    /// `offsets.topic.replication.factor`, or as many as there are brokers: 1.
+    /// `offsets.topic.replication.factor`: 3, or as many as there are brokers.
     pub offsets_topic_replication_factor: i16,
     /// `min.insync.replicas` of topics that say nothing else: 1.
     pub min_insync_replicas: usize,
@@ -327,8 +327,8 @@ impl Default for BrokerConfig {
             offsets_retention_check_interval: Duration::from_mins(10),
             offset_metadata_max_bytes: 4096,
             num_partitions: 1,
-            default_replication_factor: 1,
-            offsets_topic_replication_factor: 1,
+            default_replication_factor: 3,
+            offsets_topic_replication_factor: 3,
             min_insync_replicas: 1,
             unclean_leader_election: false,
             auto_leader_rebalance: true,
