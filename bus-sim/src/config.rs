@@ -283,6 +283,25 @@ pub struct BrokerConfig {
     pub controller_quorum_election_backoff_max: Duration,
     /// `producer.id.expiration.ms`: 1 day.
     pub producer_id_expiration: Duration,
+    /// `transaction.state.log.num.partitions`: 5 (Kafka: 50).
+    pub transaction_state_partitions: i32,
+    /// `transaction.state.log.replication.factor`, or as many as there are brokers: 1 (Kafka: 3).
+    pub transaction_state_replication_factor: i16,
+    /// `transaction.state.log.min.isr`: 1 (Kafka: 2).
+    pub transaction_state_min_insync_replicas: usize,
+    /// `transaction.max.timeout.ms`: 15 min.
+    pub transaction_max_timeout: Duration,
+    /// `transactional.id.expiration.ms`: 7 days.
+    pub transactional_id_expiration: Duration,
+    /// `transaction.remove.expired.transaction.cleanup.interval.ms`: 1 h.
+    pub transactional_id_expiration_interval: Duration,
+    /// `transaction.abort.timed.out.transaction.cleanup.interval.ms`: 500 ms (Kafka: 10 s).
+    pub transaction_abort_interval: Duration,
+    /// `transaction.partition.verification.enable`: on.
+    pub transaction_partition_verification: bool,
+    /// The feature `transaction.version`: 2, as of a new cluster. A client of version 1 goes on as
+    /// before; with 2 the coordinator's own aborts raise the epoch as KIP-890 says.
+    pub transaction_version: i16,
     /// `replica.lag.time.max.ms`: 30 s. A follower that was not caught up for so long is out of
     /// sync.
     pub replica_lag_time_max: Duration,
@@ -338,6 +357,15 @@ impl Default for BrokerConfig {
             controller_quorum_fetch_timeout: Duration::from_secs(2),
             controller_quorum_election_backoff_max: Duration::from_secs(1),
             producer_id_expiration: Duration::from_hours(24),
+            transaction_state_partitions: 5,
+            transaction_state_replication_factor: 1,
+            transaction_state_min_insync_replicas: 1,
+            transaction_max_timeout: Duration::from_mins(15),
+            transactional_id_expiration: Duration::from_hours(7 * 24),
+            transactional_id_expiration_interval: Duration::from_hours(1),
+            transaction_abort_interval: Duration::from_millis(500),
+            transaction_partition_verification: true,
+            transaction_version: 2,
             replica_lag_time_max: Duration::from_secs(30),
             replica_fetch_wait_max: Duration::from_millis(500),
             replica_fetch_backoff: Duration::from_secs(1),

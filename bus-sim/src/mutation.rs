@@ -79,6 +79,24 @@ mutations! {
     ElectedOutOfSync = "elected-out-of-sync",
     /// Broker: a duplicate batch is answered as out of order instead of with its offset.
     DuplicateAnsweredAsError = "duplicate-answered-as-error",
+    /// Broker: aborted transactions are not named to those that read committed records.
+    AbortedRecordVisible = "aborted-record-visible",
+    /// Broker: the next record takes the offset of a marker.
+    MarkerOffsetReused = "marker-offset-reused",
+    /// Broker: the epochs of transactional producers are not checked.
+    ZombieTransactionAccepted = "zombie-transaction-accepted",
+    /// Broker: offsets that are sent to a transaction count at once.
+    OffsetsOutsideTransaction = "offsets-outside-transaction",
+    /// Broker: those that read committed records read up to the high watermark.
+    OpenTransactionVisible = "open-transaction-visible",
+    /// Broker: a commit of several partitions leaves the last one without its marker.
+    MarkerMissing = "marker-missing",
+    /// Broker: a transaction is never aborted for its age.
+    TransactionNeverTimesOut = "transaction-never-times-out",
+    /// Broker: an offset is served while a transaction is about to change it.
+    UnstableOffsetServed = "unstable-offset-served",
+    /// Broker: the generation of offsets that are sent to a transaction is not checked.
+    TransactionOfOldGenerationAccepted = "transaction-of-old-generation-accepted",
     /// Broker: the high watermark is the end of the leader's log.
     WatermarkAheadOfInSync = "watermark-ahead-of-in-sync",
     /// Broker: a new follower truncates to its high watermark.

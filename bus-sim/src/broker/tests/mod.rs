@@ -8,6 +8,7 @@ mod partitions;
 mod recovery;
 mod replication;
 mod topics;
+mod transactions;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
