@@ -75,6 +75,8 @@ mutations! {
     SessionNeverExpires = "session-never-expires",
     /// Broker: a sync returns the assignment of the generation before.
     StaleAssignment = "stale-assignment",
+    /// Controller: any replica that is alive may be elected, in sync or not.
+    ElectedOutOfSync = "elected-out-of-sync",
     /// Broker: a duplicate batch is answered as out of order instead of with its offset.
     DuplicateAnsweredAsError = "duplicate-answered-as-error",
     /// Broker: the high watermark is the end of the leader's log.
@@ -91,4 +93,14 @@ mutations! {
     ReadAboveWatermark = "read-above-watermark",
     /// Broker: the leader epoch that a client knows of is not checked.
     LeaderEpochIgnored = "leader-epoch-ignored",
+    /// Client: a transaction is committed before its records are delivered.
+    CommitBeforeFlush = "commit-before-flush",
+    /// Client: offsets are stored for the group without being part of the transaction.
+    OffsetsOutsideTransaction = "offsets-outside-transaction",
+    /// Client: records are taken for aborted by offset alone, whoever produced them.
+    AbortFilterIgnoresProducer = "abort-filter-ignores-producer",
+    /// Client: the end of a transaction is delivered as a record.
+    MarkerDelivered = "marker-delivered",
+    /// Client: with `read_committed`, records of aborted transactions are delivered.
+    AbortedDelivered = "aborted-delivered",
 }

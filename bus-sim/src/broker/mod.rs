@@ -11,8 +11,10 @@
 
 mod alter_partition;
 mod bootstrap;
+mod broker_control;
 mod connections;
 mod controller;
+mod election;
 mod epochs;
 mod fetch;
 mod group;
@@ -22,6 +24,7 @@ mod list_offsets;
 mod log;
 mod metadata;
 mod offset_for_leader_epoch;
+mod partition_control;
 mod partitions;
 mod peers;
 mod produce;
@@ -122,6 +125,10 @@ pub enum BrokerTimer {
         /// The group.
         group_id: Name,
     },
+    /// When a controlled shutdown ends although the controller does not allow it.
+    ShutdownExpires,
+    /// Of the controller: when preferred leaders are elected.
+    BalanceLeaders,
     /// Of the controller: when to see whether a broker was heard of.
     BrokerSession {
         /// The broker.
@@ -167,7 +174,7 @@ impl Broker {
             producer_ids: 0,
             replicas: BTreeMap::new(),
             session: Session::new(id),
-            image: Image::default(),
+            image: Image::new(config),
             connections: Connections::default(),
             peers: Peers::new(id),
             fetchers: BTreeMap::new(),
@@ -212,7 +219,7 @@ impl Broker {
         let Self { id: _, config: _, offsets_topic: _, producer_ids: _, replicas, .. } = self;
         replicas.values_mut().for_each(|replica| replica.crash(now));
         self.session.crash();
-        self.image = Image::default();
+        self.image = Image::new(&self.config);
         self.connections = Connections::default();
         self.peers.crash();
         self.fetchers.clear();
@@ -222,6 +229,14 @@ impl Broker {
         self.forwards.clear();
         self.deletions.clear();
         self.shards.clear();
+    }
+
+    /// Ends in good order: what it has appended is on disk. As after a crash, [`Input::Start`]
+    /// begins it again.
+    pub fn stop(&mut self, now: SimTime) {
+        self.flush();
+        self.session.stop();
+        self.crash(now);
     }
 
     fn dispatch(&mut self, now: SimTime, caller: Caller, request: Request, effects: &mut Effects) {
@@ -309,7 +324,8 @@ impl Broker {
                     shard.sync_due(turn, &group_id);
                 });
             }
-            BrokerTimer::BrokerSession { .. } => {}
+            BrokerTimer::ShutdownExpires => effects.stop(),
+            BrokerTimer::BrokerSession { .. } | BrokerTimer::BalanceLeaders => {}
         }
     }
 

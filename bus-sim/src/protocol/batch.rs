@@ -72,6 +72,12 @@ pub fn sequence_after(sequence: Sequence, count: usize) -> Sequence {
     i32::try_from(wide).unwrap_or(0)
 }
 
+/// The sequence `count` records before `sequence`, wrapping below 0 to `i32::MAX`.
+pub fn sequence_before(sequence: Sequence, count: usize) -> Sequence {
+    let wide = i64::from(sequence) - i64::try_from(count).unwrap_or(0);
+    i32::try_from(wide.rem_euclid(1 << 31)).unwrap_or(0)
+}
+
 /// The end of a transaction in a partition, as a record that takes an offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ControlRecord {
@@ -207,6 +213,7 @@ mod tests {
     fn sequences_wrap_to_zero() {
         assert_eq!(sequence_after(i32::MAX, 1), 0);
         assert_eq!(sequence_after(i32::MAX - 1, 3), 1);
+        assert_eq!(sequence_before(1, 3), i32::MAX - 1);
         let stamp =
             ProducerStamp { producer_id: 1, producer_epoch: 0, base_sequence: i32::MAX - 1 };
         assert_eq!(stamp.last_sequence(4), 1);

@@ -17,6 +17,8 @@ pub struct RegisterBrokerRequest {
     pub broker: BrokerId,
     /// A number that is another one after each start.
     pub incarnation: u32,
+    /// The registration that it had when it was shut down cleanly, if it was (KIP-966).
+    pub previous_broker_epoch: Option<BrokerEpoch>,
 }
 
 /// The registration.
@@ -85,6 +87,11 @@ pub enum MetadataRecord {
         /// Whether it is fenced now.
         is_fenced: bool,
     },
+    /// A broker began a controlled shutdown: it leads nothing from now on.
+    BrokerInControlledShutdown {
+        /// The broker.
+        broker: BrokerId,
+    },
     /// A topic was created.
     Topic {
         /// The name.
@@ -122,12 +129,31 @@ pub struct PartitionState {
     pub replicas: Vec<BrokerId>,
     /// Those in sync.
     pub in_sync_replicas: Vec<BrokerId>,
+    /// Those that may lead when nobody is in sync (ELR, KIP-966).
+    pub eligible_leaders: Vec<BrokerId>,
+    /// While there is no leader and nobody in sync: who led last.
+    pub last_known_leader: Option<BrokerId>,
     /// The leader, if there is one.
     pub leader: Option<BrokerId>,
     /// Higher with each new leader.
     pub leader_epoch: i32,
     /// Higher with each change.
     pub partition_epoch: i32,
+}
+
+impl PartitionState {
+    /// A new partition with these replicas, all in sync, led by the first.
+    pub fn new(replicas: Vec<BrokerId>) -> Self {
+        Self {
+            in_sync_replicas: replicas.clone(),
+            eligible_leaders: Vec::new(),
+            last_known_leader: None,
+            leader: replicas.first().copied(),
+            replicas,
+            leader_epoch: 0,
+            partition_epoch: 0,
+        }
+    }
 }
 
 /// A leader asks the controller to change who is in sync (AlterPartition, KIP-497).

@@ -1,6 +1,7 @@
 //! Tests of brokers and controller through their front door: a cluster on a network without
 //! latency.
 
+mod controller;
 mod groups;
 mod offsets;
 mod partitions;
@@ -153,10 +154,38 @@ impl Cluster {
     }
 
     fn crash(&mut self, id: BrokerId) {
-        let node = NodeId::Broker(id);
+        self.down(id, Broker::crash);
+        self.run();
+    }
+
+    /// Begins a controlled shutdown of a broker.
+    fn shut_down(&mut self, id: BrokerId) {
+        let mut effects = Effects::default();
+        let now = self.now;
+        self.brokers.get_mut(&id).unwrap().0.begin_shutdown(now, &mut effects);
+        for effect in effects.list {
+            self.carry_out(NodeId::Broker(id), effect);
+        }
+        self.run();
+    }
+
+    /// Crashes the controller; the next is elected at once.
+    fn crash_controller(&mut self) {
+        self.controller.crash();
+        self.disconnect(NodeId::Controller);
+        self.inbox.push_back((NodeId::Controller, Input::Start));
+        self.run();
+    }
+
+    fn down(&mut self, id: BrokerId, end: fn(&mut Broker, SimTime)) {
         let (broker, is_up) = self.brokers.get_mut(&id).unwrap();
-        broker.crash(self.now);
+        end(broker, self.now);
         *is_up = false;
+        self.disconnect(NodeId::Broker(id));
+    }
+
+    /// A node goes down: its timers and connections end.
+    fn disconnect(&mut self, node: NodeId) {
         self.timers.retain(|(owner, _), _| *owner != node);
         let lost: Vec<_> = self
             .connections
@@ -166,15 +195,13 @@ impl Cluster {
             .collect();
         for (connection, to) in lost {
             self.connections.remove(&connection);
-            let other = if connection.owner == node { to } else { connection.owner };
-            match other {
-                NodeId::Client(_) => {
-                    self.closed.insert(connection);
-                }
-                _ => self.inbox.push_back((other, Input::Disconnected { connection })),
+            if matches!(connection.owner, NodeId::Client(_)) {
+                self.closed.insert(connection);
+                continue;
             }
+            let other = if connection.owner == node { to } else { connection.owner };
+            self.inbox.push_back((other, Input::Disconnected { connection }));
         }
-        self.run();
     }
 
     /// Starts a broker again, and waits until it has loaded all.
@@ -235,7 +262,7 @@ impl Cluster {
     /// Lets the controller write records of its own accord.
     fn write(&mut self, records: Vec<MetadataRecord>) {
         let mut effects = Effects::default();
-        self.controller.write(records, &mut effects);
+        self.controller.write(self.now, records, &mut effects);
         let node = NodeId::Controller;
         effects.list.into_iter().for_each(|effect| self.carry_out(node, effect));
         self.run();
@@ -311,6 +338,10 @@ impl Cluster {
                 self.timers.remove(&(node, timer));
             }
             Effect::Fact(fact) => self.facts.push(fact),
+            Effect::Stop => {
+                let NodeId::Broker(id) = node else { panic!("only brokers stop") };
+                self.down(id, Broker::stop);
+            }
             Effect::Complete(_) => panic!("brokers complete nothing"),
         }
     }
@@ -356,6 +387,7 @@ fn produce_request(acks: Acks, topic: &str, batch: RecordBatch) -> Request {
     let topic_partition = TopicPartition::new(topic, 0);
     Request::Produce(produce::Request {
         transactional_id: None,
+        is_version_2: false,
         acks,
         timeout: Duration::from_secs(30),
         partitions: vec![produce::PartitionRequest { topic_partition, batch: Arc::new(batch) }],

@@ -318,13 +318,13 @@ impl Consumer {
                 if self.mutation == Some(Mutation::SeekIgnored)
                     && let Ok(fetched) = &answer.result
                 {
-                    partition.take_in(part.offset, fetched);
+                    partition.take_in(part.offset, fetched, self.mutation);
                 }
                 continue;
             }
             match answer.result {
                 Ok(fetched) => {
-                    let next = partition.take_in(part.offset, &fetched);
+                    let next = partition.take_in(part.offset, &fetched, self.mutation);
                     partition.fetch = FetchState::At(next);
                 }
                 Err(kind) => {

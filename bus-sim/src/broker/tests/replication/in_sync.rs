@@ -76,11 +76,7 @@ fn one_that_is_about_to_leave_counts_until_the_controller_says_so() {
     cluster.cut_brokers(1, 2);
     cluster.cut(NodeId::Broker(1), NodeId::Controller);
     let leader = cluster.connect(1);
-    let Request::Produce(mut request) = crate::broker::tests::produce_request(
-        Acks::All,
-        "orders",
-        crate::broker::tests::batch(&[1]),
-    ) else {
+    let Request::Produce(mut request) = produce_request(Acks::All, "orders", batch(&[1])) else {
         unreachable!()
     };
     request.timeout = Duration::from_secs(120);

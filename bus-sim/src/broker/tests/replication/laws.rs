@@ -52,13 +52,7 @@ struct Day {
 
 impl Day {
     fn new() -> Self {
-        let config = SimConfig {
-            brokers: 3,
-            mutation: std::env::var("MUT")
-                .ok()
-                .and_then(|m| crate::mutation::Mutation::from_name(&m)),
-            ..Default::default()
-        };
+        let config = SimConfig { brokers: 3, ..Default::default() };
         let cluster = Cluster::replicated_with(config, &[("min.insync.replicas", "2")]);
         Self { cluster, next: 1, sent: Vec::new(), acknowledged: BTreeSet::new() }
     }
@@ -103,7 +97,8 @@ impl Day {
     fn elect(&mut self, index: usize) {
         let state = self.cluster.state().clone();
         let candidates = state.in_sync_replicas.iter().copied();
-        let alive: Vec<_> = candidates.filter(|id| self.cluster.controller.is_alive(*id)).collect();
+        let alive: Vec<_> =
+            candidates.filter(|id| self.cluster.controller.image.brokers[id].is_active()).collect();
         if let Some(leader) = alive.get(index) {
             self.cluster.elect(Some(*leader), &state.in_sync_replicas);
         }
@@ -135,7 +130,7 @@ impl Day {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(std::env::var("CASES").map_or(128, |c| c.parse().unwrap())))]
+    #![proptest_config(ProptestConfig::with_cases(128))]
 
     #[test]
     fn committed_records_stay_and_logs_agree(

@@ -42,17 +42,7 @@ impl Cluster {
                 topic: topic.clone(),
                 config: topic_config.iter().map(property).collect(),
             },
-            MetadataRecord::Partition {
-                topic,
-                partition: 0,
-                state: PartitionState {
-                    in_sync_replicas: replicas.clone(),
-                    leader: Some(1),
-                    replicas,
-                    leader_epoch: 0,
-                    partition_epoch: 0,
-                },
-            },
+            MetadataRecord::Partition { topic, partition: 0, state: PartitionState::new(replicas) },
         ]);
         cluster
     }
@@ -63,14 +53,11 @@ impl Cluster {
 
     /// Makes a broker the leader, as the controller does.
     fn elect(&mut self, leader: Option<BrokerId>, in_sync_replicas: &[BrokerId]) {
-        let state = self.state();
-        let state = PartitionState {
-            leader,
-            in_sync_replicas: in_sync_replicas.to_vec(),
-            leader_epoch: state.leader_epoch + 1,
-            partition_epoch: state.partition_epoch + 1,
-            replicas: state.replicas.clone(),
-        };
+        let mut state = self.state().clone();
+        state.leader = leader;
+        state.in_sync_replicas = in_sync_replicas.to_vec();
+        state.leader_epoch += 1;
+        state.partition_epoch += 1;
         self.write(vec![MetadataRecord::Partition { topic: "orders".into(), partition: 0, state }]);
     }
 
