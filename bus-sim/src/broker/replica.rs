@@ -334,11 +334,12 @@ impl Replica {
 
     /// Takes back what is at and behind an offset, as a follower whose leader does not have it.
     pub(super) fn truncate(&mut self, now: SimTime, to: Offset) {
+        // An epoch that began at the end, without a record, is none of the leader's either.
+        self.epochs.truncate(to);
         if to >= self.log.end() {
             return;
         }
         self.log.truncate(to);
-        self.epochs.truncate(to);
         let producers = replayed(now, &self.log);
         let high_watermark = self.high_watermark().min(self.log.end());
         self.set_high_watermark(now, high_watermark);

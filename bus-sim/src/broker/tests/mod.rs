@@ -61,6 +61,9 @@ struct Cluster {
     closed: BTreeSet<ConnectionId>,
     responses: BTreeMap<(ConnectionId, u32), Response>,
     facts: Vec<Fact>,
+    /// Pairs of nodes whose messages are held.
+    cuts: BTreeSet<(NodeId, NodeId)>,
+    held: Vec<(NodeId, NodeId, Input)>,
     clients: u32,
     correlation: u32,
 }
@@ -78,6 +81,8 @@ impl Cluster {
             closed: BTreeSet::new(),
             responses: BTreeMap::new(),
             facts: Vec::new(),
+            cuts: BTreeSet::new(),
+            held: Vec::new(),
             clients: 0,
             correlation: 0,
         };
@@ -212,6 +217,41 @@ impl Cluster {
         self.run();
     }
 
+    /// Holds all messages between two nodes.
+    fn cut(&mut self, a: NodeId, b: NodeId) {
+        self.cuts.extend([(a, b), (b, a)]);
+    }
+
+    /// Delivers what was held, and cuts nothing any more.
+    fn heal(&mut self) {
+        self.cuts.clear();
+        for (_, to, input) in std::mem::take(&mut self.held) {
+            self.deliver(to, input);
+        }
+        self.run();
+    }
+
+    /// Puts a message into the inbox of a node, if its connection is open.
+    fn deliver(&mut self, to: NodeId, input: Input) {
+        let connection = match &input {
+            Input::Request { connection, .. }
+            | Input::Response { connection, .. }
+            | Input::Connected { connection } => Some(connection),
+            _ => None,
+        };
+        if connection.is_none_or(|connection| self.connections.contains_key(connection)) {
+            self.inbox.push_back((to, input));
+        }
+    }
+
+    fn transmit(&mut self, from: NodeId, to: NodeId, input: Input) {
+        if self.cuts.contains(&(from, to)) {
+            self.held.push((from, to, input));
+        } else {
+            self.inbox.push_back((to, input));
+        }
+    }
+
     /// Crashes a broker by a loss of power.
     fn lose_power(&mut self, id: BrokerId) {
         let mut effects = Effects::default();
@@ -263,8 +303,16 @@ impl Cluster {
     fn carry_out(&mut self, node: NodeId, effect: Effect) {
         match effect {
             Effect::Connect { connection, to } => {
-                self.connections.insert(connection, to);
-                self.inbox.push_back((node, Input::Connected { connection }));
+                let is_up = match to {
+                    NodeId::Broker(id) => self.brokers[&id].1,
+                    _ => true,
+                };
+                if is_up {
+                    self.connections.insert(connection, to);
+                    self.transmit(to, node, Input::Connected { connection });
+                } else {
+                    self.inbox.push_back((node, Input::Disconnected { connection }));
+                }
             }
             Effect::Disconnect { connection } => {
                 if let Some(to) = self.connections.remove(&connection) {
@@ -275,13 +323,13 @@ impl Cluster {
             Effect::Request { connection, correlation, request } => {
                 if let Some(to) = self.connections.get(&connection) {
                     let input = Input::Request { connection, correlation, request };
-                    self.inbox.push_back((*to, input));
+                    self.transmit(node, *to, input);
                 }
             }
             Effect::Respond { connection, correlation, response } => {
                 if self.connections.contains_key(&connection) {
                     let input = Input::Response { connection, correlation, response };
-                    self.inbox.push_back((connection.owner, input));
+                    self.transmit(node, connection.owner, input);
                 }
             }
             Effect::SetTimer { timer, at } => {
