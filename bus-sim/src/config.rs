@@ -250,6 +250,21 @@ pub struct BrokerConfig {
     pub broker_session_timeout: Duration,
     /// `producer.id.expiration.ms`: 1 day.
     pub producer_id_expiration: Duration,
+    /// `transaction.state.log.num.partitions`: 5 (Kafka: 50).
+    pub transaction_state_partitions: i32,
+    /// `transaction.max.timeout.ms`: 15 min.
+    pub transaction_max_timeout: Duration,
+    /// `transactional.id.expiration.ms`: 7 days.
+    pub transactional_id_expiration: Duration,
+    /// `transaction.remove.expired.transaction.cleanup.interval.ms`: 1 h.
+    pub transactional_id_expiration_interval: Duration,
+    /// `transaction.abort.timed.out.transaction.cleanup.interval.ms`: 500 ms (Kafka: 10 s).
+    pub transaction_abort_interval: Duration,
+    /// `transaction.partition.verification.enable`: on.
+    pub transaction_partition_verification: bool,
+    /// The feature `transaction.version`: 2, as of a new cluster. A client of version 1 goes on as
+    /// before; with 2 the coordinator's own aborts raise the epoch as KIP-890 says.
+    pub transaction_version: i16,
 }
 
 impl Default for BrokerConfig {
@@ -269,6 +284,13 @@ impl Default for BrokerConfig {
             broker_heartbeat_interval: Duration::from_secs(2),
             broker_session_timeout: Duration::from_secs(9),
             producer_id_expiration: Duration::from_hours(24),
+            transaction_state_partitions: 5,
+            transaction_max_timeout: Duration::from_mins(15),
+            transactional_id_expiration: Duration::from_hours(7 * 24),
+            transactional_id_expiration_interval: Duration::from_hours(1),
+            transaction_abort_interval: Duration::from_millis(500),
+            transaction_partition_verification: true,
+            transaction_version: 2,
         }
     }
 }

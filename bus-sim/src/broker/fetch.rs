@@ -3,7 +3,8 @@
 //! - Answers at once with an error of any partition, with `min_bytes`, or when it shall not wait;
 //!   otherwise when appends bring `min_bytes`, or after `max_wait`.
 //! - Reads whole batches: the first of a response also when it is larger than the limits.
-//! - Reads up to the high watermark, or with `read_committed` to the last stable offset.
+//! - Reads up to the high watermark, or with `read_committed` to the last stable offset, and then
+//!   names the aborted transactions in what it read: the client skips their records.
 //!
 //! Simplified: no fetch sessions (KIP-227). Absent: followers, fetching from followers (KIP-392),
 //! truncation detection (KIP-320 beyond the leader epoch). See `docs/fidelity.md`.
@@ -17,6 +18,7 @@ use super::{Broker, BrokerTimer};
 use crate::mutation::Mutation;
 use crate::node::{ConnectionId, Effects, Timer};
 use crate::protocol::Response;
+use crate::protocol::batch::{ProducerId, StoredBatch};
 use crate::protocol::fetch::{self, Fetched, PartitionRequest, PartitionResponse};
 use crate::time::SimTime;
 
@@ -84,11 +86,22 @@ impl Broker {
         for partition in &request.partitions {
             let epoch = partition.current_leader_epoch;
             let Ok(replica) = self.leader(&partition.topic_partition, epoch) else { return true };
-            let limit = limit(replica, request.isolation_level);
+            let limit = self.limit(replica, request.isolation_level);
             let readable = replica.log.bytes_between(partition.offset, limit);
             bytes += readable.min(u64::from(partition.max_bytes));
         }
         bytes >= u64::from(request.min_bytes)
+    }
+
+    /// How far a client reads.
+    pub(super) fn limit(&self, replica: &Replica, isolation_level: IsolationLevel) -> Offset {
+        match isolation_level {
+            _ if self.config.mutation == Some(Mutation::OpenTransactionVisible) => {
+                replica.high_watermark()
+            }
+            IsolationLevel::ReadUncommitted => replica.high_watermark(),
+            IsolationLevel::ReadCommitted => replica.last_stable_offset(),
+        }
     }
 
     fn read(&self, request: &fetch::Request) -> fetch::Response {
@@ -100,6 +113,26 @@ impl Broker {
         fetch::Response { partitions: request.partitions.iter().map(read).collect() }
     }
 
+    /// The aborted transactions in what was read, which a client that reads committed records skips.
+    fn aborted(
+        &self,
+        replica: &Replica,
+        isolation_level: IsolationLevel,
+        offset: Offset,
+        batches: &[StoredBatch],
+    ) -> Vec<(ProducerId, Offset)> {
+        let is_shown = self.config.mutation == Some(Mutation::AbortedRecordVisible);
+        let Some(last) = batches.last() else { return Vec::new() };
+        match isolation_level {
+            IsolationLevel::ReadCommitted if !is_shown => {
+                let producers = replica.producers();
+                let end = last.next_offset();
+                producers.map_or_else(Vec::new, |p| p.aborted_between(offset, end))
+            }
+            IsolationLevel::ReadCommitted | IsolationLevel::ReadUncommitted => Vec::new(),
+        }
+    }
+
     fn read_partition(
         &self,
         isolation_level: IsolationLevel,
@@ -109,7 +142,7 @@ impl Broker {
         let epoch = partition.current_leader_epoch;
         let replica = self.leader(&partition.topic_partition, epoch)?;
         let max_bytes = partition.max_bytes.min(budget.bytes);
-        let limit = limit(replica, isolation_level);
+        let limit = self.limit(replica, isolation_level);
         let mut batches =
             replica.log.read(partition.offset, limit, max_bytes, budget.is_untouched)?;
         let size: u32 = batches.iter().map(|stored| stored.batch.size).sum();
@@ -124,7 +157,7 @@ impl Broker {
             high_watermark: replica.high_watermark(),
             last_stable_offset: replica.last_stable_offset(),
             log_start: replica.log.start(),
-            aborted: Vec::new(),
+            aborted: self.aborted(replica, isolation_level, partition.offset, &batches),
             diverging_epoch: None,
             batches,
         })
@@ -136,14 +169,6 @@ struct Budget {
     bytes: u32,
     /// Nothing was read yet, so the first batch fits in any case.
     is_untouched: bool,
-}
-
-/// How far a client reads.
-fn limit(replica: &Replica, isolation_level: IsolationLevel) -> Offset {
-    match isolation_level {
-        IsolationLevel::ReadUncommitted => replica.high_watermark(),
-        IsolationLevel::ReadCommitted => replica.last_stable_offset(),
-    }
 }
 
 fn bytes_of(partition: &PartitionResponse) -> u64 {

@@ -36,10 +36,7 @@ impl Broker {
     ) -> Result<Option<Offset>, ErrorKind> {
         let epoch = partition.current_leader_epoch;
         let replica = self.leader(&partition.topic_partition, epoch)?;
-        let limit = match isolation_level {
-            IsolationLevel::ReadUncommitted => replica.high_watermark(),
-            IsolationLevel::ReadCommitted => replica.last_stable_offset(),
-        };
+        let limit = self.limit(replica, isolation_level);
         Ok(match partition.spec {
             OffsetSpec::Earliest => Some(replica.log.start()),
             OffsetSpec::Latest => Some(limit),

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use super::session::schedule;
+use super::transaction::MarkersToken;
 use super::{Broker, BrokerTimer};
 use crate::node::{BrokerId, ConnectionId, CorrelationId, Effects, NodeId, Timer};
 use crate::protocol::{Request, Response};
@@ -27,7 +28,12 @@ pub(super) enum Purpose {
 
 /// By what a request is remembered until its outcome.
 #[derive(Debug)]
-pub(super) enum Token {}
+pub(super) enum Token {
+    /// Markers of a transaction.
+    Markers(MarkersToken),
+    /// The verification of a transaction, for the request of a connection.
+    Verification(ConnectionId),
+}
 
 /// What came of a request: `None` if there was no response.
 pub(super) type Outcome = (BrokerId, Token, Option<Response>);
@@ -197,9 +203,14 @@ impl Broker {
     }
 
     /// Goes on with the outcome of a request to another broker.
-    fn conclude(&mut self, _now: SimTime, outcome: Outcome, _effects: &mut Effects) {
-        let (_broker, token, _response) = outcome;
-        match token {}
+    fn conclude(&mut self, now: SimTime, outcome: Outcome, effects: &mut Effects) {
+        let (_broker, token, response) = outcome;
+        match token {
+            Token::Markers(token) => self.markers_concluded(now, token, response, effects),
+            Token::Verification(connection) => {
+                self.verification_concluded(now, connection, response, effects);
+            }
+        }
     }
 }
 

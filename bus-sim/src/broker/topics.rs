@@ -186,6 +186,9 @@ impl Broker {
             }
             if *topic == self.offsets_topic {
                 self.follow_coordinator(now, partition, is_new, has_lead, effects);
+            } else if *topic == self.transactions_topic {
+                let new_epoch = is_new.then_some(state.leader_epoch);
+                self.follow_transactions(now, partition, new_epoch, has_lead, effects);
             }
         }
     }

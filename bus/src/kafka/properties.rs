@@ -78,7 +78,7 @@ pub(super) fn parse_property(text: &str) -> Result<(String, String), Error> {
     Ok((name.to_owned(), value.to_owned()))
 }
 
-fn settings(brokers: usize) -> [(&'static str, String); 18] {
+fn settings(brokers: usize) -> [(&'static str, String); 19] {
     // As many copies as Kafka's own default of 3, where there are as many brokers; with three
     // copies one broker may be down and `acks=all` still goes on.
     let replicas = brokers.min(3);
@@ -104,6 +104,8 @@ fn settings(brokers: usize) -> [(&'static str, String); 18] {
         ("group.initial.rebalance.delay.ms", "0".into()),
         // Tests of a dead member shall not wait 6 s.
         ("group.min.session.timeout.ms", "100".into()),
+        // A transaction whose producer is gone shall end soon after its timeout, not within 10 s.
+        ("transaction.abort.timed.out.transaction.cleanup.interval.ms", "500".into()),
         ("broker.session.timeout.ms", session.to_string()),
         ("broker.heartbeat.interval.ms", heartbeat.to_string()),
         // The heap is small: the cleaner's default buffer alone would take 128 MiB of it.

@@ -6,6 +6,7 @@ mod offsets;
 mod partitions;
 mod recovery;
 mod topics;
+mod transactions;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
