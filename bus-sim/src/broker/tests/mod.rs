@@ -125,6 +125,10 @@ impl Cluster {
     fn call(&mut self, connection: ConnectionId, request: Request) -> Response {
         let asked = format!("{request:?}");
         let correlation = self.send(connection, request);
+        if !self.responses.contains_key(&(connection, correlation)) {
+            // A follower that found no leader yet tries again after a pause.
+            self.advance(Duration::from_secs(2));
+        }
         self.take(connection, correlation).unwrap_or_else(|| panic!("no response to {asked}"))
     }
 
