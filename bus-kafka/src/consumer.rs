@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use bus_core::consumer::validate_offset;
 use bus_core::{
-    BoxFuture, Commit, Consumer, Error, ErrorKind, GroupMetadata, Offset, OffsetAndMetadata,
+    BoxFuture, Commit, Consumer, Error, GroupMetadata, Offset, OffsetAndMetadata,
     Operation, Polled, Result, StartAt, Subscription, Timestamp, TopicPartition, Watermarks,
 };
 use futures_util::FutureExt as _;
@@ -183,20 +183,8 @@ fn named(operation: Operation) -> impl Fn(Error) -> Error {
     move |error| error.with_operation(operation)
 }
 
-/// Checks a partition that the application names.
-fn validate(topic_partition: &TopicPartition) -> Result<()> {
-    topic_partition.topic.validate()?;
-    // Offsets and partitions are checked alike; only the words differ.
-    if topic_partition.partition < 0 {
-        let message = format!("partition {} is negative", topic_partition.partition);
-        return Err(Error::new(ErrorKind::InvalidArgument, message)
-            .with_topic_partition(topic_partition.clone()));
-    }
-    Ok(())
-}
-
 /// Checks a partition and an offset of it.
 fn validate_both(topic_partition: &TopicPartition, offset: Offset) -> Result<()> {
-    validate(topic_partition)?;
+    topic_partition.validate()?;
     validate_offset(topic_partition, offset)
 }

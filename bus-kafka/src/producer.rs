@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use bus_core::{
     Acks, BoxFuture, Delivery, Error, ErrorKind, Headers, Operation, Partition, Producer,
-    ProducerRecord, RecordMetadata, Recovery, Result, Topic, TopicPartition,
+    ProducerRecord, RecordMetadata, Result, Topic, TopicPartition,
 };
 use futures_util::FutureExt as _;
 use parking_lot::RwLock;
@@ -78,7 +78,6 @@ impl KafkaProducer {
         if let Some(partition) = record.partition.filter(|partition| *partition < 0) {
             let message = format!("partition {partition} is negative; partitions start at 0");
             return Err(Error::new(ErrorKind::UnknownTopicOrPartition, message)
-                .with_recovery(Recovery::Fix)
                 .with_topic_partition(TopicPartition::new(&record.topic, partition)));
         }
         if record.timestamp == Some(bus_core::Timestamp::EPOCH) {

@@ -75,7 +75,7 @@ impl SimAdmin {
             other => return Err(unexpected(&other)),
         };
         match response.topics.into_iter().find_map(|topic| topic.error) {
-            Some((kind, message)) => Err(fixable(kind, message).with_operation(operation)),
+            Some((kind, message)) => Err(Error::new(kind, message).with_operation(operation)),
             None => Ok(()),
         }
     }
@@ -191,7 +191,7 @@ impl Admin for SimAdmin {
                 Some(Ok(details)) => Ok(describe_topic(topic, details)),
                 Some(Err(kind)) => {
                     let message = format!("topic {topic} is not available");
-                    Err(fixable(kind, message).with_operation(operation))
+                    Err(Error::new(kind, message).with_operation(operation))
                 }
                 None => Err(Error::from(ErrorKind::UnknownServerError)),
             }
@@ -319,11 +319,6 @@ fn leader_of(metadata: &metadata::Response, topic_partition: &TopicPartition) ->
     let topic = metadata.topics.iter().find(|topic| topic.topic == topic_partition.topic)?;
     let index = usize::try_from(topic_partition.partition).ok()?;
     topic.result.as_ref().ok()?.partitions.get(index)?.leader
-}
-
-/// An error that the same call would get again.
-fn fixable(kind: ErrorKind, message: String) -> Error {
-    Error::new(kind, message).with_recovery(bus_core::Recovery::Fix)
 }
 
 fn unsupported(operation: Operation) -> Error {

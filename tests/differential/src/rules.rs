@@ -271,6 +271,12 @@ impl<'a> Walk<'a> {
             AdminStep::CreateTopic(topic, _)
             | AdminStep::DeleteTopic(topic)
             | AdminStep::CreatePartitions(topic, _) => topic,
+            AdminStep::AlterTopicConfig(topic, changes) => {
+                if let Some(spec) = self.topics.get_mut(topic) {
+                    spec.config.extend(changes.clone());
+                }
+                return None;
+            }
             _ => return None,
         };
         if self.known.values().any(|known| known.contains(topic)) {

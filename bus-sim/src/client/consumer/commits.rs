@@ -163,7 +163,7 @@ impl Consumer {
                 self.note_committed();
                 self.finish_commit(Ok(()), effects);
             }
-            Some((_, kind)) if kind.recovery() == Recovery::Retry => {
+            Some((_, kind)) if is_retried(kind) => {
                 self.note_coordinator_error(now, kind, effects);
                 self.retry_commit(now, effects);
             }
@@ -189,7 +189,10 @@ impl Consumer {
         reply: CommittedReply,
         effects: &mut Effects,
     ) {
-        if let Err(error) = self.check_commit(&[]) {
+        let checked = self.check_commit(&[]);
+        let checked =
+            checked.and_then(|()| partitions.iter().try_for_each(TopicPartition::validate));
+        if let Err(error) = checked {
             return reply.send(Err(error.with_operation(Operation::Committed)), effects);
         }
         self.committed_calls.push((partitions, reply));
@@ -255,6 +258,7 @@ impl Consumer {
             return Err(Error::new(ErrorKind::InvalidConfig, "to commit, set group.id"));
         }
         for (topic_partition, offset) in offsets {
+            topic_partition.validate()?;
             bus_core::consumer::validate_offset(topic_partition, offset.offset)?;
         }
         Ok(())
@@ -306,4 +310,10 @@ impl Consumer {
             effects.complete(Completion::Committed(sender, outcome));
         }
     }
+}
+
+/// Whether librdkafka tries a refused commit again by itself. A partition that does not exist is
+/// the application's to know about.
+fn is_retried(kind: ErrorKind) -> bool {
+    kind.recovery() == Recovery::Retry && kind != ErrorKind::UnknownTopicOrPartition
 }

@@ -206,6 +206,7 @@ impl Consumer {
     ) -> Result<()> {
         self.check_open()?;
         for (index, (topic_partition, start)) in partitions.iter().enumerate() {
+            topic_partition.validate()?;
             start.validate(topic_partition)?;
             if partitions[..index].iter().any(|(other, _)| other == topic_partition) {
                 return Err(Error::new(ErrorKind::InvalidArgument, "the partition is named twice")
@@ -303,6 +304,7 @@ impl Consumer {
             return Err(Error::new(ErrorKind::InvalidState, message));
         }
         for (topic_partition, offset) in offsets {
+            topic_partition.validate()?;
             bus_core::consumer::validate_offset(topic_partition, *offset)?;
             if !self.partitions.contains_key(topic_partition) {
                 return Err(not_assigned(topic_partition));

@@ -14,7 +14,7 @@ use crate::program::{ProducerSpec, ProducerStep, RecordSpec, Sending};
 use crate::slot::{Place, ProducerSlot, TransactorSlot};
 
 /// How long a record that can be delivered may take.
-const DELIVERY_TIMEOUT: Duration = Duration::from_secs(5);
+const DELIVERY_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// How long a close waits for what is in the buffer; each step has awaited its own.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);

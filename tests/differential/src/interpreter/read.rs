@@ -88,7 +88,13 @@ impl Interpreter<'_> {
         let assigned = reader.consumer.assignment().into_iter();
         for partition in assigned.filter(|partition| !paused.contains(partition)) {
             let Some(place) = self.names.place_of(&partition) else { continue };
-            let Ok(ends) = reader.consumer.watermarks(&partition).await else { continue };
+            let Ok(ends) = reader.consumer.watermarks(&partition).await else {
+                // It does not exist, which is told once.
+                if !reader.failed.contains(&partition) {
+                    goal.failing.push(partition);
+                }
+                continue;
+            };
             let high = self.end(place).await.unwrap_or(ends.high);
             let start = reader.starts.get(&partition).copied();
             let from = match (start, reader.consumer.position(&partition)) {
