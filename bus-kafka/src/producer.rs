@@ -98,7 +98,10 @@ impl KafkaProducer {
     }
 
     fn enqueue(&self, record: &ProducerRecord) -> Result<Delivery> {
-        let size = self.check(record)?;
+        // Whatever is wrong with the record: that the producer is closed comes first.
+        let size = self
+            .check(record)
+            .map_err(|error| if self.buffer.is_closed() { buffer::closed() } else { error })?;
         let (ticket, delivery) = self.buffer.admit(record.topic.clone(), size)?;
         let mut message = BaseRecord::with_opaque_to(record.topic.as_str(), ticket);
         message.partition = record.partition;

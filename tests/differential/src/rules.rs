@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bus_core::{Acks, Assignor};
+use bus_core::{Acks, Assignor, CompressionType};
 use serde::{Deserialize, Serialize};
 
 use crate::data::Data;
@@ -50,6 +50,8 @@ exclusions! {
     BatchCutByTiming,
     /// With acks=0 a refusal breaks the connection, and what is sent next may be lost with it.
     RefusalUnheard,
+    /// The simulator does not compress, so what is compressed must be small enough without.
+    Compressed,
     /// A member whose assignor the group does not have is refused and tries again for ever.
     AssignorsDiffer,
 }
@@ -190,6 +192,8 @@ impl<'a> Walk<'a> {
                 Exclusion::KeylessSpread
             } else if spec.acks == Acks::None && self.may_be_refused(record) {
                 Exclusion::RefusalUnheard
+            } else if spec.compression != CompressionType::None && self.may_be_refused(record) {
+                Exclusion::Compressed
             } else if is_cut {
                 Exclusion::BatchCutByTiming
             } else {

@@ -83,7 +83,12 @@ fn repair_consumer(
         }
         ConsumerStep::Commit(offsets) => offsets.iter_mut().for_each(|(at, ..)| place(at)),
         ConsumerStep::Store(offsets) => offsets.iter_mut().for_each(|(at, _)| place(at)),
-        ConsumerStep::OffsetsForTimes(times) => times.iter_mut().for_each(|(at, _)| place(at)),
+        ConsumerStep::OffsetsForTimes(times) => {
+            times.iter_mut().for_each(|(at, _)| place(at));
+            // One question about a partition at a time: librdkafka answers the first for all.
+            times.sort_by_key(|(at, _)| *at);
+            times.dedup_by_key(|(at, _)| *at);
+        }
         ConsumerStep::Unsubscribe
         | ConsumerStep::Read
         | ConsumerStep::Take(_)

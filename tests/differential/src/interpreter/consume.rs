@@ -20,8 +20,10 @@ pub(super) struct Reader {
     pub(super) spec: ConsumerSpec,
     /// What it has subscribed to.
     pub(super) subscription: Option<BTreeSet<TopicSlot>>,
-    /// Where partitions begin that have no position yet.
+    /// Where partitions go on that have delivered nothing since they began or were sought.
     pub(super) starts: BTreeMap<TopicPartition, Start>,
+    /// Errors about partitions that came while the group was not at rest.
+    pub(super) late: BTreeMap<TopicPartition, Fault>,
     /// Partitions that ended with an error, which is told once.
     pub(super) failed: BTreeSet<TopicPartition>,
     /// What the program paused; the interpreter pauses more while a group rebalances.
@@ -44,6 +46,7 @@ impl Reader {
             spec,
             subscription: None,
             starts: BTreeMap::new(),
+            late: BTreeMap::new(),
             failed: BTreeSet::new(),
             paused: BTreeSet::new(),
             is_closed: false,
@@ -64,23 +67,40 @@ impl Reader {
     pub(super) fn forget(&mut self) {
         self.subscription = None;
         self.starts.clear();
+        self.late.clear();
         self.failed.clear();
         self.paused.clear();
     }
 
-    /// Finds out where partitions without a position begin. The questions go the way that the
-    /// consumer's own look-ups have gone, so those are answered before.
+    /// Finds out where partitions begin, and waits until the consumer has found out too.
+    ///
+    /// A real consumer looks up the end, and falls back to it or to the start, in the background
+    /// and tells nobody; records that come before it has done so would be read or not.
     pub(super) async fn find_starts(&mut self, starts: &[(TopicPartition, StartAt)]) {
+        /// A look-up takes some milliseconds, on a busy machine some tens.
+        const LOOK_UP: Duration = Duration::from_millis(200);
+
+        let mut is_looked_up = false;
         for (place, start) in starts {
-            match self.find_start(place, *start).await {
-                Some(found) => self.starts.insert(place.clone(), found),
-                None => self.starts.remove(place),
+            self.failed.remove(place);
+            self.late.remove(place);
+            let Some((found, by_look_up)) = self.find_start(place, *start).await else {
+                self.starts.remove(place);
+                continue;
             };
+            is_looked_up |= by_look_up;
+            self.starts.insert(place.clone(), found);
+        }
+        if is_looked_up {
+            tokio::time::sleep(LOOK_UP).await;
         }
     }
 
-    async fn find_start(&self, place: &TopicPartition, start: StartAt) -> Option<Start> {
+    /// Where a partition begins, and whether that depends on when it is looked up. `None` if the
+    /// partition does not exist.
+    async fn find_start(&self, place: &TopicPartition, start: StartAt) -> Option<(Start, bool)> {
         let consumer = &self.consumer;
+        // The questions go the way that the consumer's own look-ups go.
         let committed = match (start, self.spec.group) {
             (StartAt::Committed, Some(_)) => {
                 consumer.committed(std::slice::from_ref(place)).await.ok()?.pop().flatten()
@@ -88,20 +108,26 @@ impl Reader {
             _ => None,
         };
         let ends = consumer.watermarks(place).await.ok()?;
-        Some(match start {
-            StartAt::Offset(offset) => Start::At(offset),
-            StartAt::Beginning => Start::At(ends.low),
-            StartAt::End => Start::At(ends.high),
+        let offset = match start {
+            StartAt::Offset(offset) => Some(offset),
+            StartAt::Beginning => return Some((Start::At(ends.low), false)),
+            StartAt::End => return Some((Start::At(ends.high), true)),
             StartAt::Timestamp(time) => {
                 let found = consumer.offsets_for_times(&[(place.clone(), time)]).await.ok()?;
-                Start::At(found.first().copied().flatten().unwrap_or(ends.high))
+                match found.first().copied().flatten() {
+                    Some(found) => return Some((Start::At(found), false)),
+                    None => return Some((Start::At(ends.high), true)),
+                }
             }
-            StartAt::Committed => match (committed, self.spec.reset) {
-                (Some(committed), _) => Start::At(committed.offset),
-                (None, OffsetReset::Earliest) => Start::At(ends.low),
-                (None, OffsetReset::Latest) => Start::At(ends.high),
-                (None, OffsetReset::None) => Start::Nowhere,
-            },
+            StartAt::Committed => committed.map(|committed| committed.offset),
+        };
+        Some(match (offset, self.spec.reset) {
+            (Some(offset), _) if (ends.low..=ends.high).contains(&offset) => {
+                (Start::At(offset), false)
+            }
+            (_, OffsetReset::Earliest) => (Start::At(ends.low), offset.is_some()),
+            (_, OffsetReset::Latest) => (Start::At(ends.high), true),
+            (_, OffsetReset::None) => (Start::Nowhere, true),
         })
     }
 }
@@ -171,13 +197,7 @@ impl Interpreter<'_> {
         let Some(reader) = self.consumers.get_mut(&slot) else { return Outcome::Overdue };
         let sought = reader.consumer.seek(&place, to).await;
         if sought.is_ok() {
-            reader.failed.remove(&place);
-            let nowhere = reader.find_start(&place, to).await.filter(|s| *s == Start::Nowhere);
-            if let Some(start) = nowhere {
-                reader.starts.insert(place, start);
-            } else {
-                reader.starts.remove(&place);
-            }
+            reader.find_starts(&[(place, to)]).await;
         }
         Outcome::done(sought)
     }

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bus_core::{
-    ConsumerExt, GroupDescription, GroupState, Polled, RebalanceKind, StartAt, Subscription,
+    ConsumerExt, ErrorKind, GroupDescription, GroupState, Polled, RebalanceKind, StartAt, Subscription,
     TopicPartition,
 };
 use futures_util::future::join_all;
@@ -49,8 +49,8 @@ impl Interpreter<'_> {
                     reader.forget();
                 }
                 reader.subscription = Some(topics.iter().chain(pattern).copied().collect());
-                let missing = topics.iter().collect::<BTreeSet<_>>();
-                let joining = Joining { slot, named: missing.into_iter().copied().collect() };
+                let named = topics.iter().copied().collect();
+                let joining = Joining { slot, named, pattern: pattern.to_vec() };
                 Outcome::Rebalanced(self.settle(group, Some(joining), commit_on_revoke).await)
             }
             (Ok(()), None) => Outcome::Done,
@@ -115,6 +115,8 @@ impl Interpreter<'_> {
         // of timing.
         for guards in seen.members.values_mut() {
             guards.retain(|guard| !matches!(guard, Guard::Assigned(places) if places.is_empty()));
+            // Nor is it sure when an error comes.
+            guards.sort_by_key(|guard| !matches!(guard, Guard::Error(_)));
         }
         seen.members.retain(|_, guards| !guards.is_empty());
         seen
@@ -184,12 +186,13 @@ impl Interpreter<'_> {
         seen: &BTreeMap<ConsumerSlot, Vec<Guard>>,
     ) -> bool {
         let none = Vec::new();
-        if let Some(Joining { slot, named }) = joining {
+        if let Some(Joining { slot, named, pattern }) = joining {
             let seen = seen.get(slot).unwrap_or(&none);
             let missing = named.iter().filter(|topic| !shape.partitions.contains_key(topic));
             let errors = seen.iter().filter(|guard| matches!(guard, Guard::Error(_))).count();
+            let unmatched = usize::from(is_unmatched(pattern, shape));
             let has_joined = seen.iter().any(|guard| matches!(guard, Guard::Assigned(_)));
-            if errors < missing.count() || (shape.has_topics(*slot) && !has_joined) {
+            if errors < missing.count() + unmatched || (shape.has_topics(*slot) && !has_joined) {
                 return false;
             }
         }
@@ -199,7 +202,10 @@ impl Interpreter<'_> {
         let are_members_right = self.consumers.iter().all(|(slot, reader)| {
             let is_member = shape.has_topics(*slot);
             let refused = seen.get(slot).unwrap_or(&none);
-            let is_refused = refused.iter().any(|guard| matches!(guard, Guard::Error(_)));
+            let is_refused = refused.iter().any(|guard| match guard {
+                Guard::Error(fault) => fault.kind != ErrorKind::UnknownTopicOrPartition,
+                _ => false,
+            });
             !is_member || is_refused || is_assigned(&described, *slot, reader)
         });
         let are_others_gone = described.members.iter().all(|member| {
@@ -226,6 +232,12 @@ pub(super) struct Joining {
     slot: ConsumerSlot,
     /// The topics that it named; one that does not exist is an error of a poll.
     named: BTreeSet<TopicSlot>,
+    /// What its pattern matches, if it has one; if none of it exists, that is an error too.
+    pattern: Vec<TopicSlot>,
+}
+
+fn is_unmatched(pattern: &[TopicSlot], shape: &Shape) -> bool {
+    !pattern.is_empty() && !pattern.iter().any(|topic| shape.partitions.contains_key(topic))
 }
 
 /// What the members of a group want.
@@ -282,6 +294,7 @@ async fn poll_member(reader: &mut Reader, names: &Names, commit_on_revoke: bool)
             for place in guard.partitions() {
                 reader.paused.remove(place);
                 reader.failed.remove(place);
+                reader.late.remove(place);
                 reader.starts.remove(place);
             }
             if let Err(error) = guard.complete().await {
@@ -289,7 +302,15 @@ async fn poll_member(reader: &mut Reader, names: &Names, commit_on_revoke: bool)
             }
             pause_all(reader);
         }
-        Err(error) => seen.push(Guard::Error(Fault::from(&error))),
+        Err(error) => match error.topic_partition().filter(|place| place.partition >= 0) {
+            // It could have come as well after the group is at rest.
+            Some(place) => {
+                if reader.consumer.assignment().contains(place) {
+                    reader.late.insert(place.clone(), Fault::from(&error));
+                }
+            }
+            None => seen.push(Guard::Error(Fault::from(&error))),
+        },
     }
     seen
 }

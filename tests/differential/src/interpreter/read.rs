@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use bus_core::{IsolationLevel, Offset, OffsetReset, Polled, TopicPartition};
+use bus_core::{Error, IsolationLevel, Offset, Polled, TopicPartition};
 
 use super::Interpreter;
 use super::consume::{Reader, Start};
@@ -37,14 +37,18 @@ impl Interpreter<'_> {
         let at_most = at_most.filter(|_| is_exact).unwrap_or(usize::MAX);
         let mut reading = self.poll_to(reader, &goal, at_most).await;
         reading.held = reader.held(&self.names);
+        let read: Vec<_> = reading.records.keys().map(|place| self.names.place(*place)).collect();
         if let Some(reader) = self.consumers.get_mut(&slot) {
             reader.failed.extend(goal.failing);
+            reader.late.clear();
+            reader.starts.retain(|partition, _| !read.contains(partition));
         }
         Outcome::Read(reading)
     }
 
     async fn poll_to(&self, reader: &Reader, goal: &Goal, at_most: usize) -> Reading {
-        let mut reading = Reading::default();
+        let late = reader.late.values().copied();
+        let mut reading = Reading { errors: late.collect(), ..Default::default() };
         let (mut count, mut polls) = (0, 0);
         while count < at_most {
             let is_over = goal.is_reached(reader) && reading.errors.len() >= goal.failing.len();
@@ -70,7 +74,11 @@ impl Interpreter<'_> {
                         reading.rebalances.push(Guard::Incomplete(Fault::from(&error)));
                     }
                 }
-                Err(error) => reading.errors.push(Fault::from(&error)),
+                Err(error) => {
+                    if concerns(reader, &error) {
+                        reading.errors.push(Fault::from(&error));
+                    }
+                }
             }
             polls += 1;
             if polls >= POLLS_MAX + count {
@@ -88,35 +96,22 @@ impl Interpreter<'_> {
         let assigned = reader.consumer.assignment().into_iter();
         for partition in assigned.filter(|partition| !paused.contains(partition)) {
             let Some(place) = self.names.place_of(&partition) else { continue };
-            let Ok(ends) = reader.consumer.watermarks(&partition).await else {
-                // It does not exist, which is told once.
+            let ends = reader.consumer.watermarks(&partition).await.ok();
+            let from = match (reader.starts.get(&partition), &ends) {
+                (Some(Start::At(start)), Some(_)) => Some(*start),
+                (None, Some(_)) => reader.consumer.position(&partition).ok().flatten(),
+                // A partition without a start, or one that does not exist, is told of once.
+                (Some(Start::Nowhere), _) | (_, None) => None,
+            };
+            let (Some(from), Some(ends)) = (from, ends) else {
                 if !reader.failed.contains(&partition) {
                     goal.failing.push(partition);
                 }
                 continue;
             };
-            let high = self.end(place).await.unwrap_or(ends.high);
-            let start = reader.starts.get(&partition).copied();
-            let from = match (start, reader.consumer.position(&partition)) {
-                (Some(Start::Nowhere), _) => None,
-                (_, Ok(Some(position))) => Some(position),
-                (Some(Start::At(start)), _) => Some(start),
-                (None, _) => continue,
-            };
-            let from = match (from, reader.spec.reset) {
-                (Some(from), _) if (ends.low..=high).contains(&from) => from,
-                (_, OffsetReset::None) => {
-                    if !reader.failed.contains(&partition) {
-                        goal.failing.push(partition);
-                    }
-                    continue;
-                }
-                (_, OffsetReset::Earliest) => ends.low,
-                (_, OffsetReset::Latest) => ends.high,
-            };
             let end = match reader.spec.isolation {
                 IsolationLevel::ReadCommitted => ends.high,
-                IsolationLevel::ReadUncommitted => high,
+                IsolationLevel::ReadUncommitted => self.end(place).await.unwrap_or(ends.high),
             };
             let target = self.ledger.target(place, reader.spec.isolation, from, end);
             if target > from {
@@ -125,6 +120,13 @@ impl Interpreter<'_> {
         }
         goal
     }
+}
+
+/// Whether an error is about a partition that the consumer still has, or about none. One that comes
+/// after its partition is gone could have come before, too.
+fn concerns(reader: &Reader, error: &Error) -> bool {
+    let partition = error.topic_partition().filter(|partition| partition.partition >= 0);
+    partition.is_none_or(|partition| reader.consumer.assignment().contains(partition))
 }
 
 impl Goal {

@@ -57,6 +57,11 @@ impl Consumer {
         let topics = topics.keys().cloned().collect::<Vec<_>>();
         let is_cooperative = self.is_cooperative();
         let Some(member) = &mut self.member else { return };
+        if topics.is_empty() {
+            // A member waits with joining until there is something to read.
+            member.state = State::Out;
+            return;
+        }
         let Some(coordinator) = member.coordinator else {
             member.state = State::Out;
             return self.want_coordinator(now, effects);
