@@ -146,7 +146,8 @@ impl Consumer for KafkaConsumer {
         let group_id = self.core.config.group_id.clone()?;
         let native = self.core.native.client().ok();
         let member = native.and_then(|native| requests::generation_and_member(native.client()));
-        // A closed consumer is in no generation.
+        // Who is no member, and a closed consumer, is in no generation; librdkafka keeps the last.
+        let member = member.filter(|(_, member_id)| !member_id.is_empty());
         let (generation, member_id) = member.unwrap_or((-1, String::new()));
         let group_instance_id = self.core.config.group_instance_id.clone();
         // librdkafka makes its own form from these fields, so there is nothing to carry along.

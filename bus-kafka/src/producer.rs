@@ -149,8 +149,8 @@ impl Producer for KafkaProducer {
 
     fn partitions_for(&self, topic: Topic) -> BoxFuture<'_, Result<Partition>> {
         async move {
-            topic.validate()?;
             let producer = self.native.producer()?;
+            topic.validate()?;
             let lookup = move || metadata::of_topic(producer.client(), &topic, OPERATION_TIMEOUT);
             let description = crate::blocking(&self.runtime, lookup).await??;
             Ok(Partition::try_from(description.partitions.len()).unwrap_or(Partition::MAX))

@@ -205,8 +205,8 @@ pub(crate) async fn look_up_starts(
 
 /// Asks the leader for the ends of a partition.
 pub(crate) async fn watermarks(core: &Core, topic_partition: TopicPartition) -> Result<Watermarks> {
-    topic_partition.validate()?;
     let native = core.native.client()?;
+    topic_partition.validate()?;
     let look_up = move || {
         let TopicPartition { topic, partition } = &topic_partition;
         ask_leaders(|| {

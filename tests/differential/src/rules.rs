@@ -52,6 +52,8 @@ exclusions! {
     RefusalUnheard,
     /// The simulator does not compress, so what is compressed must be small enough without.
     Compressed,
+    /// A group waits for a static member that has closed, until its session times out.
+    StaticMemberGone,
     /// A member whose assignor the group does not have is refused and tries again for ever.
     AssignorsDiffer,
 }
@@ -111,6 +113,8 @@ struct Walk<'a> {
     topics: BTreeMap<TopicSlot, TopicSpec>,
     known: BTreeMap<Client, BTreeSet<TopicSlot>>,
     members: BTreeSet<ConsumerSlot>,
+    /// Static members that have closed without leaving.
+    gone: BTreeSet<ConsumerSlot>,
     found: Exclusions,
 }
 
@@ -121,6 +125,7 @@ impl<'a> Walk<'a> {
             topics: program.topics.clone(),
             known: BTreeMap::new(),
             members: BTreeSet::new(),
+            gone: BTreeSet::new(),
             found: Exclusions::default(),
         }
     }
@@ -220,12 +225,24 @@ impl<'a> Walk<'a> {
 
     fn consumer(&mut self, slot: ConsumerSlot, step: &ConsumerStep) -> Option<Exclusion> {
         let client = Client::Consumer(slot);
+        let changes_group = match step {
+            ConsumerStep::Subscribe { .. } => true,
+            ConsumerStep::Assign(_)
+            | ConsumerStep::Unsubscribe
+            | ConsumerStep::Close
+            | ConsumerStep::Reopen => self.members.contains(&slot),
+            _ => false,
+        };
+        if changes_group && self.waits_for_static_member(slot) {
+            return Some(Exclusion::StaticMemberGone);
+        }
         let topics: Vec<TopicSlot> = match step {
             ConsumerStep::Subscribe { topics, pattern, .. } => {
                 if self.assignors_differ(slot) {
                     return Some(Exclusion::AssignorsDiffer);
                 }
                 self.members.insert(slot);
+                self.gone.remove(&slot);
                 topics.iter().chain(pattern).copied().collect()
             }
             ConsumerStep::Assign(starts) => {
@@ -237,7 +254,9 @@ impl<'a> Walk<'a> {
                 Vec::new()
             }
             ConsumerStep::Close | ConsumerStep::Reopen => {
-                self.members.remove(&slot);
+                if self.members.remove(&slot) && self.program.consumer(slot).is_static {
+                    self.gone.insert(slot);
+                }
                 self.known.remove(&client);
                 Vec::new()
             }
@@ -258,6 +277,12 @@ impl<'a> Walk<'a> {
         };
         self.knows(client, topics);
         None
+    }
+
+    fn waits_for_static_member(&self, slot: ConsumerSlot) -> bool {
+        let group = self.program.consumer(slot).group;
+        let mut gone = self.gone.iter().filter(|other| **other != slot);
+        gone.any(|other| self.program.consumer(*other).group == group)
     }
 
     fn assignors_differ(&self, slot: ConsumerSlot) -> bool {

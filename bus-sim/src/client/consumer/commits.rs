@@ -280,7 +280,9 @@ impl Consumer {
         let (generation, member_id) = if self.subscription.is_some() {
             (member.generation, member.member_id.clone())
         } else {
-            (-1, Name::from(""))
+            // librdkafka forgets its member id when it leaves, but not the generation, so that a
+            // former member cannot commit on its own.
+            (member.last_generation, Name::from(""))
         };
         let deadline = now + SOCKET_TIMEOUT;
         self.commits.queue.push_back(Call { partitions, sender, deadline, generation, member_id });

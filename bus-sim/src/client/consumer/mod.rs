@@ -39,7 +39,7 @@ use crate::time::SimTime;
 
 use commits::Commits;
 use fetcher::FetchPart;
-use member::Member;
+use member::{Leaving, Member};
 use partition::Partition;
 pub(crate) use poll::Ready;
 use queries::Query;
@@ -187,10 +187,14 @@ impl Consumer {
         };
         let patterns = subscription.patterns.iter().map(compile).collect::<Result<_>>()?;
         if self.subscription.is_none() {
+            self.commit_stored(now, None, effects);
             self.drop_partitions(effects);
         }
+        // A cooperative member rejoins only if other topics come of it.
+        let before = self.subscription.take().filter(|_| self.is_cooperative());
+        let found = before.and_then(|before| before.found);
         let reported = BTreeSet::new();
-        self.subscription = Some(Subscribed { subscription, patterns, found: None, reported });
+        self.subscription = Some(Subscribed { subscription, patterns, found, reported });
         self.last_poll = now;
         self.watch_max_poll(effects);
         self.want_metadata(now, effects);
@@ -213,8 +217,9 @@ impl Consumer {
                     .with_topic_partition(topic_partition.clone()));
             }
         }
+        self.commit_stored(now, None, effects);
         if self.subscription.take().is_some() {
-            self.leave(now, effects);
+            self.leave(now, Leaving::Openly, effects);
         }
         self.drop_partitions(effects);
         for (topic_partition, start) in partitions {
@@ -233,7 +238,7 @@ impl Consumer {
         }
         self.commit_stored(now, None, effects);
         if self.subscription.take().is_some() {
-            self.leave(now, effects);
+            self.leave(now, Leaving::Openly, effects);
         }
         self.drop_partitions(effects);
         reply.send(Ok(()), effects);
@@ -523,7 +528,7 @@ impl Consumer {
             return;
         }
         if self.subscription.take().is_some() {
-            self.leave(now, effects);
+            self.leave(now, Leaving::Silently, effects);
         }
         if self.is_leaving() {
             return;

@@ -77,8 +77,8 @@ impl Reader {
     /// A real consumer looks up the end, and falls back to it or to the start, in the background
     /// and tells nobody; records that come before it has done so would be read or not.
     pub(super) async fn find_starts(&mut self, starts: &[(TopicPartition, StartAt)]) {
-        /// A look-up takes some milliseconds, on a busy machine some tens.
-        const LOOK_UP: Duration = Duration::from_millis(200);
+        /// librdkafka tries a look-up again after 500 ms if it does not know the leader yet.
+        const LOOK_UP: Duration = Duration::from_millis(800);
 
         let mut is_looked_up = false;
         for (place, start) in starts {

@@ -42,6 +42,8 @@ impl Interpreter<'_> {
             subscription = subscription.and_pattern(self.names.pattern(pattern));
         }
         let Some(reader) = self.consumers.get_mut(&slot) else { return Outcome::Overdue };
+        let is_cooperative = reader.spec.assignor.is_cooperative();
+        let before = reader.subscription.clone().filter(|_| is_cooperative);
         let subscribed = reader.consumer.subscribe(subscription);
         match (subscribed, group) {
             (Ok(()), Some(group)) => {
@@ -50,7 +52,7 @@ impl Interpreter<'_> {
                 }
                 reader.subscription = Some(topics.iter().chain(pattern).copied().collect());
                 let named = topics.iter().copied().collect();
-                let joining = Joining { slot, named, pattern: pattern.to_vec() };
+                let joining = Joining { slot, named, pattern: pattern.to_vec(), before };
                 Outcome::Rebalanced(self.settle(group, Some(joining), commit_on_revoke).await)
             }
             (Ok(()), None) => Outcome::Done,
@@ -186,13 +188,13 @@ impl Interpreter<'_> {
         seen: &BTreeMap<ConsumerSlot, Vec<Guard>>,
     ) -> bool {
         let none = Vec::new();
-        if let Some(Joining { slot, named, pattern }) = joining {
+        if let Some(Joining { slot, named, pattern, before }) = joining {
             let seen = seen.get(slot).unwrap_or(&none);
             let missing = named.iter().filter(|topic| !shape.partitions.contains_key(topic));
             let errors = seen.iter().filter(|guard| matches!(guard, Guard::Error(_))).count();
             let unmatched = usize::from(is_unmatched(pattern, shape));
             let has_joined = seen.iter().any(|guard| matches!(guard, Guard::Assigned(_)));
-            if errors < missing.count() + unmatched || (shape.has_topics(*slot) && !has_joined) {
+            if errors < missing.count() + unmatched || (shape.joins_anew(*slot, before.as_ref()) && !has_joined) {
                 return false;
             }
         }
@@ -234,6 +236,8 @@ pub(super) struct Joining {
     named: BTreeSet<TopicSlot>,
     /// What its pattern matches, if it has one; if none of it exists, that is an error too.
     pattern: Vec<TopicSlot>,
+    /// What it has subscribed to before, if it is cooperative: then the same topics change nothing.
+    before: Option<BTreeSet<TopicSlot>>,
 }
 
 fn is_unmatched(pattern: &[TopicSlot], shape: &Shape) -> bool {
@@ -248,6 +252,16 @@ struct Shape {
 }
 
 impl Shape {
+    /// Whether a member joins for other topics than before.
+    fn joins_anew(&self, slot: ConsumerSlot, before: Option<&BTreeSet<TopicSlot>>) -> bool {
+        let existing = |topics: Option<&BTreeSet<TopicSlot>>| {
+            let topics = topics.into_iter().flatten().copied();
+            topics.filter(|t| self.partitions.contains_key(t)).collect::<BTreeSet<_>>()
+        };
+        let now = existing(self.subscriptions.get(&slot));
+        !now.is_empty() && (before.is_none() || now != existing(before))
+    }
+
     /// Whether a member has subscribed to a topic that exists.
     fn has_topics(&self, slot: ConsumerSlot) -> bool {
         let topics = self.subscriptions.get(&slot);

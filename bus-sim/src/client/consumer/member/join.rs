@@ -120,6 +120,7 @@ impl Consumer {
         };
         member.member_id = response.member_id;
         member.generation = joined.generation;
+        member.last_generation = joined.generation;
         member.session_ends = now + self.config.session_timeout;
         let leads = joined.leader == member.member_id && !joined.skip_assignment;
         let assignor = self.config.assignors.iter().find(|a| a.name() == &*joined.protocol);
@@ -274,7 +275,7 @@ impl Consumer {
         all.collect()
     }
 
-    pub(super) fn is_cooperative(&self) -> bool {
+    pub(in crate::client::consumer) fn is_cooperative(&self) -> bool {
         self.config.assignors.iter().any(|assignor| assignor.is_cooperative())
     }
 }
