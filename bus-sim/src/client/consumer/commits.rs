@@ -162,7 +162,7 @@ impl Consumer {
                 self.note_committed();
                 self.finish_commit(Ok(()), effects);
             }
-            Some((_, kind)) if kind.recovery() == Recovery::Retry => {
+            Some((_, kind)) if is_retried(kind) => {
                 self.note_coordinator_error(now, kind, effects);
                 self.retry_commit(now, effects);
             }
@@ -191,6 +191,7 @@ impl Consumer {
             return Err(Error::new(ErrorKind::InvalidConfig, "to commit, set group.id"));
         }
         for (topic_partition, offset) in offsets {
+            topic_partition.validate()?;
             bus_core::consumer::validate_offset(topic_partition, offset.offset)?;
         }
         Ok(())
@@ -212,7 +213,9 @@ impl Consumer {
         let (generation, member_id) = if self.subscription.is_some() {
             (member.generation, member.member_id.clone())
         } else {
-            (-1, Name::from(""))
+            // librdkafka forgets its member id when it leaves, but not the generation, so that a
+            // former member cannot commit on its own.
+            (member.last_generation, Name::from(""))
         };
         let deadline = now + SOCKET_TIMEOUT;
         self.commits.queue.push_back(Call { partitions, sender, deadline, generation, member_id });
@@ -242,4 +245,10 @@ impl Consumer {
             effects.complete(Completion::Committed(sender, outcome));
         }
     }
+}
+
+/// Whether librdkafka tries a refused commit again by itself. A partition that does not exist is
+/// the application's to know about.
+fn is_retried(kind: ErrorKind) -> bool {
+    kind.recovery() == Recovery::Retry && kind != ErrorKind::UnknownTopicOrPartition
 }

@@ -41,7 +41,7 @@ use crate::time::SimTime;
 use commits::Commits;
 use committed::CommittedCall;
 use fetcher::FetchPart;
-use member::Member;
+use member::{Leaving, Member};
 use partition::Partition;
 pub(crate) use poll::Ready;
 use queries::Query;
@@ -186,10 +186,14 @@ impl Consumer {
         };
         let patterns = subscription.patterns.iter().map(compile).collect::<Result<_>>()?;
         if self.subscription.is_none() {
+            self.commit_stored(now, None, effects);
             self.drop_partitions(effects);
         }
+        // A cooperative member rejoins only if other topics come of it.
+        let before = self.subscription.take().filter(|_| self.is_cooperative());
+        let found = before.and_then(|before| before.found);
         let reported = BTreeSet::new();
-        self.subscription = Some(Subscribed { subscription, patterns, found: None, reported });
+        self.subscription = Some(Subscribed { subscription, patterns, found, reported });
         self.last_poll = now;
         self.watch_max_poll(effects);
         self.want_metadata(now, effects);
@@ -205,14 +209,16 @@ impl Consumer {
     ) -> Result<()> {
         self.check_open()?;
         for (index, (topic_partition, start)) in partitions.iter().enumerate() {
+            topic_partition.validate()?;
             start.validate(topic_partition)?;
             if partitions[..index].iter().any(|(other, _)| other == topic_partition) {
                 return Err(Error::new(ErrorKind::InvalidArgument, "the partition is named twice")
                     .with_topic_partition(topic_partition.clone()));
             }
         }
+        self.commit_stored(now, None, effects);
         if self.subscription.take().is_some() {
-            self.leave(now, effects);
+            self.leave(now, Leaving::Openly, effects);
         }
         self.drop_partitions(effects);
         for (topic_partition, start) in partitions {
@@ -231,7 +237,7 @@ impl Consumer {
         }
         self.commit_stored(now, None, effects);
         if self.subscription.take().is_some() {
-            self.leave(now, effects);
+            self.leave(now, Leaving::Openly, effects);
         }
         self.drop_partitions(effects);
         reply.send(Ok(()), effects);
@@ -302,6 +308,7 @@ impl Consumer {
             return Err(Error::new(ErrorKind::InvalidState, message));
         }
         for (topic_partition, offset) in offsets {
+            topic_partition.validate()?;
             bus_core::consumer::validate_offset(topic_partition, *offset)?;
             if !self.partitions.contains_key(topic_partition) {
                 return Err(not_assigned(topic_partition));
@@ -521,7 +528,7 @@ impl Consumer {
             return;
         }
         if self.subscription.take().is_some() {
-            self.leave(now, effects);
+            self.leave(now, Leaving::Silently, effects);
         }
         if self.is_leaving() {
             return;

@@ -68,13 +68,18 @@ impl Consumer {
     ) {
         let Some(subscribed) = &mut self.subscription else { return };
         let mut found = BTreeMap::new();
+        let mut is_matched_by = vec![false; subscribed.patterns.len()];
         for topic in &response.topics {
             let name = &topic.topic;
             let is_named = subscribed.subscription.topics.contains(name);
             match &topic.result {
                 Ok(details) => {
-                    let is_matched = !details.is_internal
-                        && subscribed.patterns.iter().any(|p| p.is_match(name.as_str()));
+                    let mut is_matched = false;
+                    for (pattern, any) in subscribed.patterns.iter().zip(&mut is_matched_by) {
+                        let matches = !details.is_internal && pattern.is_match(name.as_str());
+                        *any |= matches;
+                        is_matched |= matches;
+                    }
                     if is_named || is_matched {
                         let count = i32::try_from(details.partitions.len()).unwrap_or(i32::MAX);
                         found.insert(name.clone(), count);
@@ -91,7 +96,21 @@ impl Consumer {
                 Err(_) => {}
             }
         }
-        subscribed.reported.retain(|topic| !found.contains_key(topic));
+        // librdkafka tells of a pattern without a match as of a missing topic of that name.
+        let unmatched = subscribed.patterns.iter().zip(&is_matched_by).filter(|(_, any)| !**any);
+        for pattern in unmatched.map(|(pattern, _)| pattern) {
+            if subscribed.reported.insert(pattern.as_str().into()) {
+                let message = format!("no topic matches {pattern}");
+                let error = Error::new(ErrorKind::UnknownTopicOrPartition, message);
+                self.errors.push_back(error.with_operation(Operation::Poll));
+            }
+        }
+        let is_there = |topic: &Topic| {
+            let mut patterns = subscribed.patterns.iter().zip(&is_matched_by);
+            found.contains_key(topic)
+                || patterns.any(|(pattern, any)| *any && pattern.as_str() == topic.as_str())
+        };
+        subscribed.reported.retain(|topic| !is_there(topic));
         if subscribed.found.as_ref() != Some(&found) {
             subscribed.found = Some(found);
             self.subscription_changed(now, effects);

@@ -510,7 +510,7 @@ fn timed_out() -> Error {
 
 fn unknown_topic(topic: &bus_core::Topic) -> Error {
     let message = format!("topic {topic} does not exist; create it first");
-    Error::new(ErrorKind::UnknownTopicOrPartition, message).with_recovery(Recovery::Fix)
+    Error::new(ErrorKind::UnknownTopicOrPartition, message)
 }
 
 fn purged_batch(batch: Batch) -> impl Iterator<Item = (DeliverySender, Error)> {

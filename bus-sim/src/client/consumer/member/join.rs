@@ -57,6 +57,11 @@ impl Consumer {
         let topics = topics.keys().cloned().collect::<Vec<_>>();
         let is_cooperative = self.is_cooperative();
         let Some(member) = &mut self.member else { return };
+        if topics.is_empty() {
+            // A member waits with joining until there is something to read.
+            member.state = State::Out;
+            return;
+        }
         let Some(coordinator) = member.coordinator else {
             member.state = State::Out;
             return self.want_coordinator(now, effects);
@@ -115,6 +120,7 @@ impl Consumer {
         };
         member.member_id = response.member_id;
         member.generation = joined.generation;
+        member.last_generation = joined.generation;
         member.session_ends = now + self.config.session_timeout;
         let leads = joined.leader == member.member_id && !joined.skip_assignment;
         let assignor = self.config.assignors.iter().find(|a| a.name() == &*joined.protocol);
@@ -269,7 +275,7 @@ impl Consumer {
         all.collect()
     }
 
-    pub(super) fn is_cooperative(&self) -> bool {
+    pub(in crate::client::consumer) fn is_cooperative(&self) -> bool {
         self.config.assignors.iter().any(|assignor| assignor.is_cooperative())
     }
 }
