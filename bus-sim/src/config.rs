@@ -145,6 +145,23 @@ impl SimConfig {
         Ok(())
     }
 
+    /// `broker.session.timeout.ms`: a single broker has nobody to hand over to.
+    pub(crate) fn broker_session_timeout(&self) -> Duration {
+        let default = Duration::from_secs(if self.brokers > 1 { 4 } else { 9 });
+        self.broker.broker_session_timeout.unwrap_or(default)
+    }
+
+    /// `broker.heartbeat.interval.ms`.
+    pub(crate) fn broker_heartbeat_interval(&self) -> Duration {
+        let default = Duration::from_millis(if self.brokers > 1 { 500 } else { 2_000 });
+        self.broker.broker_heartbeat_interval.unwrap_or(default)
+    }
+
+    /// A replication factor, or as many as there are brokers.
+    pub(crate) fn replication_factor(&self, factor: i16) -> i16 {
+        factor.min(i16::try_from(self.brokers).unwrap_or(i16::MAX))
+    }
+
     /// Checks the values.
     ///
     /// # Errors
@@ -234,12 +251,57 @@ pub struct BrokerConfig {
     pub num_partitions: i32,
     /// `default.replication.factor`: 1.
     pub default_replication_factor: i16,
-    /// `broker.heartbeat.interval.ms`: 2 s.
-    pub broker_heartbeat_interval: Duration,
-    /// `broker.session.timeout.ms`: 9 s.
-    pub broker_session_timeout: Duration,
+    /// `offsets.topic.replication.factor`, or as many as there are brokers: 1.
+    pub offsets_topic_replication_factor: i16,
+    /// `min.insync.replicas` of topics that say nothing else: 1.
+    pub min_insync_replicas: usize,
+    /// `unclean.leader.election.enable` of topics that say nothing else: off.
+    pub unclean_leader_election: bool,
+    /// `auto.leader.rebalance.enable`: on.
+    pub auto_leader_rebalance: bool,
+    /// `leader.imbalance.check.interval.seconds`: 5 min.
+    pub leader_imbalance_check_interval: Duration,
+    /// `broker.heartbeat.interval.ms`; `None` for 2 s with one broker, and 500 ms with more
+    /// (Kafka: 2 s).
+    pub broker_heartbeat_interval: Option<Duration>,
+    /// `broker.session.timeout.ms`; `None` for 9 s with one broker, and 4 s with more (Kafka: 9 s).
+    pub broker_session_timeout: Option<Duration>,
+    /// `controller.quorum.fetch.timeout.ms`: how long the other controllers wait for a crashed one
+    /// before they elect the next, 2 s.
+    pub controller_quorum_fetch_timeout: Duration,
+    /// `controller.quorum.election.backoff.max.ms`: how long an election may take on top, 1 s.
+    pub controller_quorum_election_backoff_max: Duration,
     /// `producer.id.expiration.ms`: 1 day.
     pub producer_id_expiration: Duration,
+    /// `replica.lag.time.max.ms`: 30 s. A follower that was not caught up for so long is out of
+    /// sync.
+    pub replica_lag_time_max: Duration,
+    /// `replica.fetch.wait.max.ms`: 500 ms.
+    pub replica_fetch_wait_max: Duration,
+    /// `replica.fetch.backoff.ms`: 1 s.
+    pub replica_fetch_backoff: Duration,
+    /// `replica.fetch.max.bytes`: 1 MiB of a partition.
+    pub replica_fetch_max_bytes: u32,
+    /// `replica.fetch.response.max.bytes`: 10 MiB of all partitions.
+    pub replica_fetch_response_max_bytes: u32,
+    /// `replica.high.watermark.checkpoint.interval.ms`: 5 s.
+    pub high_watermark_checkpoint_interval: Duration,
+    /// How long an append is in the page cache only, where a loss of power takes it: 30 s, as Linux
+    /// has it (`vm.dirty_expire_centisecs`). Kafka itself leaves flushing to the system.
+    pub page_cache_expiry: Duration,
+    /// How a replica that begins to follow finds out what to take back: by leader epochs.
+    pub truncation: Truncation,
+}
+
+/// How a replica that begins to follow a leader finds out which records to take back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Truncation {
+    /// Those that the leader does not have, by the epochs of both logs (KIP-101, KIP-279).
+    #[default]
+    ByLeaderEpoch,
+    /// All above its own high watermark, as Kafka did before 0.11: it can lose records that were
+    /// acknowledged by all replicas, or keep some that the leader does not have.
+    ToHighWatermark,
 }
 
 impl Default for BrokerConfig {
@@ -256,9 +318,24 @@ impl Default for BrokerConfig {
             offset_metadata_max_bytes: 4096,
             num_partitions: 1,
             default_replication_factor: 1,
-            broker_heartbeat_interval: Duration::from_secs(2),
-            broker_session_timeout: Duration::from_secs(9),
+            offsets_topic_replication_factor: 1,
+            min_insync_replicas: 1,
+            unclean_leader_election: false,
+            auto_leader_rebalance: true,
+            leader_imbalance_check_interval: Duration::from_mins(5),
+            broker_heartbeat_interval: None,
+            broker_session_timeout: None,
+            controller_quorum_fetch_timeout: Duration::from_secs(2),
+            controller_quorum_election_backoff_max: Duration::from_secs(1),
             producer_id_expiration: Duration::from_hours(24),
+            replica_lag_time_max: Duration::from_secs(30),
+            replica_fetch_wait_max: Duration::from_millis(500),
+            replica_fetch_backoff: Duration::from_secs(1),
+            replica_fetch_max_bytes: 1 << 20,
+            replica_fetch_response_max_bytes: 10 << 20,
+            high_watermark_checkpoint_interval: Duration::from_secs(5),
+            page_cache_expiry: Duration::from_secs(30),
+            truncation: Truncation::ByLeaderEpoch,
         }
     }
 }

@@ -75,6 +75,22 @@ mutations! {
     SessionNeverExpires = "session-never-expires",
     /// Broker: a sync returns the assignment of the generation before.
     StaleAssignment = "stale-assignment",
+    /// Controller: any replica that is alive may be elected, in sync or not.
+    ElectedOutOfSync = "elected-out-of-sync",
     /// Broker: a duplicate batch is answered as out of order instead of with its offset.
     DuplicateAnsweredAsError = "duplicate-answered-as-error",
+    /// Broker: the high watermark is the end of the leader's log.
+    WatermarkAheadOfInSync = "watermark-ahead-of-in-sync",
+    /// Broker: a new follower truncates to its high watermark.
+    TruncatedToWatermark = "truncated-to-watermark",
+    /// Broker: a follower whose log diverges keeps what its leader does not have.
+    DivergenceIgnored = "divergence-ignored",
+    /// Broker: `acks=all` is answered as soon as the leader has the records.
+    AckedBeforeReplicated = "acked-before-replicated",
+    /// Broker: `min.insync.replicas` is taken for 1.
+    MinInsyncReplicasIgnored = "min-insync-replicas-ignored",
+    /// Broker: consumers read up to the end of the leader's log.
+    ReadAboveWatermark = "read-above-watermark",
+    /// Broker: the leader epoch that a client knows of is not checked.
+    LeaderEpochIgnored = "leader-epoch-ignored",
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bus_core::{Topic, Uuid};
 
-use super::controller::{Controller, elect};
+use super::controller::Controller;
 use super::image::Image;
 use super::{Broker, OFFSETS_TOPIC};
 use crate::config::SimConfig;
@@ -17,15 +17,14 @@ use crate::time::SimTime;
 /// start of the world.
 pub fn bootstrap(config: &Arc<SimConfig>) -> (Controller, Vec<Broker>) {
     let log = genesis(config);
-    let mut image = Image::default();
-    log.iter().for_each(|record| image.replay(record));
+    let controller = Controller::resumed(config, log);
     let brokers = (1..=config.brokers).map(|id| {
         let mut broker = Broker::new(id, config);
-        broker.resume(&image);
+        broker.resume(&controller.image);
         broker
     });
     let brokers = brokers.collect();
-    (Controller::resumed(config, log, image), brokers)
+    (controller, brokers)
 }
 
 impl Broker {
@@ -44,6 +43,7 @@ impl Broker {
 /// The first records of the metadata log.
 fn genesis(config: &SimConfig) -> Vec<MetadataRecord> {
     let partitions = config.broker.offsets_topic_partitions;
+    let factor = config.replication_factor(config.broker.offsets_topic_replication_factor);
     let mut log = Vec::new();
     for broker in 1..=config.brokers {
         let broker_epoch = i64::try_from(log.len()).unwrap_or(0);
@@ -53,15 +53,8 @@ fn genesis(config: &SimConfig) -> Vec<MetadataRecord> {
     let topic = Topic::from(OFFSETS_TOPIC);
     log.push(MetadataRecord::Topic { topic: topic.clone(), topic_id: Uuid::from_u128(1) });
     for partition in 0..partitions {
-        let replicas: Vec<BrokerId> = vec![partition % config.brokers + 1];
-        let state = PartitionState {
-            in_sync_replicas: replicas.clone(),
-            leader: None,
-            replicas,
-            leader_epoch: -1,
-            partition_epoch: -1,
-        };
-        let state = elect(&state, |_| true).expect("a broker is alive and in sync");
+        let replicas = (0..i32::from(factor)).map(|turn| (partition + turn) % config.brokers + 1);
+        let state = PartitionState::new(replicas.collect::<Vec<BrokerId>>());
         log.push(MetadataRecord::Partition { topic: topic.clone(), partition, state });
     }
     log

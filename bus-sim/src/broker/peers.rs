@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use super::replication::Position;
 use super::session::schedule;
 use super::{Broker, BrokerTimer};
 use crate::node::{BrokerId, ConnectionId, CorrelationId, Effects, NodeId, Timer};
@@ -27,7 +28,12 @@ pub(super) enum Purpose {
 
 /// By what a request is remembered until its outcome.
 #[derive(Debug)]
-pub(super) enum Token {}
+pub(super) enum Token {
+    /// A fetch of a follower, by where its logs ended.
+    ReplicaFetch(Vec<Position>),
+    /// A follower asked for the end of the leader's log.
+    LeaderEnd(Position),
+}
 
 /// What came of a request: `None` if there was no response.
 pub(super) type Outcome = (BrokerId, Token, Option<Response>);
@@ -96,6 +102,13 @@ impl Peers {
         } else {
             peer.waiting.push_back((deadline, token, request));
         }
+    }
+
+    /// Closes the connection to a broker, and forgets what waits on it.
+    pub(super) fn close(&mut self, to: (BrokerId, Purpose), effects: &mut Effects) {
+        let Some(connection) = self.peers.get(&to).map(|peer| peer.connection) else { return };
+        self.closed(connection, effects);
+        effects.disconnect(connection);
     }
 
     fn connected(&mut self, connection: ConnectionId, effects: &mut Effects) {
@@ -197,9 +210,16 @@ impl Broker {
     }
 
     /// Goes on with the outcome of a request to another broker.
-    fn conclude(&mut self, _now: SimTime, outcome: Outcome, _effects: &mut Effects) {
-        let (_broker, token, _response) = outcome;
-        match token {}
+    fn conclude(&mut self, now: SimTime, outcome: Outcome, effects: &mut Effects) {
+        let (broker, token, response) = outcome;
+        match token {
+            Token::ReplicaFetch(positions) => {
+                self.fetched_from(now, broker, positions, response, effects);
+            }
+            Token::LeaderEnd(position) => {
+                self.learned_end(now, broker, &position, response, effects);
+            }
+        }
     }
 }
 

@@ -220,7 +220,12 @@ impl Broker {
     }
 
     /// Replays what is below the high watermark, and does what follows it.
-    fn commit_writes(&mut self, now: SimTime, partition: Partition, effects: &mut Effects) {
+    pub(in crate::broker) fn commit_writes(
+        &mut self,
+        now: SimTime,
+        partition: Partition,
+        effects: &mut Effects,
+    ) {
         let topic_partition = TopicPartition::new(&self.offsets_topic, partition);
         let high_watermark =
             self.replicas.get(&topic_partition).map_or(0, |replica| replica.high_watermark());

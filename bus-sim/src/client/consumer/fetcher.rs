@@ -107,6 +107,7 @@ impl Consumer {
             partition.fetch = FetchState::Finding(start);
         }
         let request = Request::ListOffsets(list_offsets::Request {
+            replica: None,
             isolation_level: self.config.isolation_level,
             partitions: vec![list_offsets::PartitionRequest {
                 topic_partition: topic_partition.clone(),
