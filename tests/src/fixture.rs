@@ -88,6 +88,12 @@ pub enum Api {
     JoinGroup,
     SyncGroup,
     Heartbeat,
+    InitProducerId,
+    AddPartitionsToTxn,
+    AddOffsetsToTxn,
+    TxnOffsetCommit,
+    EndTxn,
+    WriteTxnMarkers,
 }
 
 impl fmt::Display for Fault {

@@ -121,5 +121,11 @@ const fn simulated(api: Api) -> bus_sim::Api {
         Api::JoinGroup => bus_sim::Api::JoinGroup,
         Api::SyncGroup => bus_sim::Api::SyncGroup,
         Api::Heartbeat => bus_sim::Api::Heartbeat,
+        Api::InitProducerId => bus_sim::Api::InitProducerId,
+        Api::AddPartitionsToTxn => bus_sim::Api::AddPartitionsToTxn,
+        Api::AddOffsetsToTxn => bus_sim::Api::AddOffsetsToTxn,
+        Api::TxnOffsetCommit => bus_sim::Api::TxnOffsetCommit,
+        Api::EndTxn => bus_sim::Api::EndTxn,
+        Api::WriteTxnMarkers => bus_sim::Api::WriteTxnMarkers,
     }
 }

@@ -4,6 +4,7 @@ pub mod admin;
 pub mod commit;
 pub mod consume;
 pub mod errors;
+pub mod exactly_once;
 pub mod fencing;
 pub mod groups;
 pub mod isolation;
@@ -14,6 +15,9 @@ pub mod positions;
 pub mod produce;
 pub mod rebalances;
 pub mod retries;
+pub mod transaction_errors;
+pub mod transaction_fencing;
+pub mod transactions;
 
 use std::collections::BTreeSet;
 
