@@ -336,7 +336,13 @@ fn a_commit_shows_records_and_an_abort_does_not() {
 
 #[test]
 fn a_transaction_goes_over_brokers() {
-    let config = SimConfig { brokers: 3, ..Default::default() };
+    let broker = BrokerConfig {
+        default_replication_factor: 1,
+        offsets_topic_replication_factor: 1,
+        transaction_state_replication_factor: 1,
+        ..Default::default()
+    };
+    let config = SimConfig { brokers: 3, broker, ..Default::default() };
     let mut cluster = Cluster::with_orders(config, 3);
     for id in ["app", "b", "c", "d"] {
         let mut producer = Producer::new(&mut cluster, id);
