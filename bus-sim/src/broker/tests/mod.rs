@@ -9,6 +9,7 @@ mod recovery;
 mod replication;
 mod topics;
 mod transactions;
+mod transactions_fencing;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
