@@ -10,6 +10,7 @@ mod replication;
 mod topics;
 mod transactions;
 mod transactions_fencing;
+mod transactions_markers;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -24,7 +25,7 @@ use crate::node::{BrokerId, ConnectionId, Effect, Effects, Input, NodeId, Timer}
 use crate::protocol::batch::{BatchRecord, ProducerStamp, RecordBatch};
 use crate::protocol::cluster::MetadataRecord;
 use crate::protocol::topics::{CreatableTopic, CreateTopicsRequest, TopicResult};
-use crate::protocol::{Request, Response, fetch, produce};
+use crate::protocol::{Api, Request, Response, fetch, produce};
 use crate::time::SimTime;
 
 /// A batch of records with these timestamps.
@@ -61,6 +62,9 @@ struct Cluster {
     /// Connections of clients that a broker closed.
     closed: BTreeSet<ConnectionId>,
     responses: BTreeMap<(ConnectionId, u32), Response>,
+    /// Requests between brokers of this API are held back.
+    holding: Option<Api>,
+    held: VecDeque<(NodeId, Input)>,
     facts: Vec<Fact>,
     clients: u32,
     correlation: u32,
@@ -78,6 +82,8 @@ impl Cluster {
             connections: BTreeMap::new(),
             closed: BTreeSet::new(),
             responses: BTreeMap::new(),
+            holding: None,
+            held: VecDeque::new(),
             facts: Vec::new(),
             clients: 0,
             correlation: 0,
@@ -128,6 +134,29 @@ impl Cluster {
     fn close(&mut self, connection: ConnectionId) {
         if let Some(to) = self.connections.remove(&connection) {
             self.inbox.push_back((to, Input::Disconnected { connection }));
+        }
+        self.run();
+    }
+
+    /// Holds requests between brokers back, until [`release`](Self::release).
+    const fn hold(&mut self, api: Api) {
+        self.holding = Some(api);
+    }
+
+    /// Delivers what was held back, if its connection is still there, and holds back no more.
+    fn release(&mut self) {
+        self.holding = None;
+        self.inbox.append(&mut self.held);
+        self.run();
+    }
+
+    /// Loses what was held back, with the connections that it was sent on.
+    fn lose_held(&mut self) {
+        for (to, input) in std::mem::take(&mut self.held) {
+            let Input::Request { connection, .. } = input else { continue };
+            self.connections.remove(&connection);
+            self.inbox.push_back((to, Input::Disconnected { connection }));
+            self.inbox.push_back((connection.owner, Input::Disconnected { connection }));
         }
         self.run();
     }
@@ -264,8 +293,13 @@ impl Cluster {
     fn carry_out(&mut self, node: NodeId, effect: Effect) {
         match effect {
             Effect::Connect { connection, to } => {
-                self.connections.insert(connection, to);
-                self.inbox.push_back((node, Input::Connected { connection }));
+                let is_up = |id: BrokerId| self.brokers[&id].1;
+                if matches!(to, NodeId::Broker(id) if !is_up(id)) {
+                    self.inbox.push_back((node, Input::Disconnected { connection }));
+                } else {
+                    self.connections.insert(connection, to);
+                    self.inbox.push_back((node, Input::Connected { connection }));
+                }
             }
             Effect::Disconnect { connection } => {
                 if let Some(to) = self.connections.remove(&connection) {
@@ -275,8 +309,9 @@ impl Cluster {
             }
             Effect::Request { connection, correlation, request } => {
                 if let Some(to) = self.connections.get(&connection) {
-                    let input = Input::Request { connection, correlation, request };
-                    self.inbox.push_back((*to, input));
+                    let is_held = self.holding == Some(request.api());
+                    let queue = if is_held { &mut self.held } else { &mut self.inbox };
+                    queue.push_back((*to, Input::Request { connection, correlation, request }));
                 }
             }
             Effect::Respond { connection, correlation, response } => {
