@@ -11,6 +11,7 @@ mod topics;
 mod transactions;
 mod transactions_fencing;
 mod transactions_markers;
+mod transactions_offsets;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
