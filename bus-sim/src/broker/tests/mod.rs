@@ -12,6 +12,7 @@ mod transactions;
 mod transactions_fencing;
 mod transactions_markers;
 mod transactions_offsets;
+mod transactions_properties;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;

@@ -17,7 +17,7 @@ use crate::protocol::fetch::{self, Fetched};
 use crate::protocol::find_coordinator::{self, CoordinatorType};
 use crate::protocol::init_producer_id::{self, Transactional};
 use crate::protocol::list_offsets::{self, OffsetSpec};
-use crate::protocol::{Request, add_partitions_to_txn, end_txn, produce};
+use crate::protocol::{Request, Response, add_partitions_to_txn, end_txn, produce};
 
 pub(super) const TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -151,7 +151,7 @@ impl Producer {
         let request = self.produce(partition, count);
         let leader = cluster.leader_of(partition).unwrap();
         let connection = cluster.connect(leader);
-        let response = cluster.call(connection, request);
+        let response = cluster.call_patiently(connection, request);
         let appended = response_of!(Produce, response).partitions.remove(0).result?;
         *self.sequences.entry(partition.clone()).or_default() += i32::try_from(count).unwrap();
         Ok(appended.base_offset)
@@ -212,6 +212,20 @@ impl Cluster {
 
     pub(super) fn leader_of(&self, partition: &TopicPartition) -> Option<BrokerId> {
         self.controller.image.partition(partition)?.leader
+    }
+
+    /// As `call`, but the broker may ask a coordinator for a while.
+    pub(super) fn call_patiently(
+        &mut self,
+        connection: ConnectionId,
+        request: Request,
+    ) -> Response {
+        let asked = self.send(connection, request);
+        if let Some(response) = self.take(connection, asked) {
+            return response;
+        }
+        self.advance(Duration::from_millis(200));
+        self.take(connection, asked).expect("it asks for no longer than that")
     }
 
     /// One broker, and a topic `orders` with that many partitions.

@@ -55,7 +55,8 @@ impl Producer {
     ) -> Option<ErrorKind> {
         let request = Request::TxnOffsetCommit(self.offsets(member, offset));
         let connection = cluster.connect(1);
-        response_of!(TxnOffsetCommit, cluster.call(connection, request)).partitions[0].1
+        let response = cluster.call_patiently(connection, request);
+        response_of!(TxnOffsetCommit, response).partitions[0].1
     }
 
     /// Adds the group, and sends an offset.
