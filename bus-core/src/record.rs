@@ -126,8 +126,9 @@ impl TopicPartition {
         self.topic.validate()?;
         if self.partition < 0 {
             let message = format!("partition {} is negative; they start at 0", self.partition);
-            return Err(Error::new(ErrorKind::InvalidArgument, message)
-                .with_topic_partition(self.clone()));
+            return Err(
+                Error::new(ErrorKind::InvalidArgument, message).with_topic_partition(self.clone())
+            );
         }
         Ok(())
     }

@@ -23,8 +23,8 @@ use std::time::Duration;
 
 use bus_core::consumer::validate_offset;
 use bus_core::{
-    BoxFuture, Commit, Consumer, Error, GroupMetadata, Offset, OffsetAndMetadata,
-    Operation, Polled, Result, StartAt, Subscription, Timestamp, TopicPartition, Watermarks,
+    BoxFuture, Commit, Consumer, Error, GroupMetadata, Offset, OffsetAndMetadata, Operation,
+    Polled, Result, StartAt, Subscription, Timestamp, TopicPartition, Watermarks,
 };
 use futures_util::FutureExt as _;
 use tokio::runtime::Handle;

@@ -11,8 +11,8 @@ use rdkafka::error::RDKafkaErrorCode;
 
 use super::core::{Core, Kept, Native, Pump, to_list};
 use super::place::{add, first_place, look_up_starts, no_offset, pause_again, start};
-use super::state::{Mode, Place, State};
 use super::rebalance;
+use super::state::{Mode, Place, State};
 use crate::ffi::consumer::{self as requests, Protocol};
 use crate::ffi::{EventKind, Failure};
 use crate::offload::{self, Offloaded};

@@ -7,9 +7,9 @@ use bus_core::{
 use rdkafka::TopicPartitionList;
 use rdkafka::error::RDKafkaErrorCode;
 
+use super::commit;
 use super::core::{Core, Kept, Native, Pump, to_list};
 use super::state::{Place, State};
-use super::commit;
 use crate::error::from_rdkafka;
 use crate::ffi::consumer::{self as requests, Protocol};
 use crate::ffi::{Failure, Listed};

@@ -46,7 +46,8 @@ impl Divergence {
             let side = |ran: &Ran| if ran.is_ok() { "outcomes" } else { "none" };
             return format!("kafka {}, sim {}", side(&self.kafka), side(&self.sim));
         };
-        let of = |ran: &Ran| ran.as_ref().map(|outcomes| shape(&outcomes[step])).unwrap_or_default();
+        let of =
+            |ran: &Ran| ran.as_ref().map(|outcomes| shape(&outcomes[step])).unwrap_or_default();
         let step = self.program.steps.get(step).map(step_name).unwrap_or_default();
         format!("{step}: kafka {}, sim {}", of(&self.kafka), of(&self.sim))
     }
@@ -116,9 +117,8 @@ impl fmt::Display for Divergence {
 
 /// A value on one line.
 pub(crate) fn line<T: Serialize>(value: &T) -> String {
-    let pretty = PrettyConfig::new()
-        .depth_limit(0)
-        .extensions(ron::extensions::Extensions::IMPLICIT_SOME);
+    let pretty =
+        PrettyConfig::new().depth_limit(0).extensions(ron::extensions::Extensions::IMPLICIT_SOME);
     let text = ron::Options::default().to_string_pretty(value, pretty).unwrap_or_default();
     let text = text.trim_start_matches("#![enable(implicit_some)]").trim();
     // Large records would hide what a line is about.

@@ -104,7 +104,8 @@ impl ProgramFile {
             .separate_tuple_members(false)
             .extensions(Extensions::IMPLICIT_SOME);
         // Nothing in a program is what RON cannot write.
-        options().to_string_pretty(self, pretty).unwrap_or_else(|error| format!("// {error}")) + "\n"
+        options().to_string_pretty(self, pretty).unwrap_or_else(|error| format!("// {error}"))
+            + "\n"
     }
 
     /// Writes the file.

@@ -40,12 +40,8 @@ pub fn program_of(seed: u64, number: u64, features: Features) -> Program {
 
 /// Random programs.
 pub fn programs(features: Features) -> impl Strategy<Value = Program> {
-    let header = (
-        clients::topics(),
-        clients::producers(),
-        clients::transactors(),
-        clients::consumers(),
-    );
+    let header =
+        (clients::topics(), clients::producers(), clients::transactors(), clients::consumers());
     (header, vec(step(features), 3..24)).prop_map(move |(header, steps)| {
         let (topics, producers, transactors, consumers) = header;
         let mut program = Program { topics, producers, transactors, consumers, steps };

@@ -83,9 +83,8 @@ mod tests {
     fn a_reader_comes_as_far_as_its_isolation_lets_it() {
         const PLACE: Place = Place::new(TopicSlot::T0, 0);
         let mut ledger = Ledger::default();
-        let committed = |ledger: &Ledger, from| {
-            ledger.target(PLACE, IsolationLevel::ReadCommitted, from, 4)
-        };
+        let committed =
+            |ledger: &Ledger, from| ledger.target(PLACE, IsolationLevel::ReadCommitted, from, 4);
         ledger.append(PLACE, 0, None);
         ledger.append(PLACE, 1, Some(TransactorSlot::X0));
         assert_eq!(committed(&ledger, 0), 1);

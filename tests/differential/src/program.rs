@@ -7,8 +7,8 @@
 
 use std::collections::BTreeMap;
 
-use bus_core::{Acks, Assignor, CompressionType, IsolationLevel, Offset, OffsetReset, Partition};
 use bus_core::StartAt;
+use bus_core::{Acks, Assignor, CompressionType, IsolationLevel, Offset, OffsetReset, Partition};
 use serde::{Deserialize, Serialize};
 
 use crate::data::Data;

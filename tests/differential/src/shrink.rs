@@ -138,10 +138,11 @@ fn simpler_steps(step: &Step) -> Vec<Step> {
 fn simpler_sendings(sending: &Sending) -> Vec<Sending> {
     let mut simpler = Vec::new();
     if sending.records.len() > 1 {
-        simpler.extend(without_each(&sending.records).into_iter().map(|records| Sending {
-            one_by_one: sending.one_by_one,
-            records,
-        }));
+        simpler.extend(
+            without_each(&sending.records)
+                .into_iter()
+                .map(|records| Sending { one_by_one: sending.one_by_one, records }),
+        );
     }
     for (n, record) in sending.records.iter().enumerate() {
         let mut plain = record.clone();

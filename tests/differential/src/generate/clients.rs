@@ -2,9 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use bus_core::{
-    Acks, Assignor, CompressionType, IsolationLevel, OffsetReset, StartAt, Timestamp,
-};
+use bus_core::{Acks, Assignor, CompressionType, IsolationLevel, OffsetReset, StartAt, Timestamp};
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
@@ -24,8 +22,11 @@ pub(super) fn topics() -> impl Strategy<Value = BTreeMap<TopicSlot, TopicSpec>> 
 
 fn good_topic() -> impl Strategy<Value = TopicSpec> {
     let partitions = prop_oneof![5 => Just(1), 4 => Just(2), 2 => Just(3), 1 => Just(4)];
-    (partitions, good_config())
-        .prop_map(|(partitions, config)| TopicSpec { partitions, replicas: None, config })
+    (partitions, good_config()).prop_map(|(partitions, config)| TopicSpec {
+        partitions,
+        replicas: None,
+        config,
+    })
 }
 
 fn good_config() -> impl Strategy<Value = BTreeMap<String, String>> {
@@ -48,8 +49,11 @@ pub(super) fn topic() -> impl Strategy<Value = TopicSpec> {
         1 => Just(property("max.message.bytes", "many")),
         1 => Just(property("no.such.property", "1")),
     ];
-    (partitions, replicas, config)
-        .prop_map(|(partitions, replicas, config)| TopicSpec { partitions, replicas, config })
+    (partitions, replicas, config).prop_map(|(partitions, replicas, config)| TopicSpec {
+        partitions,
+        replicas,
+        config,
+    })
 }
 
 /// Some of the slots of clients with a configuration, the others with the default.
@@ -78,7 +82,8 @@ pub(super) fn producers() -> impl Strategy<Value = BTreeMap<ProducerSlot, Produc
         1 => Just(Some(1_000)),
         1 => Just(Some(2_000_000)),
     ];
-    let compression = prop_oneof![6 => Just(CompressionType::None), 1 => Just(CompressionType::Gzip)];
+    let compression =
+        prop_oneof![6 => Just(CompressionType::None), 1 => Just(CompressionType::Gzip)];
     let properties = prop_oneof![
         30 => Just(BTreeMap::new()),
         1 => Just(property("linger.ms", "10000")),
@@ -88,8 +93,8 @@ pub(super) fn producers() -> impl Strategy<Value = BTreeMap<ProducerSlot, Produc
         1 => Just(property("batch.size", "0")),
     ];
     let spec = (acks, linger, batch, size, compression, properties);
-    let spec = spec.prop_map(|((acks, idempotence), linger_ms, batch_records, size, c, p)| {
-        ProducerSpec {
+    let spec =
+        spec.prop_map(|((acks, idempotence), linger_ms, batch_records, size, c, p)| ProducerSpec {
             acks,
             idempotence,
             linger_ms,
@@ -97,18 +102,19 @@ pub(super) fn producers() -> impl Strategy<Value = BTreeMap<ProducerSlot, Produc
             max_request_size: size,
             compression: c,
             properties: p,
-        }
-    });
+        });
     some(ProducerSlot::ALL, spec)
 }
 
 pub(super) fn transactors() -> impl Strategy<Value = BTreeMap<TransactorSlot, TransactorSpec>> {
     let id = prop_oneof![3 => Just(IdSlot::I0), 1 => Just(IdSlot::I1)];
     let timeout = prop_oneof![12 => Just(60_000), 1 => Just(2_000_000_000)];
-    let properties =
-        prop_oneof![20 => Just(BTreeMap::new()), 1 => Just(property("acks", "1"))];
-    let spec = (id, timeout, properties)
-        .prop_map(|(id, timeout_ms, properties)| TransactorSpec { id, timeout_ms, properties });
+    let properties = prop_oneof![20 => Just(BTreeMap::new()), 1 => Just(property("acks", "1"))];
+    let spec = (id, timeout, properties).prop_map(|(id, timeout_ms, properties)| TransactorSpec {
+        id,
+        timeout_ms,
+        properties,
+    });
     some(TransactorSlot::ALL, spec)
 }
 

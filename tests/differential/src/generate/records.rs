@@ -6,9 +6,7 @@ use proptest::prelude::*;
 
 use super::{consumer_slot, place, topic_slot};
 use crate::data::Data;
-use crate::program::{
-    Behalf, ProducerStep, RecordSpec, Sending, TransactorStep,
-};
+use crate::program::{Behalf, ProducerStep, RecordSpec, Sending, TransactorStep};
 use crate::slot::GroupSlot;
 
 pub(super) fn producer_step() -> impl Strategy<Value = ProducerStep> {

@@ -39,7 +39,9 @@ impl Interpreter<'_> {
             AdminStep::ListTopics => {
                 let names = &self.names;
                 Outcome::of(self.admin.list_topics().await, |topics| {
-                    Outcome::Topics(topics.iter().filter_map(|topic| names.slot_of(topic)).collect())
+                    Outcome::Topics(
+                        topics.iter().filter_map(|topic| names.slot_of(topic)).collect(),
+                    )
                 })
             }
             AdminStep::DescribeCluster => {

@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bus_core::{
-    ConsumerExt, ErrorKind, GroupDescription, GroupState, Polled, RebalanceKind, StartAt, Subscription,
-    TopicPartition,
+    ConsumerExt, ErrorKind, GroupDescription, GroupState, Polled, RebalanceKind, StartAt,
+    Subscription, TopicPartition,
 };
 use futures_util::future::join_all;
 
@@ -52,7 +52,8 @@ impl Interpreter<'_> {
                 }
                 reader.subscription = Some(topics.iter().chain(pattern).copied().collect());
                 let named = topics.iter().copied().collect();
-                let joining = Joining { slot, named, pattern: pattern.to_vec(), before };
+                let reported = std::mem::take(&mut reader.reported);
+                let joining = Joining { slot, named, pattern: pattern.to_vec(), before, reported };
                 Outcome::Rebalanced(self.settle(group, Some(joining), commit_on_revoke).await)
             }
             (Ok(()), None) => Outcome::Done,
@@ -113,10 +114,15 @@ impl Interpreter<'_> {
             }
         }
         self.resume_members(group).await;
+        if let Some(joining) = &joining
+            && let Some(reader) = self.consumers.get_mut(&joining.slot)
+        {
+            reader.reported = joining.missing(&shape);
+        }
         // Whether a member without partitions is told so before the group is at rest is a matter
         // of timing.
         for guards in seen.members.values_mut() {
-            guards.retain(|guard| !matches!(guard, Guard::Assigned(places) if places.is_empty()));
+            guards.retain(|guard| !guard.is_empty());
             // Nor is it sure when an error comes.
             guards.sort_by_key(|guard| !matches!(guard, Guard::Error(_)));
         }
@@ -132,9 +138,8 @@ impl Interpreter<'_> {
     ) {
         let names = &self.names;
         let members = members(&mut self.consumers, group);
-        let polls = members.map(async |(slot, reader)| {
-            (slot, poll_member(reader, names, commit_on_revoke).await)
-        });
+        let polls = members
+            .map(async |(slot, reader)| (slot, poll_member(reader, names, commit_on_revoke).await));
         for (slot, guards) in join_all(polls).await {
             seen.entry(slot).or_default().extend(guards);
         }
@@ -188,13 +193,13 @@ impl Interpreter<'_> {
         seen: &BTreeMap<ConsumerSlot, Vec<Guard>>,
     ) -> bool {
         let none = Vec::new();
-        if let Some(Joining { slot, named, pattern, before }) = joining {
-            let seen = seen.get(slot).unwrap_or(&none);
-            let missing = named.iter().filter(|topic| !shape.partitions.contains_key(topic));
+        if let Some(joining) = joining {
+            let seen = seen.get(&joining.slot).unwrap_or(&none);
             let errors = seen.iter().filter(|guard| matches!(guard, Guard::Error(_))).count();
-            let unmatched = usize::from(is_unmatched(pattern, shape));
             let has_joined = seen.iter().any(|guard| matches!(guard, Guard::Assigned(_)));
-            if errors < missing.count() + unmatched || (shape.joins_anew(*slot, before.as_ref()) && !has_joined) {
+            let joins = shape.joins_anew(joining.slot, joining.before.as_ref());
+            let missing = joining.missing(shape);
+            if errors < missing.difference(&joining.reported).count() || (joins && !has_joined) {
                 return false;
             }
         }
@@ -238,10 +243,21 @@ pub(super) struct Joining {
     pattern: Vec<TopicSlot>,
     /// What it has subscribed to before, if it is cooperative: then the same topics change nothing.
     before: Option<BTreeSet<TopicSlot>>,
+    /// What it was told of before as missing: a topic alone, or those of a pattern.
+    reported: BTreeSet<Vec<TopicSlot>>,
 }
 
-fn is_unmatched(pattern: &[TopicSlot], shape: &Shape) -> bool {
-    !pattern.is_empty() && !pattern.iter().any(|topic| shape.partitions.contains_key(topic))
+impl Joining {
+    /// What of its subscription does not exist: topics alone, and a pattern with its topics.
+    fn missing(&self, shape: &Shape) -> BTreeSet<Vec<TopicSlot>> {
+        let exists = |topic: &TopicSlot| shape.partitions.contains_key(topic);
+        let named = self.named.iter().filter(|topic| !exists(topic)).map(|topic| vec![*topic]);
+        let is_unmatched = !self.pattern.is_empty() && !self.pattern.iter().any(exists);
+        // A pattern of one topic is not that topic.
+        let mut pattern = self.pattern.clone();
+        pattern.extend(self.pattern.first());
+        named.chain(is_unmatched.then_some(pattern)).collect()
+    }
 }
 
 /// What the members of a group want.

@@ -105,7 +105,8 @@ impl<'a> Interpreter<'a> {
     /// Topics that cannot be made are missing on both backends alike.
     async fn make_topics(&self) {
         let topics = self.program.topics.iter();
-        let topics = topics.map(|(slot, spec)| self.admin.create_topic(self.new_topic(*slot, spec)));
+        let topics =
+            topics.map(|(slot, spec)| self.admin.create_topic(self.new_topic(*slot, spec)));
         drop(join_all(topics).await);
     }
 

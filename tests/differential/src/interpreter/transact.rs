@@ -79,7 +79,11 @@ impl Interpreter<'_> {
     }
 
     /// Initializing aborts what an older producer of the same id left open.
-    async fn init(&mut self, slot: TransactorSlot, producer: &dyn TransactionalProducer) -> Outcome {
+    async fn init(
+        &mut self,
+        slot: TransactorSlot,
+        producer: &dyn TransactionalProducer,
+    ) -> Outcome {
         let id = self.program.transactor(slot).id;
         let same_id = |slot: &TransactorSlot| self.program.transactor(*slot).id == id;
         let left: Vec<_> = TransactorSlot::ALL.iter().copied().filter(same_id).collect();
