@@ -176,12 +176,11 @@ impl Interpreter<'_> {
         let subscriptions: BTreeMap<_, _> = members(&mut self.consumers, group)
             .map(|(slot, reader)| (slot, reader.subscription.clone().unwrap_or_default()))
             .collect();
-        let mut partitions = BTreeMap::new();
-        for topic in subscriptions.values().flatten().copied().collect::<BTreeSet<_>>() {
-            if let Ok(described) = self.admin.describe_topic(self.names.topic(topic)).await {
-                partitions.insert(topic, described.partitions.len());
-            }
-        }
+        let described = TopicSlot::ALL.iter().map(async |topic| {
+            let described = self.admin.describe_topic(self.names.topic(*topic)).await.ok()?;
+            Some((*topic, described.partitions.len()))
+        });
+        let partitions = join_all(described).await.into_iter().flatten().collect();
         Shape { subscriptions, partitions }
     }
 
@@ -213,13 +212,17 @@ impl Interpreter<'_> {
                 Guard::Error(fault) => fault.kind != ErrorKind::UnknownTopicOrPartition,
                 _ => false,
             });
+            if shape.subscriptions.contains_key(slot) && !is_member {
+                // There is nothing that it could join for.
+                return reader.consumer.assignment().is_empty();
+            }
             !is_member || is_refused || is_assigned(&described, *slot, reader)
         });
         let are_others_gone = described.members.iter().all(|member| {
             let slot = ConsumerSlot::ALL.iter().find(|slot| slot.name() == member.client_id);
             // A static member stays in its group when it closes.
             slot.is_some_and(|slot| {
-                shape.subscriptions.contains_key(slot) || self.program.consumer(*slot).is_static
+                shape.has_topics(*slot) || self.program.consumer(*slot).is_static
             })
         });
         let assigned: usize = described.members.iter().map(|member| member.assignment.len()).sum();
@@ -229,7 +232,7 @@ impl Interpreter<'_> {
         } else {
             described.state == GroupState::Stable
         };
-        let is_all_assigned = is_idle || assigned >= shape.partitions.values().sum();
+        let is_all_assigned = is_idle || assigned >= shape.wanted();
         are_members_right && are_others_gone && is_state_right && is_all_assigned
     }
 }
@@ -276,6 +279,12 @@ impl Shape {
         };
         let now = existing(self.subscriptions.get(&slot));
         !now.is_empty() && (before.is_none() || now != existing(before))
+    }
+
+    /// How many partitions the members have subscribed to.
+    fn wanted(&self) -> usize {
+        let topics = self.subscriptions.values().flatten().collect::<BTreeSet<_>>();
+        topics.into_iter().filter_map(|topic| self.partitions.get(topic)).sum()
     }
 
     /// Whether a member has subscribed to a topic that exists.
