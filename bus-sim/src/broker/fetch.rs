@@ -3,10 +3,11 @@
 //! - Answers at once with an error or a diverging epoch of any partition, with `min_bytes`, or when
 //!   it shall not wait; otherwise when appends bring `min_bytes`, or after `max_wait`.
 //! - Reads whole batches: the first of a response also when it is larger than the limits.
-//! - Consumers read up to the high watermark, or with `read_committed` to the last stable offset;
-//!   followers to the end of the log. A follower's fetch tells the leader where its log ends, and
-//!   can raise the high watermark; the response still has the one of before, so a follower learns
-//!   of it one fetch late.
+//! - Consumers read up to the high watermark, or with `read_committed` to the last stable offset, and
+//!   then learn of the aborted transactions in what they read, to skip their records; followers
+//!   read to the end of the log. A follower's fetch tells the leader where its log ends, and can
+//!   raise the high watermark; the response still has the one of before, so a follower learns of it
+//!   one fetch late.
 //! - Who names the epoch of the record before learns when the leader's log has another one there
 //!   (KIP-595).
 //!
@@ -23,6 +24,7 @@ use super::{Broker, BrokerTimer};
 use crate::mutation::Mutation;
 use crate::node::{ConnectionId, Effects, Timer};
 use crate::protocol::Response;
+use crate::protocol::batch::{ProducerId, StoredBatch};
 use crate::protocol::fetch::{self, Fetched, PartitionRequest, PartitionResponse};
 use crate::protocol::offset_for_leader_epoch::EpochEnd;
 use crate::time::SimTime;
@@ -142,6 +144,26 @@ impl Broker {
         fetch::Response { partitions: request.partitions.iter().map(read).collect() }
     }
 
+    /// The aborted transactions in what was read, which a client that reads committed records skips.
+    fn aborted(
+        &self,
+        replica: &Replica,
+        isolation_level: IsolationLevel,
+        offset: Offset,
+        batches: &[StoredBatch],
+    ) -> Vec<(ProducerId, Offset)> {
+        let is_shown = self.config.mutation == Some(Mutation::AbortedRecordVisible);
+        let Some(last) = batches.last() else { return Vec::new() };
+        match isolation_level {
+            IsolationLevel::ReadCommitted if !is_shown => {
+                let producers = replica.producers();
+                let end = last.next_offset();
+                producers.map_or_else(Vec::new, |p| p.aborted_between(offset, end))
+            }
+            IsolationLevel::ReadCommitted | IsolationLevel::ReadUncommitted => Vec::new(),
+        }
+    }
+
     fn read_partition(
         &self,
         request: &fetch::Request,
@@ -169,7 +191,7 @@ impl Broker {
             high_watermark: replica.high_watermark(),
             last_stable_offset: replica.last_stable_offset(),
             log_start: replica.log.start(),
-            aborted: Vec::new(),
+            aborted: self.aborted(replica, request.isolation_level, partition.offset, &batches),
             diverging_epoch,
             batches,
         })
@@ -196,8 +218,12 @@ impl Broker {
         let is_follower = request.replica.is_some();
         match request.isolation_level {
             _ if is_follower || self.has(Mutation::ReadAboveWatermark) => replica.log.end(),
-            IsolationLevel::ReadUncommitted => replica.high_watermark(),
-            IsolationLevel::ReadCommitted => replica.last_stable_offset(),
+            IsolationLevel::ReadCommitted if !self.has(Mutation::OpenTransactionVisible) => {
+                replica.last_stable_offset()
+            }
+            IsolationLevel::ReadCommitted | IsolationLevel::ReadUncommitted => {
+                replica.high_watermark()
+            }
         }
     }
 

@@ -3,8 +3,8 @@
 //! In reading order: `connections` (one request at a time), `session` (with the controller),
 //! `image` (what is known of the cluster), `peers` (other brokers), `partitions`; `replica`, `log`,
 //! `epochs`, and `in_sync` (one partition); `replication` and `alter_partition` (as follower and as
-//! leader), `produce`, `fetch`, `list_offsets`, `metadata`, `topics`, and `group` (the group
-//! coordinator).
+//! leader), `produce`, `fetch`, `list_offsets`, `metadata`, `topics`, `group` (the group
+//! coordinator), and `transaction` (the transaction coordinator, and what partitions do for it).
 //!
 //! A crash keeps logs, topic ids, and the numbers that must never be used twice; all else is
 //! memory.
@@ -15,6 +15,7 @@ mod broker_control;
 mod connections;
 mod controller;
 mod election;
+mod encoding;
 mod epochs;
 mod fetch;
 mod group;
@@ -37,6 +38,7 @@ mod tests;
 mod topic_config;
 mod topic_control;
 mod topics;
+mod transaction;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -56,10 +58,11 @@ use self::replica::Replica;
 use self::replication::Fetcher;
 use self::session::Session;
 use self::topics::Forward;
+use self::transaction::{DelayedMarkers, ProducerIds, Verifying};
 use crate::config::SimConfig;
 use crate::mutation::Mutation;
 use crate::node::{BrokerId, ConnectionId, Effects, Input, Name, NodeId, Timer};
-use crate::protocol::{Request, Response, init_producer_id};
+use crate::protocol::Request;
 use crate::time::SimTime;
 
 /// A timer of a broker or of the controller.
@@ -108,6 +111,36 @@ pub enum BrokerTimer {
         /// Its partition of `__consumer_offsets`.
         partition: Partition,
     },
+    /// When a transaction coordinator has read its partition of `__transaction_state`.
+    LoadTransactions {
+        /// The partition.
+        partition: Partition,
+    },
+    /// When a transaction coordinator looks for transactions that are open too long.
+    AbortTransactions {
+        /// Its partition of `__transaction_state`.
+        partition: Partition,
+    },
+    /// When a transaction coordinator looks for transactional ids that expired.
+    ExpireTransactionalIds {
+        /// Its partition of `__transaction_state`.
+        partition: Partition,
+    },
+    /// When a transaction coordinator sends markers again.
+    RetryMarkers {
+        /// Its partition of `__transaction_state`.
+        partition: Partition,
+    },
+    /// When a request to write markers is answered with what is replicated.
+    MarkersExpire {
+        /// Its connection.
+        connection: ConnectionId,
+    },
+    /// When a leader asks the coordinator of a transaction again.
+    RetryVerification {
+        /// The connection of the request that waits for it.
+        connection: ConnectionId,
+    },
     /// When to see whether a member was heard of (or, of a new one, has joined).
     MemberSession {
         /// The group.
@@ -143,8 +176,10 @@ pub struct Broker {
     config: Arc<SimConfig>,
     /// The name of the internal topic of groups, made once.
     offsets_topic: Topic,
-    /// Durable: how many producer ids were given out.
-    producer_ids: i64,
+    /// The name of the internal topic of transactions, made once.
+    transactions_topic: Topic,
+    /// Durable.
+    producer_ids: ProducerIds,
     /// The logs are durable; the rest of a replica is memory.
     replicas: BTreeMap<TopicPartition, Replica>,
     session: Session,
@@ -162,6 +197,11 @@ pub struct Broker {
     deletions: BTreeMap<ConnectionId, DelayedDeletion>,
     /// The coordinators of groups, by the partition of `__consumer_offsets` that each leads.
     shards: BTreeMap<Partition, Shard>,
+    /// The coordinators of transactions, by the partition of `__transaction_state` that each leads.
+    transactions: BTreeMap<Partition, transaction::Shard>,
+    /// By connection.
+    marker_writes: BTreeMap<ConnectionId, DelayedMarkers>,
+    verifying: BTreeMap<ConnectionId, Verifying>,
 }
 
 impl Broker {
@@ -171,7 +211,8 @@ impl Broker {
             id,
             config: Arc::clone(config),
             offsets_topic: Topic::from(OFFSETS_TOPIC),
-            producer_ids: 0,
+            transactions_topic: Topic::from(TRANSACTIONS_TOPIC),
+            producer_ids: ProducerIds::new(id),
             replicas: BTreeMap::new(),
             session: Session::new(id),
             image: Image::new(config),
@@ -184,6 +225,9 @@ impl Broker {
             forwards: BTreeMap::new(),
             deletions: BTreeMap::new(),
             shards: BTreeMap::new(),
+            transactions: BTreeMap::new(),
+            marker_writes: BTreeMap::new(),
+            verifying: BTreeMap::new(),
         }
     }
 
@@ -229,6 +273,9 @@ impl Broker {
         self.forwards.clear();
         self.deletions.clear();
         self.shards.clear();
+        self.transactions.clear();
+        self.marker_writes.clear();
+        self.verifying.clear();
     }
 
     /// Ends in good order: what it has appended is on disk. As after a crash, [`Input::Start`]
@@ -255,21 +302,27 @@ impl Broker {
             Request::LeaveGroup(request) => self.leave_group(now, caller, &request, effects),
             Request::OffsetCommit(request) => self.offset_commit(now, caller, request, effects),
             Request::OffsetFetch(request) => self.offset_fetch(caller, request, effects),
-            Request::InitProducerId(_) => self.init_producer_id(caller, effects),
+            Request::InitProducerId(request) => {
+                self.init_producer_id(now, caller, request, effects);
+            }
             request @ (Request::CreateTopics(_)
             | Request::DeleteTopics(_)
             | Request::CreatePartitions(_)) => self.forward(now, caller, request, effects),
             Request::ListGroups(_) => self.list_groups(caller, effects),
             Request::DescribeGroups(request) => self.describe_groups(caller, request, effects),
             Request::DeleteGroups(request) => self.delete_groups(now, caller, request, effects),
-            Request::AddPartitionsToTxn(_)
-            | Request::AddOffsetsToTxn(_)
-            | Request::TxnOffsetCommit(_)
-            | Request::EndTxn(_)
-            | Request::WriteTxnMarkers(_) => {
-                // Not served yet.
-                self.connections.closed(caller.connection);
-                effects.disconnect(caller.connection);
+            Request::AddPartitionsToTxn(request) => {
+                self.add_partitions_to_txn(now, caller, request, effects);
+            }
+            Request::AddOffsetsToTxn(request) => {
+                self.add_offsets_to_txn(now, caller, &request, effects);
+            }
+            Request::TxnOffsetCommit(request) => {
+                self.txn_offset_commit(now, caller, request, effects);
+            }
+            Request::EndTxn(request) => self.end_txn(now, caller, &request, effects),
+            Request::WriteTxnMarkers(request) => {
+                self.write_txn_markers(now, caller, request, effects);
             }
             Request::RegisterBroker(_)
             | Request::BrokerHeartbeat(_)
@@ -309,6 +362,25 @@ impl Broker {
             BrokerTimer::ExpireOffsets { partition } => {
                 self.with_shard(now, partition, effects, Shard::expire_offsets);
             }
+            BrokerTimer::LoadTransactions { partition } => {
+                self.load_transactions(now, partition, effects);
+            }
+            BrokerTimer::AbortTransactions { partition } => {
+                let handler = transaction::Shard::abort_timed_out;
+                self.with_transactions(now, partition, effects, handler);
+            }
+            BrokerTimer::ExpireTransactionalIds { partition } => {
+                let handler = transaction::Shard::expire_ids;
+                self.with_transactions(now, partition, effects, handler);
+            }
+            BrokerTimer::RetryMarkers { partition } => {
+                let handler = transaction::Shard::retry_markers;
+                self.with_transactions(now, partition, effects, handler);
+            }
+            BrokerTimer::MarkersExpire { connection } => self.expire_markers(connection, effects),
+            BrokerTimer::RetryVerification { connection } => {
+                self.retry_verification(now, connection, effects);
+            }
             BrokerTimer::MemberSession { group_id, member_id } => {
                 self.with_group(now, &group_id, effects, |shard, turn| {
                     shard.session_due(turn, &group_id, &member_id);
@@ -337,8 +409,15 @@ impl Broker {
             } else {
                 self.peer_closed(now, connection, effects);
             }
+            // A connection to itself has both ends here.
+            self.caller_closed(connection, effects);
             return;
         }
+        self.caller_closed(connection, effects);
+    }
+
+    /// Forgets a connection that another node opened. What waits for a verdict goes on.
+    fn caller_closed(&mut self, connection: ConnectionId, effects: &mut Effects) {
         self.connections.closed(connection);
         // What waited there is dropped. Members stay until their sessions end.
         if self.fetches.remove(&connection).is_some() {
@@ -350,16 +429,10 @@ impl Broker {
         if self.forwards.remove(&connection).is_some() {
             effects.cancel_timer(Timer::Broker(BrokerTimer::ForwardExpires { connection }));
         }
+        if self.marker_writes.remove(&connection).is_some() {
+            effects.cancel_timer(Timer::Broker(BrokerTimer::MarkersExpire { connection }));
+        }
         self.deletions.remove(&connection);
-    }
-
-    /// InitProducerId: gives out the ids of this broker's own block, each with epoch 0. As in
-    /// Kafka, a producer without transactional id that asks for another epoch gets another id.
-    fn init_producer_id(&mut self, caller: Caller, effects: &mut Effects) {
-        let id = i64::from(self.id) * PRODUCER_IDS_PER_BROKER + self.producer_ids;
-        self.producer_ids += 1;
-        let response = init_producer_id::Response { result: Ok((id, 0)) };
-        self.connections.respond(caller, Response::InitProducerId(response), effects);
     }
 
     /// Whether that bug is planted.
@@ -390,6 +463,5 @@ impl Broker {
 
 /// The internal topic that groups are stored in.
 const OFFSETS_TOPIC: &str = "__consumer_offsets";
-
-/// The producer ids of broker `b` are from `b` times this.
-const PRODUCER_IDS_PER_BROKER: i64 = 1_000_000_000;
+/// The internal topic that transactions are stored in.
+const TRANSACTIONS_TOPIC: &str = "__transaction_state";

@@ -64,6 +64,7 @@ impl Broker {
         let waiters = replica.take_fetch_waiters();
         waiters.into_iter().for_each(|waiter| self.complete_fetch(waiter, effects));
         self.settle_produces(topic_partition, effects);
+        self.settle_markers(effects);
     }
 
     /// Answers what waits for a partition that this broker does not lead any more, or in another
@@ -73,6 +74,7 @@ impl Broker {
         let waiters = replica.take_fetch_waiters();
         waiters.into_iter().for_each(|waiter| self.complete_fetch(waiter, effects));
         self.settle_produces(topic_partition, effects);
+        self.settle_markers(effects);
     }
 
     /// Goes on with what waits for a partition to have more.
@@ -83,6 +85,7 @@ impl Broker {
     ) {
         self.wake_fetches(topic_partition, effects);
         self.settle_produces(topic_partition, effects);
+        self.settle_markers(effects);
     }
 
     /// Goes on with what waits for more of a partition to be committed.
@@ -95,6 +98,8 @@ impl Broker {
         self.tell_watermark(topic_partition, effects);
         if topic_partition.topic.as_str() == OFFSETS_TOPIC {
             self.commit_writes(now, topic_partition.partition, effects);
+        } else if topic_partition.topic == self.transactions_topic {
+            self.commit_transactions(now, topic_partition.partition, effects);
         }
         self.partition_grew(topic_partition, effects);
     }

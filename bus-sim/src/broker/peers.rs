@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::replication::Position;
 use super::session::schedule;
+use super::transaction::MarkersToken;
 use super::{Broker, BrokerTimer};
 use crate::node::{BrokerId, ConnectionId, CorrelationId, Effects, NodeId, Timer};
 use crate::protocol::{Request, Response};
@@ -33,6 +34,10 @@ pub(super) enum Token {
     ReplicaFetch(Vec<Position>),
     /// A follower asked for the end of the leader's log.
     LeaderEnd(Position),
+    /// Markers of a transaction.
+    Markers(MarkersToken),
+    /// The verification of a transaction, for the request of a connection.
+    Verification(ConnectionId),
 }
 
 /// What came of a request: `None` if there was no response.
@@ -218,6 +223,10 @@ impl Broker {
             }
             Token::LeaderEnd(position) => {
                 self.learned_end(now, broker, &position, response, effects);
+            }
+            Token::Markers(token) => self.markers_concluded(now, token, response, effects),
+            Token::Verification(connection) => {
+                self.verification_concluded(now, connection, response, effects);
             }
         }
     }

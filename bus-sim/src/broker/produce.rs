@@ -1,24 +1,30 @@
 //! Produce: appends batches to the logs of partitions.
 //!
-//! - Checks, in this order: internal topic, leader, in-sync replicas (`acks=all`), size, record
-//!   rules, timestamps, then the producer's epoch and sequence.
+//! - Checks, in this order: transactional id, internal topic, the verdict of the transaction's
+//!   coordinator (see `transaction::verification`), leader, in-sync replicas (`acks=all`), size,
+//!   record rules, timestamps, then whether the transaction is open, and the producer's epoch and
+//!   sequence.
 //! - Answers when `acks` is satisfied; with `All`, when the high watermark passes the batch (an
 //!   error if too few are in sync then), the leadership is lost, or the request's timeout ends. A
 //!   batch that was appended before is answered with its offset.
 //! - With `acks=0` there is no response; an error closes the connection.
 //!
 //! Simplified: one batch per partition and request (as clients send); no compression.
-//! Absent: transactions, quotas. See `docs/fidelity.md`.
+//! Absent: quotas. See `docs/fidelity.md`.
 
 use std::sync::Arc;
 
 use bus_core::{Acks, Bytes, ErrorKind, Headers, Offset, TopicPartition};
 
 use super::connections::Caller;
+use super::producer_state::ProducerRules;
 use super::replica::{Append, Limits};
 use super::session::schedule;
 use super::topic_control::is_internal;
+use super::transaction::guard::Guard;
+use super::transaction::verification::Verdicts;
 use super::{Broker, BrokerTimer};
+use crate::config::SimConfig;
 use crate::fact::Fact;
 use crate::mutation::Mutation;
 use crate::node::{ConnectionId, Effects, Timer};
@@ -37,18 +43,29 @@ pub(super) struct DelayedProduce {
 }
 
 impl Broker {
-    pub(super) fn produce(
+    /// Appends what needs no verdict of a coordinator, or has it.
+    pub(super) fn append_produced(
         &mut self,
         now: SimTime,
         caller: Caller,
         request: produce::Request,
+        verdicts: &Verdicts,
         effects: &mut Effects,
     ) {
+        let is_authorized = request.transactional_id.is_some()
+            || request.partitions.iter().all(|partition| !partition.batch.is_transactional);
         let waits = request.acks == Acks::All && !self.has(Mutation::AckedBeforeReplicated);
         let mut required = Vec::new();
         let mut partitions = Vec::with_capacity(request.partitions.len());
         for produce::PartitionRequest { topic_partition, batch } in request.partitions {
-            let result = self.append(now, request.acks, &topic_partition, batch, effects);
+            let verdict = verdicts.get(&topic_partition).copied().transpose();
+            let result = match verdict {
+                _ if !is_authorized => Err(ErrorKind::TransactionalIdAuthorizationFailed),
+                Err(error) => Err(known_to_producers(error, request.is_version_2)),
+                Ok(guard) => {
+                    self.append(now, request.acks, &topic_partition, batch, guard, effects)
+                }
+            };
             match &result {
                 Ok(appended) if waits => required.push((partitions.len(), appended.end)),
                 Ok(_) => {}
@@ -96,6 +113,7 @@ impl Broker {
         acks: Acks,
         topic_partition: &TopicPartition,
         batch: Arc<RecordBatch>,
+        guard: Option<Guard>,
         effects: &mut Effects,
     ) -> Result<Outcome, ErrorKind> {
         if is_internal(&topic_partition.topic) {
@@ -111,10 +129,10 @@ impl Broker {
         let batch = mutation.map_or_else(|| Arc::clone(&batch), |m| mutated(m, now, &batch));
         let limits = Limits {
             message_max_bytes: self.config.broker.message_max_bytes,
-            producer_id_expiration: self.config.broker.producer_id_expiration,
+            producers: producer_rules(&self.config),
             checks_sequences: mutation != Some(Mutation::SequenceIgnored),
         };
-        let (base_offset, log_append_time) = match replica.append(now, &batch, limits)? {
+        let (base_offset, log_append_time) = match replica.append(now, &batch, guard, limits)? {
             Append::Appended { base_offset, log_append_time } => {
                 effects.fact(Fact::Appended {
                     broker: self.id,
@@ -212,6 +230,28 @@ impl Broker {
     }
 }
 
+/// What producers are checked by.
+pub(super) fn producer_rules(config: &SimConfig) -> ProducerRules {
+    ProducerRules {
+        expiration: config.broker.producer_id_expiration,
+        verifies_transactions: config.broker.transaction_partition_verification,
+        checks_epochs: config.mutation != Some(Mutation::ZombieTransactionAccepted),
+    }
+}
+
+/// Why a batch was not verified, in the words of a produce response. What may pass becomes an error
+/// that all producers try again without asking for metadata.
+const fn known_to_producers(error: ErrorKind, is_version_2: bool) -> ErrorKind {
+    match error {
+        ErrorKind::NetworkException
+        | ErrorKind::CoordinatorLoadInProgress
+        | ErrorKind::CoordinatorNotAvailable
+        | ErrorKind::NotCoordinator => ErrorKind::NotEnoughReplicas,
+        ErrorKind::ConcurrentTransactions if !is_version_2 => ErrorKind::NotEnoughReplicas,
+        error => error,
+    }
+}
+
 /// What came of a batch.
 struct Outcome {
     appended: Appended,
@@ -236,7 +276,8 @@ fn mutated(mutation: Mutation, now: SimTime, batch: &Arc<RecordBatch>) -> Arc<Re
     };
     let mut records = batch.records.to_vec();
     records.iter_mut().for_each(change);
-    Arc::new(RecordBatch::new(batch.producer, records))
+    let changed = RecordBatch::new(batch.producer, records);
+    Arc::new(RecordBatch { is_transactional: batch.is_transactional, ..changed })
 }
 
 /// What [`Mutation::PayloadCut`] keeps of a value.

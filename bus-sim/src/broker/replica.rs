@@ -10,7 +10,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bus_core::{ErrorKind, Offset, Timestamp, Uuid};
 
@@ -18,8 +17,9 @@ use super::epochs::EpochCache;
 use super::image::Registration;
 use super::in_sync::{FollowerFetch, Leadership};
 use super::log::Log;
-use super::producer_state::{ProducerStates, Sequencing};
+use super::producer_state::{ProducerRules, ProducerStates, Sequencing};
 use super::topic_config::TopicConfig;
+use super::transaction::guard::Guard;
 use crate::config::SimConfig;
 use crate::mutation::Mutation;
 use crate::node::{BrokerId, ConnectionId};
@@ -244,7 +244,18 @@ impl Replica {
 
     /// The first offset of an open transaction, or the high watermark.
     pub(super) fn last_stable_offset(&self) -> Offset {
-        self.high_watermark()
+        let high_watermark = self.high_watermark();
+        let unstable = self.producers().and_then(|p| p.first_unstable_offset(high_watermark));
+        unstable.map_or(high_watermark, |offset| offset.min(high_watermark))
+    }
+
+    /// What it knows of producers and transactions.
+    pub(super) fn producers(&self) -> Option<&ProducerStates> {
+        self.role.as_ref().map(|role| &role.producers)
+    }
+
+    pub(super) fn producers_mut(&mut self) -> Option<&mut ProducerStates> {
+        self.role.as_mut().map(|role| &mut role.producers)
     }
 
     /// Whether too few replicas are in sync for `acks=all`. No more are asked for than there are.
@@ -276,13 +287,14 @@ impl Replica {
         &mut self,
         now: SimTime,
         batch: &Arc<RecordBatch>,
+        guard: Option<Guard>,
         limits: Limits,
     ) -> Result<Append, ErrorKind> {
         let role = self.role.as_mut().ok_or(ErrorKind::NotLeaderOrFollower)?;
         role.validate(now, batch, limits)?;
         if limits.checks_sequences
             && let Sequencing::Duplicate(base_offset, timestamp) =
-                role.producers.check(now, limits.producer_id_expiration, batch)?
+                role.producers.check(now, batch, guard, limits.producers)?
         {
             return Ok(Append::Duplicate { base_offset, timestamp });
         }
@@ -322,11 +334,12 @@ impl Replica {
 
     /// Takes back what is at and behind an offset, as a follower whose leader does not have it.
     pub(super) fn truncate(&mut self, now: SimTime, to: Offset) {
+        // An epoch that began at the end, without a record, is none of the leader's either.
+        self.epochs.truncate(to);
         if to >= self.log.end() {
             return;
         }
         self.log.truncate(to);
-        self.epochs.truncate(to);
         let producers = replayed(now, &self.log);
         let high_watermark = self.high_watermark().min(self.log.end());
         self.set_high_watermark(now, high_watermark);
@@ -474,7 +487,7 @@ pub(super) struct Proposal {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
     pub(super) message_max_bytes: u32,
-    pub(super) producer_id_expiration: Duration,
+    pub(super) producers: ProducerRules,
     pub(super) checks_sequences: bool,
 }
 
@@ -491,7 +504,11 @@ impl Role {
         if batch.size > self.topic.max_message_bytes.unwrap_or(limits.message_max_bytes) {
             return Err(ErrorKind::MessageTooLarge);
         }
-        if batch.records.is_empty() || batch.producer.is_some_and(|p| p.base_sequence < 0) {
+        let is_malformed = batch.records.is_empty()
+            || batch.control.is_some()
+            || (batch.is_transactional && batch.producer.is_none())
+            || batch.producer.is_some_and(|p| p.base_sequence < 0);
+        if is_malformed {
             return Err(ErrorKind::InvalidRecord);
         }
         if self.topic.is_compacted && batch.records.iter().any(|record| record.key.is_none()) {

@@ -11,10 +11,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bus_core::{ErrorKind, Partition, Topic, Uuid};
 
-use super::OFFSETS_TOPIC;
 use super::controller::Controller;
 use super::image::Registration;
 use super::topic_config;
+use super::{OFFSETS_TOPIC, TRANSACTIONS_TOPIC};
 use crate::choice::{Label, choice, choice_below};
 use crate::fact::Fact;
 use crate::node::{BrokerId, Effects};
@@ -236,7 +236,7 @@ impl Controller {
 
 /// Whether it is Kafka's own.
 pub(super) fn is_internal(topic: &Topic) -> bool {
-    *topic == OFFSETS_TOPIC || *topic == "__transaction_state"
+    *topic == OFFSETS_TOPIC || *topic == TRANSACTIONS_TOPIC
 }
 
 fn check_name(topic: &Topic) -> Result<(), Refused> {

@@ -171,6 +171,9 @@ impl Broker {
             let is_new = followed.has_lead && followed.is_new_epoch;
             if *topic == self.offsets_topic {
                 self.follow_coordinator(now, partition, is_new, followed.has_lead, effects);
+            } else if *topic == self.transactions_topic {
+                let new_epoch = is_new.then_some(state.leader_epoch);
+                self.follow_transactions(now, partition, new_epoch, followed.has_lead, effects);
             }
         }
     }

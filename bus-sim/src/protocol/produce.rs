@@ -13,6 +13,9 @@ use crate::node::Name;
 pub struct Request {
     /// The transactional id of a transactional producer.
     pub transactional_id: Option<Name>,
+    /// The producer speaks version 2 of transactions (KIP-890): the leader adds the partition to
+    /// the transaction.
+    pub is_version_2: bool,
     /// How many replicas must have the batches. With none there is no response.
     pub acks: Acks,
     /// How long the leader waits for them.

@@ -15,6 +15,9 @@ pub struct Request {
     pub producer_id: ProducerId,
     /// Its epoch.
     pub producer_epoch: ProducerEpoch,
+    /// The producer speaks version 2 of transactions (KIP-890): the coordinator of the group adds
+    /// its partition to the transaction.
+    pub is_version_2: bool,
     /// The group.
     pub group_id: Name,
     /// The generation of the member (KIP-447), or -1 if none is named.

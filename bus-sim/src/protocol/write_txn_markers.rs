@@ -23,6 +23,8 @@ pub struct Marker {
     pub control: ControlRecord,
     /// The leader epoch of the coordinator's partition: a marker of an older one is refused.
     pub coordinator_epoch: i32,
+    /// The transaction ended by version 2 (KIP-890): the epoch is above that of its records.
+    pub is_version_2: bool,
     /// The partitions.
     pub partitions: Vec<TopicPartition>,
 }

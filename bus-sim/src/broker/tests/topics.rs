@@ -34,7 +34,7 @@ fn a_topic_is_there_once_it_was_created() {
     let all = Request::Metadata(metadata::Request { topics: None });
     let response = response_of!(Metadata, cluster.call(connection, all));
     let names: Vec<_> = response.topics.iter().map(|topic| topic.topic.as_str()).collect();
-    assert_eq!(names, ["__consumer_offsets", "orders"]);
+    assert_eq!(names, ["__consumer_offsets", "__transaction_state", "orders"]);
     assert_eq!(response.brokers, [1]);
 }
 

@@ -13,11 +13,10 @@ use crate::client::connections::{Link, SOCKET_TIMEOUT};
 use crate::client::{ClientTimer, Completion};
 use crate::mutation::Mutation;
 use crate::node::{Effects, Name, Timer};
-use crate::protocol::offset_fetch::PartitionResponse;
-use crate::protocol::{Request, offset_commit, offset_fetch};
+use crate::protocol::{Request, offset_commit};
 use crate::time::SimTime;
 
-use super::{CommittedReply, Consumer, Token, closed};
+use super::{Consumer, Token, closed};
 
 /// librdkafka's pause before it tries a commit again.
 const COMMIT_RETRY: Duration = Duration::from_millis(100);
@@ -69,7 +68,9 @@ impl Consumer {
                 leader_epoch: self.epoch_of(topic_partition, offset.offset),
                 metadata: offset.metadata.as_str().into(),
             });
-        let partitions = partitions.collect();
+        let mut partitions = partitions.collect::<Vec<_>>();
+        // Of several errors the first one is told, and librdkafka sorts before it asks.
+        partitions.sort_by(|a, b| a.topic_partition.cmp(&b.topic_partition));
         self.enqueue_commit(now, partitions, Some(sender), effects);
         commit
     }
@@ -163,7 +164,7 @@ impl Consumer {
                 self.note_committed();
                 self.finish_commit(Ok(()), effects);
             }
-            Some((_, kind)) if kind.recovery() == Recovery::Retry => {
+            Some((_, kind)) if is_retried(kind) => {
                 self.note_coordinator_error(now, kind, effects);
                 self.retry_commit(now, effects);
             }
@@ -181,73 +182,10 @@ impl Consumer {
         self.retry_commit(now, effects);
     }
 
-    /// Asks the coordinator for committed offsets.
-    pub(crate) fn committed(
-        &mut self,
-        now: SimTime,
-        partitions: Vec<TopicPartition>,
-        reply: CommittedReply,
-        effects: &mut Effects,
-    ) {
-        if let Err(error) = self.check_commit(&[]) {
-            return reply.send(Err(error.with_operation(Operation::Committed)), effects);
-        }
-        self.committed_calls.push((partitions, reply));
-        self.pump_committed_calls(now, effects);
-    }
-
-    pub(super) fn pump_committed_calls(&mut self, now: SimTime, effects: &mut Effects) {
-        if self.committed_calls.is_empty() {
-            return;
-        }
-        let Some(member) = &self.member else { return };
-        let Some(coordinator) = member.coordinator else {
-            return self.want_coordinator(now, effects);
-        };
-        let group_id = member.group_id.clone();
-        for (partitions, reply) in std::mem::take(&mut self.committed_calls) {
-            let request = Request::OffsetFetch(offset_fetch::Request {
-                group_id: group_id.clone(),
-                partitions: Some(partitions.clone()),
-                require_stable: true,
-            });
-            let token = Token::Committed(partitions, reply);
-            let link = Link::coordinator(coordinator);
-            self.connections.send(now, link, token, request, now + SOCKET_TIMEOUT, effects);
-        }
-    }
-
-    pub(super) fn committed_answered(
-        &mut self,
-        now: SimTime,
-        partitions: Vec<TopicPartition>,
-        reply: CommittedReply,
-        result: Result<Vec<PartitionResponse>, ErrorKind>,
-        effects: &mut Effects,
-    ) {
-        let answers = match result {
-            Ok(answers) => answers,
-            Err(kind) if kind.recovery() == Recovery::Retry => {
-                self.note_coordinator_error(now, kind, effects);
-                return self.committed_calls.push((partitions, reply));
-            }
-            Err(kind) => return reply.send(Err(kind.into()), effects),
-        };
-        let offset_of = |topic_partition: &TopicPartition| {
-            let answer = answers.iter().find(|answer| answer.topic_partition == *topic_partition);
-            match answer.map(|answer| &answer.result) {
-                Some(Ok(Some(committed))) => Ok(Some(OffsetAndMetadata {
-                    offset: committed.offset,
-                    metadata: committed.metadata.to_string(),
-                })),
-                Some(Ok(None)) | None => Ok(None),
-                Some(Err(kind)) => Err(Error::from(*kind)),
-            }
-        };
-        reply.send(partitions.iter().map(offset_of).collect(), effects);
-    }
-
-    fn check_commit(&self, offsets: &[(TopicPartition, OffsetAndMetadata)]) -> Result<(), Error> {
+    pub(super) fn check_commit(
+        &self,
+        offsets: &[(TopicPartition, OffsetAndMetadata)],
+    ) -> Result<(), Error> {
         if self.closing.is_some() {
             return Err(closed());
         }
@@ -255,6 +193,7 @@ impl Consumer {
             return Err(Error::new(ErrorKind::InvalidConfig, "to commit, set group.id"));
         }
         for (topic_partition, offset) in offsets {
+            topic_partition.validate()?;
             bus_core::consumer::validate_offset(topic_partition, offset.offset)?;
         }
         Ok(())
@@ -276,7 +215,9 @@ impl Consumer {
         let (generation, member_id) = if self.subscription.is_some() {
             (member.generation, member.member_id.clone())
         } else {
-            (-1, Name::from(""))
+            // librdkafka forgets its member id when it leaves, but not the generation, so that a
+            // former member cannot commit on its own.
+            (member.last_generation, Name::from(""))
         };
         let deadline = now + SOCKET_TIMEOUT;
         self.commits.queue.push_back(Call { partitions, sender, deadline, generation, member_id });
@@ -306,4 +247,10 @@ impl Consumer {
             effects.complete(Completion::Committed(sender, outcome));
         }
     }
+}
+
+/// Whether librdkafka tries a refused commit again by itself. A partition that does not exist is
+/// the application's to know about.
+fn is_retried(kind: ErrorKind) -> bool {
+    kind.recovery() == Recovery::Retry && kind != ErrorKind::UnknownTopicOrPartition
 }

@@ -139,7 +139,9 @@ impl Consumer {
         for (topic_partition, version) in parts {
             let answer = answers.iter().find(|answer| answer.topic_partition == *topic_partition);
             let Some(partition) = self.partitions.get_mut(topic_partition) else { continue };
-            if partition.version != *version {
+            if partition.version != *version
+                || partition.fetch != FetchState::Finding(StartAt::Committed)
+            {
                 continue;
             }
             match answer.map(|answer| &answer.result) {
@@ -318,13 +320,13 @@ impl Consumer {
                 if self.mutation == Some(Mutation::SeekIgnored)
                     && let Ok(fetched) = &answer.result
                 {
-                    partition.take_in(part.offset, fetched);
+                    partition.take_in(part.offset, fetched, self.mutation);
                 }
                 continue;
             }
             match answer.result {
                 Ok(fetched) => {
-                    let next = partition.take_in(part.offset, &fetched);
+                    let next = partition.take_in(part.offset, &fetched, self.mutation);
                     partition.fetch = FetchState::At(next);
                 }
                 Err(kind) => {

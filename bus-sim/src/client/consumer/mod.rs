@@ -5,12 +5,13 @@
 //! - `fetcher`: where to start, and fetching;
 //! - `subscription`: the topics, as the metadata knows them;
 //! - `member`: joining, heartbeats, rebalances; `assignor`, `wire`;
-//! - `commits`: one commit at a time, in the order of the calls;
+//! - `commits`: one commit at a time, in the order of the calls; `committed`: what was committed;
 //! - `queries`: watermarks and offsets by time;
 //! - `poll`: what the application gets.
 
 mod assignor;
 mod commits;
+mod committed;
 mod fetcher;
 mod member;
 mod partition;
@@ -24,8 +25,8 @@ use std::sync::Arc;
 use std::task::Waker;
 
 use bus_core::{
-    ConsumerConfig, Error, ErrorKind, GroupMetadata, Offset, OffsetAndMetadata, Rebalance, Result,
-    StartAt, Subscription, Topic, TopicPartition,
+    ConsumerConfig, Error, ErrorKind, GroupMetadata, Offset, Rebalance, Result, StartAt,
+    Subscription, Topic, TopicPartition,
 };
 use regex::Regex;
 
@@ -38,14 +39,12 @@ use crate::protocol::Response;
 use crate::time::SimTime;
 
 use commits::Commits;
+use committed::CommittedCall;
 use fetcher::FetchPart;
-use member::Member;
+use member::{Leaving, Member};
 use partition::Partition;
 pub(crate) use poll::Ready;
 use queries::Query;
-
-/// Where the answer to a call for committed offsets goes.
-type CommittedReply = Reply<Vec<Option<OffsetAndMetadata>>>;
 
 /// What a request is remembered by.
 #[derive(Debug)]
@@ -59,7 +58,7 @@ pub(crate) enum Token {
     Heartbeat(i32),
     LeaveGroup,
     Commit,
-    Committed(Vec<TopicPartition>, CommittedReply),
+    Committed(CommittedCall),
     StartFromCommitted(Vec<(TopicPartition, u64)>),
     StartFromList(TopicPartition, u64),
     Fetch(BrokerId, Vec<FetchPart>),
@@ -80,6 +79,11 @@ pub(crate) struct Consumer {
     metadata: Metadata,
     refresh: Refresh,
     subscription: Option<Subscribed>,
+    /// Missing topics, and patterns without a match, that the application was told of. They stay
+    /// when the subscription goes, as in librdkafka.
+    reported: BTreeSet<Topic>,
+    /// What the metadata was asked for last; `None` for all topics.
+    asked_topics: Option<Vec<Topic>>,
     partitions: BTreeMap<TopicPartition, Partition>,
     /// Brokers with a fetch under way.
     fetching: BTreeSet<BrokerId>,
@@ -89,7 +93,7 @@ pub(crate) struct Consumer {
     commits: Commits,
     queries: BTreeMap<u64, Query>,
     /// Calls for committed offsets that wait for the coordinator.
-    committed_calls: Vec<(Vec<TopicPartition>, CommittedReply)>,
+    committed_calls: Vec<CommittedCall>,
     /// What the application must hear of first.
     errors: VecDeque<Error>,
     rebalance: Option<Arc<Rebalance>>,
@@ -114,8 +118,6 @@ struct Subscribed {
     /// The topics that exist and match, with how many partitions they have; `None` until the first
     /// metadata.
     found: Option<BTreeMap<Topic, i32>>,
-    /// Missing topics that the application was told of.
-    reported: BTreeSet<Topic>,
 }
 
 #[derive(Debug)]
@@ -141,6 +143,8 @@ impl Consumer {
             metadata: Metadata::new(brokers),
             refresh: Refresh::default(),
             subscription: None,
+            reported: BTreeSet::new(),
+            asked_topics: Some(Vec::new()),
             partitions: BTreeMap::new(),
             fetching: BTreeSet::new(),
             backing_off: false,
@@ -187,10 +191,13 @@ impl Consumer {
         };
         let patterns = subscription.patterns.iter().map(compile).collect::<Result<_>>()?;
         if self.subscription.is_none() {
+            self.commit_stored(now, None, effects);
             self.drop_partitions(effects);
         }
-        let reported = BTreeSet::new();
-        self.subscription = Some(Subscribed { subscription, patterns, found: None, reported });
+        // A cooperative member rejoins only if other topics come of it.
+        let before = self.subscription.take().filter(|_| self.is_cooperative());
+        let found = before.and_then(|before| before.found);
+        self.subscription = Some(Subscribed { subscription, patterns, found });
         self.last_poll = now;
         self.watch_max_poll(effects);
         self.want_metadata(now, effects);
@@ -206,14 +213,16 @@ impl Consumer {
     ) -> Result<()> {
         self.check_open()?;
         for (index, (topic_partition, start)) in partitions.iter().enumerate() {
+            topic_partition.validate()?;
             start.validate(topic_partition)?;
             if partitions[..index].iter().any(|(other, _)| other == topic_partition) {
                 return Err(Error::new(ErrorKind::InvalidArgument, "the partition is named twice")
                     .with_topic_partition(topic_partition.clone()));
             }
         }
+        self.commit_stored(now, None, effects);
         if self.subscription.take().is_some() {
-            self.leave(now, effects);
+            self.leave(now, Leaving::Openly, effects);
         }
         self.drop_partitions(effects);
         for (topic_partition, start) in partitions {
@@ -232,7 +241,7 @@ impl Consumer {
         }
         self.commit_stored(now, None, effects);
         if self.subscription.take().is_some() {
-            self.leave(now, effects);
+            self.leave(now, Leaving::Openly, effects);
         }
         self.drop_partitions(effects);
         reply.send(Ok(()), effects);
@@ -303,6 +312,7 @@ impl Consumer {
             return Err(Error::new(ErrorKind::InvalidState, message));
         }
         for (topic_partition, offset) in offsets {
+            topic_partition.validate()?;
             bus_core::consumer::validate_offset(topic_partition, *offset)?;
             if !self.partitions.contains_key(topic_partition) {
                 return Err(not_assigned(topic_partition));
@@ -407,8 +417,8 @@ impl Consumer {
             (Token::Commit, Response::OffsetCommit(response)) => {
                 self.commit_answered(now, &response.partitions, effects);
             }
-            (Token::Committed(partitions, reply), Response::OffsetFetch(response)) => {
-                self.committed_answered(now, partitions, reply, response.result, effects);
+            (Token::Committed(call), Response::OffsetFetch(response)) => {
+                self.committed_answered(now, call, response.result, effects);
             }
             (Token::StartFromCommitted(parts), Response::OffsetFetch(response)) => {
                 self.start_from_committed(now, &parts, response.result, effects);
@@ -447,9 +457,9 @@ impl Consumer {
             }
             Token::LeaveGroup => self.left(),
             Token::Commit => self.commit_unanswered(now, effects),
-            Token::Committed(partitions, reply) => {
+            Token::Committed(call) => {
                 self.coordinator_lost(now, effects);
-                self.committed_calls.push((partitions, reply));
+                self.ask_committed_again(now, call, effects);
             }
             Token::StartFromCommitted(parts) => {
                 self.coordinator_lost(now, effects);
@@ -479,6 +489,7 @@ impl Consumer {
             ClientTimer::AutoCommit => self.auto_commit(now, effects),
             ClientTimer::FetchBackoff => self.backing_off = false,
             ClientTimer::CommitRetry => self.pump_commits(now, effects),
+            ClientTimer::CommittedRetry => self.committed_retry(now, effects),
             _ => {}
         }
     }
@@ -521,7 +532,7 @@ impl Consumer {
             return;
         }
         if self.subscription.take().is_some() {
-            self.leave(now, effects);
+            self.leave(now, Leaving::Silently, effects);
         }
         if self.is_leaving() {
             return;
@@ -536,8 +547,8 @@ impl Consumer {
     }
 
     fn fail_all_calls(&mut self, effects: &mut Effects) {
-        for (_, reply) in self.committed_calls.drain(..) {
-            reply.send(Err(closed()), effects);
+        for call in std::mem::take(&mut self.committed_calls) {
+            call.fail(closed(), effects);
         }
         for (_, query) in std::mem::take(&mut self.queries) {
             query.fail(closed(), effects);
