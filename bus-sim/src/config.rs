@@ -285,9 +285,10 @@ pub struct BrokerConfig {
     pub producer_id_expiration: Duration,
     /// `transaction.state.log.num.partitions`: 5 (Kafka: 50).
     pub transaction_state_partitions: i32,
-    /// `transaction.state.log.replication.factor`, or as many as there are brokers: 1 (Kafka: 3).
+    /// `transaction.state.log.replication.factor`: 3, or as many as there are brokers.
     pub transaction_state_replication_factor: i16,
-    /// `transaction.state.log.min.isr`: 1 (Kafka: 2).
+    /// `transaction.state.log.min.isr` where there are three replicas: 2. With fewer it is 1 (Kafka:
+    /// 2).
     pub transaction_state_min_insync_replicas: usize,
     /// `transaction.max.timeout.ms`: 15 min.
     pub transaction_max_timeout: Duration,
@@ -358,8 +359,8 @@ impl Default for BrokerConfig {
             controller_quorum_election_backoff_max: Duration::from_secs(1),
             producer_id_expiration: Duration::from_hours(24),
             transaction_state_partitions: 5,
-            transaction_state_replication_factor: 1,
-            transaction_state_min_insync_replicas: 1,
+            transaction_state_replication_factor: 3,
+            transaction_state_min_insync_replicas: 2,
             transaction_max_timeout: Duration::from_mins(15),
             transactional_id_expiration: Duration::from_hours(7 * 24),
             transactional_id_expiration_interval: Duration::from_hours(1),

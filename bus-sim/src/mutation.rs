@@ -94,7 +94,7 @@ mutations! {
     /// Broker: the epochs of transactional producers are not checked.
     ZombieTransactionAccepted = "zombie-transaction-accepted",
     /// Broker: offsets that are sent to a transaction count at once.
-    OffsetsOutsideTransaction = "offsets-outside-transaction",
+    OffsetsBeforeCommit = "offsets-before-commit",
     /// Broker: those that read committed records read up to the high watermark.
     OpenTransactionVisible = "open-transaction-visible",
     /// Broker: a commit of several partitions leaves the last one without its marker.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bus_core::{
     Consumer, ConsumerConfig, ConsumerExt, ErrorKind, IsolationLevel, Offset, OffsetAndMetadata,
     Partition, ProducerConfig, ProducerExt, ProducerRecord, StartAt, Topic, TopicPartition,
-    TransactionConfig,
+    TransactionConfig, Watermarks,
 };
 
 use crate::cx::{Cx, STEP, quick_consumer, quick_producer};
@@ -165,7 +165,7 @@ async fn logs(
     }
     let consumer = cx.raw_bus().consumer(reader_config(isolation))?;
     for place in places {
-        let watermarks = consumer.watermarks(place).await?;
+        let watermarks = replicated(cx, &consumer, place).await?;
         let end = ends.get(place).copied().unwrap_or(watermarks.high);
         logs.insert(place.clone(), Log { start: watermarks.low, end, records: Vec::new() });
     }
@@ -184,6 +184,31 @@ async fn logs(
     // The next case must not wait for it.
     drop(cx.raw_bus().spawn("close", async move { consumer.close().await }));
     Ok(logs)
+}
+
+/// The ends of a partition. What is acknowledged by its leader alone takes a moment to be visible;
+/// if it does not become so, a law is broken.
+async fn replicated(
+    cx: &Cx,
+    consumer: &Arc<dyn Consumer>,
+    place: &TopicPartition,
+) -> Verdict<Watermarks> {
+    const MOMENT: Duration = Duration::from_secs(5);
+
+    let acknowledged = |entry: &Entry| match &entry.event {
+        Event::Sent { outcome: Ok(metadata), .. } if metadata.topic_partition == *place => {
+            metadata.offset
+        }
+        _ => None,
+    };
+    let last = cx.history().entries().iter().filter_map(acknowledged).max();
+    let deadline = cx.raw_bus().elapsed() + MOMENT;
+    loop {
+        let watermarks = consumer.watermarks(place).await?;
+        if last.is_none_or(|last| last < watermarks.high) || cx.raw_bus().elapsed() > deadline {
+            return Ok(watermarks);
+        }
+    }
 }
 
 async fn read(

@@ -6,7 +6,7 @@ use crate::fixture::Need;
 /// Lists cases: group, then module, then number, function, and what it needs.
 macro_rules! suite {
     ($($group:ident { $($module:ident { $(
-        $id:literal $function:ident $(needs $need:ident)?;
+        $id:literal $function:ident $(needs $($need:ident)+)?;
     )+ })+ })+) => {
         /// All cases, in order.
         pub const CASES: &[Case] = &[$($($(
@@ -14,7 +14,7 @@ macro_rules! suite {
                 group: Group::$group,
                 id: $id,
                 name: concat!(stringify!($module), "::", stringify!($function)),
-                needs: &[$(Need::$need)?],
+                needs: &[$($(Need::$need),+)?],
                 run: |cx| Box::pin(crate::cases::$module::$function(cx)),
             },
         )+)+)+];
@@ -237,6 +237,22 @@ suite! {
             "X5" metadata_too_long_fails_the_transaction;
             "X5" transaction_timeout_above_the_limit_is_refused;
             "X5" impossible_transactions_are_refused;
+        }
+    }
+    Replication {
+        failover {
+            "R1" replicas_are_spread needs Replicas;
+            "R1" impossible_replication_factors_are_refused needs Replicas;
+            "R2" more_in_sync_replicas_than_replicas_means_all;
+            "R3" leader_failover_loses_nothing_acknowledged needs Replicas Brokers;
+            "R3" acks_1_may_lose_records_with_their_leader needs Replicas Brokers;
+            "R3" readers_continue_over_a_failover needs Replicas Brokers;
+            "R4" groups_survive_any_broker needs Replicas Brokers;
+            "R4" transactions_survive_any_broker needs Replicas Brokers;
+            "R2" too_few_in_sync_replicas_refuse_acks_all needs Replicas Brokers;
+            "R2" in_sync_replicas_shrink_and_grow needs Replicas Brokers;
+            "R5" shutdown_hands_over_and_the_preferred_leader_returns needs Replicas Brokers;
+            "R5" rolling_restart_loses_nothing needs Replicas Brokers;
         }
     }
     Lifecycle {

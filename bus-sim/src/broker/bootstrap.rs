@@ -61,8 +61,9 @@ fn genesis(config: &SimConfig) -> Vec<MetadataRecord> {
         let factor = i32::from(config.replication_factor(factor));
         log.push(MetadataRecord::Topic { topic: topic.clone(), topic_id: Uuid::from_u128(id) });
         if name == TRANSACTIONS_TOPIC {
-            let least = broker.transaction_state_min_insync_replicas.to_string();
-            let config = BTreeMap::from([("min.insync.replicas".to_owned(), Some(least))]);
+            let least = if factor < 3 { 1 } else { broker.transaction_state_min_insync_replicas };
+            let least = Some(least.to_string());
+            let config = BTreeMap::from([("min.insync.replicas".to_owned(), least)]);
             log.push(MetadataRecord::TopicConfig { topic: topic.clone(), config });
         }
         for partition in 0..count {

@@ -247,6 +247,16 @@ pub enum Guard {
 }
 
 impl Guard {
+    /// Whether it is about no partitions.
+    pub const fn is_empty(&self) -> bool {
+        match self {
+            Self::Assigned(places) | Self::Revoked(places) | Self::Lost(places) => {
+                places.is_empty()
+            }
+            Self::Commit(_) | Self::Error(_) | Self::Unasked(_) | Self::Incomplete(_) => false,
+        }
+    }
+
     /// Tells of a rebalance.
     pub fn of(rebalance: &bus_core::Rebalance, names: &Names) -> Self {
         let places = rebalance.partitions.iter().filter_map(|place| names.place_of(place));

@@ -5,6 +5,7 @@ pub mod commit;
 pub mod consume;
 pub mod errors;
 pub mod exactly_once;
+pub mod failover;
 pub mod fencing;
 pub mod groups;
 pub mod isolation;

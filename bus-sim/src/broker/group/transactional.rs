@@ -134,7 +134,7 @@ impl Shard {
             }
             partitions.push((topic_partition, refused));
         }
-        let is_outside = turn.config.mutation == Some(Mutation::OffsetsOutsideTransaction);
+        let is_outside = turn.config.mutation == Some(Mutation::OffsetsBeforeCommit);
         let producer = (request.producer_id, request.producer_epoch);
         let transaction = (!is_outside).then_some(InTransaction::Offsets(producer));
         let response = Response::TxnOffsetCommit(txn_offset_commit::Response { partitions });

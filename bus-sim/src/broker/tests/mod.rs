@@ -9,6 +9,10 @@ mod recovery;
 mod replication;
 mod topics;
 mod transactions;
+mod transactions_fencing;
+mod transactions_markers;
+mod transactions_offsets;
+mod transactions_properties;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -23,7 +27,7 @@ use crate::node::{BrokerId, ConnectionId, Effect, Effects, Input, NodeId, Timer}
 use crate::protocol::batch::{BatchRecord, ProducerStamp, RecordBatch};
 use crate::protocol::cluster::MetadataRecord;
 use crate::protocol::topics::{CreatableTopic, CreateTopicsRequest, TopicResult};
-use crate::protocol::{Request, Response, fetch, produce};
+use crate::protocol::{Api, Request, Response, fetch, produce};
 use crate::time::SimTime;
 
 /// A batch of records with these timestamps.
@@ -60,6 +64,9 @@ struct Cluster {
     /// Connections of clients that a broker closed.
     closed: BTreeSet<ConnectionId>,
     responses: BTreeMap<(ConnectionId, u32), Response>,
+    /// Requests between brokers of this API are held back.
+    holding: Option<Api>,
+    held_back: VecDeque<(NodeId, Input)>,
     facts: Vec<Fact>,
     /// Pairs of nodes whose messages are held.
     cuts: BTreeSet<(NodeId, NodeId)>,
@@ -80,6 +87,8 @@ impl Cluster {
             connections: BTreeMap::new(),
             closed: BTreeSet::new(),
             responses: BTreeMap::new(),
+            holding: None,
+            held_back: VecDeque::new(),
             facts: Vec::new(),
             cuts: BTreeSet::new(),
             held: Vec::new(),
@@ -136,6 +145,29 @@ impl Cluster {
     fn close(&mut self, connection: ConnectionId) {
         if let Some(to) = self.connections.remove(&connection) {
             self.inbox.push_back((to, Input::Disconnected { connection }));
+        }
+        self.run();
+    }
+
+    /// Holds requests between brokers back, until [`release`](Self::release).
+    const fn hold(&mut self, api: Api) {
+        self.holding = Some(api);
+    }
+
+    /// Delivers what was held back, if its connection is still there, and holds back no more.
+    fn release(&mut self) {
+        self.holding = None;
+        self.inbox.append(&mut self.held_back);
+        self.run();
+    }
+
+    /// Loses what was held back, with the connections that it was sent on.
+    fn lose_held(&mut self) {
+        for (to, input) in std::mem::take(&mut self.held_back) {
+            let Input::Request { connection, .. } = input else { continue };
+            self.connections.remove(&connection);
+            self.inbox.push_back((to, Input::Disconnected { connection }));
+            self.inbox.push_back((connection.owner, Input::Disconnected { connection }));
         }
         self.run();
     }
@@ -326,8 +358,14 @@ impl Cluster {
             }
             Effect::Request { connection, correlation, request } => {
                 if let Some(to) = self.connections.get(&connection) {
+                    let to = *to;
+                    let is_held = self.holding == Some(request.api());
                     let input = Input::Request { connection, correlation, request };
-                    self.transmit(node, *to, input);
+                    if is_held {
+                        self.held_back.push_back((to, input));
+                    } else {
+                        self.transmit(node, to, input);
+                    }
                 }
             }
             Effect::Respond { connection, correlation, response } => {

@@ -68,7 +68,9 @@ impl Consumer {
                 leader_epoch: self.epoch_of(topic_partition, offset.offset),
                 metadata: offset.metadata.as_str().into(),
             });
-        let partitions = partitions.collect();
+        let mut partitions = partitions.collect::<Vec<_>>();
+        // Of several errors the first one is told, and librdkafka sorts before it asks.
+        partitions.sort_by(|a, b| a.topic_partition.cmp(&b.topic_partition));
         self.enqueue_commit(now, partitions, Some(sender), effects);
         commit
     }

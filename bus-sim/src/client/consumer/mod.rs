@@ -79,6 +79,11 @@ pub(crate) struct Consumer {
     metadata: Metadata,
     refresh: Refresh,
     subscription: Option<Subscribed>,
+    /// Missing topics, and patterns without a match, that the application was told of. They stay
+    /// when the subscription goes, as in librdkafka.
+    reported: BTreeSet<Topic>,
+    /// What the metadata was asked for last; `None` for all topics.
+    asked_topics: Option<Vec<Topic>>,
     partitions: BTreeMap<TopicPartition, Partition>,
     /// Brokers with a fetch under way.
     fetching: BTreeSet<BrokerId>,
@@ -113,8 +118,6 @@ struct Subscribed {
     /// The topics that exist and match, with how many partitions they have; `None` until the first
     /// metadata.
     found: Option<BTreeMap<Topic, i32>>,
-    /// Missing topics that the application was told of.
-    reported: BTreeSet<Topic>,
 }
 
 #[derive(Debug)]
@@ -140,6 +143,8 @@ impl Consumer {
             metadata: Metadata::new(brokers),
             refresh: Refresh::default(),
             subscription: None,
+            reported: BTreeSet::new(),
+            asked_topics: Some(Vec::new()),
             partitions: BTreeMap::new(),
             fetching: BTreeSet::new(),
             backing_off: false,
@@ -192,8 +197,7 @@ impl Consumer {
         // A cooperative member rejoins only if other topics come of it.
         let before = self.subscription.take().filter(|_| self.is_cooperative());
         let found = before.and_then(|before| before.found);
-        let reported = BTreeSet::new();
-        self.subscription = Some(Subscribed { subscription, patterns, found, reported });
+        self.subscription = Some(Subscribed { subscription, patterns, found });
         self.last_poll = now;
         self.watch_max_poll(effects);
         self.want_metadata(now, effects);

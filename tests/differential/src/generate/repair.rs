@@ -81,8 +81,16 @@ fn repair_consumer(
             places.iter_mut().for_each(place);
             places.dedup();
         }
-        ConsumerStep::Commit(offsets) => offsets.iter_mut().for_each(|(at, ..)| place(at)),
-        ConsumerStep::Store(offsets) => offsets.iter_mut().for_each(|(at, _)| place(at)),
+        ConsumerStep::Commit(offsets) => {
+            offsets.iter_mut().for_each(|(at, ..)| place(at));
+            offsets.sort_by_key(|(at, ..)| *at);
+            offsets.dedup_by_key(|(at, ..)| *at);
+        }
+        ConsumerStep::Store(offsets) => {
+            offsets.iter_mut().for_each(|(at, _)| place(at));
+            offsets.sort_by_key(|(at, _)| *at);
+            offsets.dedup_by_key(|(at, _)| *at);
+        }
         ConsumerStep::OffsetsForTimes(times) => {
             times.iter_mut().for_each(|(at, _)| place(at));
             // One question about a partition at a time: librdkafka answers the first for all.

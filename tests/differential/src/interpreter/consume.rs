@@ -28,6 +28,8 @@ pub(super) struct Reader {
     pub(super) failed: BTreeSet<TopicPartition>,
     /// What the program paused; the interpreter pauses more while a group rebalances.
     pub(super) paused: BTreeSet<TopicPartition>,
+    /// What it was told of as missing when it subscribed last.
+    pub(super) reported: BTreeSet<Vec<TopicSlot>>,
     pub(super) is_closed: bool,
 }
 
@@ -49,6 +51,7 @@ impl Reader {
             late: BTreeMap::new(),
             failed: BTreeSet::new(),
             paused: BTreeSet::new(),
+            reported: BTreeSet::new(),
             is_closed: false,
         }
     }

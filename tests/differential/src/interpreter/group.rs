@@ -52,7 +52,8 @@ impl Interpreter<'_> {
                 }
                 reader.subscription = Some(topics.iter().chain(pattern).copied().collect());
                 let named = topics.iter().copied().collect();
-                let joining = Joining { slot, named, pattern: pattern.to_vec(), before };
+                let reported = std::mem::take(&mut reader.reported);
+                let joining = Joining { slot, named, pattern: pattern.to_vec(), before, reported };
                 Outcome::Rebalanced(self.settle(group, Some(joining), commit_on_revoke).await)
             }
             (Ok(()), None) => Outcome::Done,
@@ -113,10 +114,15 @@ impl Interpreter<'_> {
             }
         }
         self.resume_members(group).await;
+        if let Some(joining) = &joining
+            && let Some(reader) = self.consumers.get_mut(&joining.slot)
+        {
+            reader.reported = joining.missing(&shape);
+        }
         // Whether a member without partitions is told so before the group is at rest is a matter
         // of timing.
         for guards in seen.members.values_mut() {
-            guards.retain(|guard| !matches!(guard, Guard::Assigned(places) if places.is_empty()));
+            guards.retain(|guard| !guard.is_empty());
             // Nor is it sure when an error comes.
             guards.sort_by_key(|guard| !matches!(guard, Guard::Error(_)));
         }
@@ -170,12 +176,11 @@ impl Interpreter<'_> {
         let subscriptions: BTreeMap<_, _> = members(&mut self.consumers, group)
             .map(|(slot, reader)| (slot, reader.subscription.clone().unwrap_or_default()))
             .collect();
-        let mut partitions = BTreeMap::new();
-        for topic in subscriptions.values().flatten().copied().collect::<BTreeSet<_>>() {
-            if let Ok(described) = self.admin.describe_topic(self.names.topic(topic)).await {
-                partitions.insert(topic, described.partitions.len());
-            }
-        }
+        let described = TopicSlot::ALL.iter().map(async |topic| {
+            let described = self.admin.describe_topic(self.names.topic(*topic)).await.ok()?;
+            Some((*topic, described.partitions.len()))
+        });
+        let partitions = join_all(described).await.into_iter().flatten().collect();
         Shape { subscriptions, partitions }
     }
 
@@ -187,15 +192,13 @@ impl Interpreter<'_> {
         seen: &BTreeMap<ConsumerSlot, Vec<Guard>>,
     ) -> bool {
         let none = Vec::new();
-        if let Some(Joining { slot, named, pattern, before }) = joining {
-            let seen = seen.get(slot).unwrap_or(&none);
-            let missing = named.iter().filter(|topic| !shape.partitions.contains_key(topic));
+        if let Some(joining) = joining {
+            let seen = seen.get(&joining.slot).unwrap_or(&none);
             let errors = seen.iter().filter(|guard| matches!(guard, Guard::Error(_))).count();
-            let unmatched = usize::from(is_unmatched(pattern, shape));
             let has_joined = seen.iter().any(|guard| matches!(guard, Guard::Assigned(_)));
-            if errors < missing.count() + unmatched
-                || (shape.joins_anew(*slot, before.as_ref()) && !has_joined)
-            {
+            let joins = shape.joins_anew(joining.slot, joining.before.as_ref());
+            let missing = joining.missing(shape);
+            if errors < missing.difference(&joining.reported).count() || (joins && !has_joined) {
                 return false;
             }
         }
@@ -209,13 +212,17 @@ impl Interpreter<'_> {
                 Guard::Error(fault) => fault.kind != ErrorKind::UnknownTopicOrPartition,
                 _ => false,
             });
+            if shape.subscriptions.contains_key(slot) && !is_member {
+                // There is nothing that it could join for.
+                return reader.consumer.assignment().is_empty();
+            }
             !is_member || is_refused || is_assigned(&described, *slot, reader)
         });
         let are_others_gone = described.members.iter().all(|member| {
             let slot = ConsumerSlot::ALL.iter().find(|slot| slot.name() == member.client_id);
             // A static member stays in its group when it closes.
             slot.is_some_and(|slot| {
-                shape.subscriptions.contains_key(slot) || self.program.consumer(*slot).is_static
+                shape.has_topics(*slot) || self.program.consumer(*slot).is_static
             })
         });
         let assigned: usize = described.members.iter().map(|member| member.assignment.len()).sum();
@@ -225,7 +232,7 @@ impl Interpreter<'_> {
         } else {
             described.state == GroupState::Stable
         };
-        let is_all_assigned = is_idle || assigned >= shape.partitions.values().sum();
+        let is_all_assigned = is_idle || assigned >= shape.wanted();
         are_members_right && are_others_gone && is_state_right && is_all_assigned
     }
 }
@@ -239,10 +246,21 @@ pub(super) struct Joining {
     pattern: Vec<TopicSlot>,
     /// What it has subscribed to before, if it is cooperative: then the same topics change nothing.
     before: Option<BTreeSet<TopicSlot>>,
+    /// What it was told of before as missing: a topic alone, or those of a pattern.
+    reported: BTreeSet<Vec<TopicSlot>>,
 }
 
-fn is_unmatched(pattern: &[TopicSlot], shape: &Shape) -> bool {
-    !pattern.is_empty() && !pattern.iter().any(|topic| shape.partitions.contains_key(topic))
+impl Joining {
+    /// What of its subscription does not exist: topics alone, and a pattern with its topics.
+    fn missing(&self, shape: &Shape) -> BTreeSet<Vec<TopicSlot>> {
+        let exists = |topic: &TopicSlot| shape.partitions.contains_key(topic);
+        let named = self.named.iter().filter(|topic| !exists(topic)).map(|topic| vec![*topic]);
+        let is_unmatched = !self.pattern.is_empty() && !self.pattern.iter().any(exists);
+        // A pattern of one topic is not that topic.
+        let mut pattern = self.pattern.clone();
+        pattern.extend(self.pattern.first());
+        named.chain(is_unmatched.then_some(pattern)).collect()
+    }
 }
 
 /// What the members of a group want.
@@ -261,6 +279,12 @@ impl Shape {
         };
         let now = existing(self.subscriptions.get(&slot));
         !now.is_empty() && (before.is_none() || now != existing(before))
+    }
+
+    /// How many partitions the members have subscribed to.
+    fn wanted(&self) -> usize {
+        let topics = self.subscriptions.values().flatten().collect::<BTreeSet<_>>();
+        topics.into_iter().filter_map(|topic| self.partitions.get(topic)).sum()
     }
 
     /// Whether a member has subscribed to a topic that exists.

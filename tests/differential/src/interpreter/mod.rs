@@ -40,7 +40,7 @@ const FETCH_WAIT: Duration = Duration::from_millis(50);
 ///
 /// # Errors
 /// What the backend says when it cannot even make the clients that the interpreter itself needs.
-pub async fn run(bus: &Bus, program: &Program, prefix: &str) -> Result<Vec<Outcome>> {
+pub(crate) async fn run(bus: &Bus, program: &Program, prefix: &str) -> Result<Vec<Outcome>> {
     let mut interpreter = Interpreter::new(bus, program, prefix)?;
     interpreter.make_topics().await;
     let mut outcomes = Vec::with_capacity(program.steps.len());

@@ -34,6 +34,7 @@ impl Cluster {
     fn replicated_with(mut config: SimConfig, topic_config: &[(&str, &str)]) -> Self {
         // Nothing else is replicated, so that no fetch of it is under way.
         config.broker.offsets_topic_replication_factor = 1;
+        config.broker.transaction_state_replication_factor = 1;
         let replicas: Vec<_> = (1..=config.brokers).collect();
         let mut cluster = Self::new(config);
         let topic = Topic::from("orders");

@@ -66,9 +66,11 @@ impl Consumer {
             member.state = State::Out;
             return self.want_coordinator(now, effects);
         };
+        // An eager member owns nothing when it joins, so its generation says nothing.
+        let generation = if is_cooperative { member.generation } else { -1 };
         let owned =
             if is_cooperative { self.partitions.keys().cloned().collect() } else { Vec::new() };
-        let subscription = MemberSubscription { topics, owned, generation: member.generation };
+        let subscription = MemberSubscription { topics, owned, generation };
         let metadata = subscription.encode();
         let protocols = self.config.assignors.iter();
         let request = Request::JoinGroup(join_group::Request {
