@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use bus_core::{
     Acks, BoxFuture, Delivery, Error, ErrorKind, Headers, Operation, Partition, Producer,
-    ProducerRecord, RecordMetadata, Recovery, Result, Topic, TopicPartition,
+    ProducerRecord, RecordMetadata, Result, Topic, TopicPartition,
 };
 use futures_util::FutureExt as _;
 use parking_lot::RwLock;
@@ -89,7 +89,6 @@ impl KafkaProducer {
         if let Some(partition) = record.partition.filter(|partition| *partition < 0) {
             let message = format!("partition {partition} is negative; partitions start at 0");
             return Err(Error::new(ErrorKind::UnknownTopicOrPartition, message)
-                .with_recovery(Recovery::Fix)
                 .with_topic_partition(TopicPartition::new(&record.topic, partition)));
         }
         if record.timestamp == Some(bus_core::Timestamp::EPOCH) {
@@ -110,7 +109,10 @@ impl KafkaProducer {
     }
 
     fn enqueue(&self, record: &ProducerRecord) -> Result<Delivery> {
-        let size = self.check(record)?;
+        // Whatever is wrong with the record: that the producer is closed comes first.
+        let size = self
+            .check(record)
+            .map_err(|error| if self.buffer.is_closed() { buffer::closed() } else { error })?;
         let (ticket, delivery) = self.buffer.admit(record.topic.clone(), size)?;
         let mut message = BaseRecord::with_opaque_to(record.topic.as_str(), ticket);
         message.partition = record.partition;
@@ -195,8 +197,8 @@ impl Producer for KafkaProducer {
 
     fn partitions_for(&self, topic: Topic) -> BoxFuture<'_, Result<Partition>> {
         async move {
-            topic.validate()?;
             let producer = self.native.producer()?;
+            topic.validate()?;
             let lookup = move || metadata::of_topic(producer.client(), &topic, OPERATION_TIMEOUT);
             let description = crate::blocking(&self.runtime, lookup).await??;
             Ok(Partition::try_from(description.partitions.len()).unwrap_or(Partition::MAX))

@@ -83,6 +83,14 @@ mutations! {
     ElectedOutOfSync = "elected-out-of-sync",
     /// Broker: a duplicate batch is answered as out of order instead of with its offset.
     DuplicateAnsweredAsError = "duplicate-answered-as-error",
+    /// Client: a transaction is committed before its records are delivered.
+    CommitBeforeFlush = "commit-before-flush",
+    /// Client: a transaction is committed although some of its records were not delivered.
+    CommitIgnoresFailures = "commit-ignores-failures",
+    /// Client: records are taken for aborted by offset alone, whoever produced them.
+    AbortFilterIgnoresProducer = "abort-filter-ignores-producer",
+    /// Client: the end of a transaction is delivered as a record.
+    MarkerDelivered = "marker-delivered",
     /// Broker: aborted transactions are not named to those that read committed records.
     AbortedRecordVisible = "aborted-record-visible",
     /// Broker: the next record takes the offset of a marker.
@@ -115,14 +123,4 @@ mutations! {
     ReadAboveWatermark = "read-above-watermark",
     /// Broker: the leader epoch that a client knows of is not checked.
     LeaderEpochIgnored = "leader-epoch-ignored",
-    /// Client: a transaction is committed before its records are delivered.
-    CommitBeforeFlush = "commit-before-flush",
-    /// Client: offsets are stored for the group without being part of the transaction.
-    OffsetsOutsideTransaction = "offsets-outside-transaction",
-    /// Client: records are taken for aborted by offset alone, whoever produced them.
-    AbortFilterIgnoresProducer = "abort-filter-ignores-producer",
-    /// Client: the end of a transaction is delivered as a record.
-    MarkerDelivered = "marker-delivered",
-    /// Client: with `read_committed`, records of aborted transactions are delivered.
-    AbortedDelivered = "aborted-delivered",
 }

@@ -53,6 +53,8 @@ struct Follower {
     fetched_as: Option<BrokerEpoch>,
     /// The registration in the image, unless it is fenced.
     registered_as: Option<BrokerEpoch>,
+    /// Whether it is in a controlled shutdown.
+    is_shutting_down: bool,
 }
 
 /// Stands for a registration that is not known; the controller does not check it.
@@ -94,6 +96,7 @@ impl Leadership {
         for (broker, follower) in &mut self.followers {
             let registration = brokers.get(broker).filter(|broker| !broker.is_fenced);
             follower.registered_as = registration.map(|broker| broker.epoch);
+            follower.is_shutting_down = registration.is_some_and(|broker| broker.is_shutting_down);
         }
     }
 
@@ -104,8 +107,8 @@ impl Leadership {
         for (broker, follower) in &mut self.followers {
             let is_in_sync = self.in_sync.contains(broker);
             if is_new_leader {
-                let registered_as = follower.registered_as;
-                *follower = Follower { registered_as, ..Follower::default() };
+                let Follower { registered_as, is_shutting_down, .. } = *follower;
+                *follower = Follower { registered_as, is_shutting_down, ..Follower::default() };
             } else {
                 follower.last_fetch = is_in_sync.then_some((now, start));
             }
@@ -265,8 +268,10 @@ impl Follower {
         self.end == Some(log_end) || self.last_caught_up.is_some_and(|time| now <= time + max_lag)
     }
 
-    /// Whether it fetched with the registration that counts, and is not fenced.
+    /// Whether it fetched with the registration that counts, and is neither fenced nor shutting
+    /// down.
     fn can_join(&self) -> bool {
-        self.fetched_as.is_some() && self.fetched_as == self.registered_as
+        let is_current = self.fetched_as.is_some() && self.fetched_as == self.registered_as;
+        is_current && !self.is_shutting_down
     }
 }

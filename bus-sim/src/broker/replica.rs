@@ -53,6 +53,8 @@ struct Role {
     high_watermark: Offset,
     /// When that changed.
     high_watermark_since: SimTime,
+    /// Whether it rose, as the leader of others, and nobody was told.
+    has_risen: bool,
     producers: ProducerStates,
     leadership: Option<Leadership>,
     /// Fetches that wait for this partition. May name some that were answered by now.
@@ -141,6 +143,7 @@ impl Replica {
                 topic: topic.clone(),
                 high_watermark: self.checkpoint.clamp(self.log.start(), self.log.end()),
                 high_watermark_since: now,
+                has_risen: false,
                 producers: replayed(now, &self.log),
                 leadership: None,
                 fetch_waiters: Vec::new(),
@@ -334,11 +337,12 @@ impl Replica {
 
     /// Takes back what is at and behind an offset, as a follower whose leader does not have it.
     pub(super) fn truncate(&mut self, now: SimTime, to: Offset) {
+        // An epoch that began at the end, without a record, is none of the leader's either.
+        self.epochs.truncate(to);
         if to >= self.log.end() {
             return;
         }
         self.log.truncate(to);
-        self.epochs.truncate(to);
         let producers = replayed(now, &self.log);
         let high_watermark = self.high_watermark().min(self.log.end());
         self.set_high_watermark(now, high_watermark);
@@ -383,7 +387,17 @@ impl Replica {
             return false;
         };
         self.set_high_watermark(now, least);
+        let has_followers = self.has_followers();
+        if let Some(role) = &mut self.role {
+            role.has_risen = has_followers;
+        }
         true
+    }
+
+    /// Takes the high watermark if it rose since this was asked last, as the leader of others.
+    pub(super) fn take_risen(&mut self) -> Option<Offset> {
+        let role = self.role.as_mut()?;
+        std::mem::take(&mut role.has_risen).then_some(role.high_watermark)
     }
 
     /// Notes a fetch of a follower. Returns whether more is committed by it.

@@ -274,8 +274,8 @@ impl Broker {
     ) {
         let Some(replica) = self.replicas.get_mut(topic_partition) else { return };
         let from = replica.log.end();
+        replica.truncate(now, to);
         if to < from {
-            replica.truncate(now, to);
             let topic_partition = topic_partition.clone();
             effects.fact(Fact::Truncated { broker: self.id, topic_partition, from, to });
         }

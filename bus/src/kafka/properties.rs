@@ -78,7 +78,7 @@ pub(super) fn parse_property(text: &str) -> Result<(String, String), Error> {
     Ok((name.to_owned(), value.to_owned()))
 }
 
-fn settings(brokers: usize) -> [(&'static str, String); 19] {
+fn settings(brokers: usize) -> [(&'static str, String); 20] {
     // As many copies as Kafka's own default of 3, where there are as many brokers; with three
     // copies one broker may be down and `acks=all` still goes on.
     let replicas = brokers.min(3);
@@ -111,6 +111,9 @@ fn settings(brokers: usize) -> [(&'static str, String); 19] {
         ("broker.heartbeat.interval.ms", heartbeat.to_string()),
         // The heap is small: the cleaner's default buffer alone would take 128 MiB of it.
         ("log.cleaner.dedupe.buffer.size", "8388608".into()),
+        // How soon a broker that came back leads its partitions again; Kafka's 5 minutes are longer
+        // than anybody watches.
+        ("leader.imbalance.check.interval.seconds", "2".into()),
         // A handful of clients, on a machine with other work to do.
         ("num.network.threads", "2".into()),
         ("num.io.threads", "4".into()),

@@ -10,6 +10,11 @@ mod recovery;
 mod replication;
 mod topics;
 mod transactions;
+mod transactions_fencing;
+mod transactions_markers;
+mod transactions_offsets;
+mod transactions_properties;
+mod transactions_storm;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -24,7 +29,7 @@ use crate::node::{BrokerId, ConnectionId, Effect, Effects, Input, NodeId, Timer}
 use crate::protocol::batch::{BatchRecord, ProducerStamp, RecordBatch};
 use crate::protocol::cluster::MetadataRecord;
 use crate::protocol::topics::{CreatableTopic, CreateTopicsRequest, TopicResult};
-use crate::protocol::{Request, Response, fetch, produce};
+use crate::protocol::{Api, Request, Response, fetch, produce};
 use crate::time::SimTime;
 
 /// A batch of records with these timestamps.
@@ -61,7 +66,13 @@ struct Cluster {
     /// Connections of clients that a broker closed.
     closed: BTreeSet<ConnectionId>,
     responses: BTreeMap<(ConnectionId, u32), Response>,
+    /// Requests between brokers of this API are held back.
+    holding: Option<Api>,
+    held_back: VecDeque<(NodeId, Input)>,
     facts: Vec<Fact>,
+    /// Pairs of nodes whose messages are held.
+    cuts: BTreeSet<(NodeId, NodeId)>,
+    held: Vec<(NodeId, NodeId, Input)>,
     clients: u32,
     correlation: u32,
 }
@@ -78,7 +89,11 @@ impl Cluster {
             connections: BTreeMap::new(),
             closed: BTreeSet::new(),
             responses: BTreeMap::new(),
+            holding: None,
+            held_back: VecDeque::new(),
             facts: Vec::new(),
+            cuts: BTreeSet::new(),
+            held: Vec::new(),
             clients: 0,
             correlation: 0,
         };
@@ -121,6 +136,10 @@ impl Cluster {
     fn call(&mut self, connection: ConnectionId, request: Request) -> Response {
         let asked = format!("{request:?}");
         let correlation = self.send(connection, request);
+        if !self.responses.contains_key(&(connection, correlation)) {
+            // A follower that found no leader yet tries again after a pause.
+            self.advance(Duration::from_secs(2));
+        }
         self.take(connection, correlation).unwrap_or_else(|| panic!("no response to {asked}"))
     }
 
@@ -128,6 +147,29 @@ impl Cluster {
     fn close(&mut self, connection: ConnectionId) {
         if let Some(to) = self.connections.remove(&connection) {
             self.inbox.push_back((to, Input::Disconnected { connection }));
+        }
+        self.run();
+    }
+
+    /// Holds requests between brokers back, until [`release`](Self::release).
+    const fn hold(&mut self, api: Api) {
+        self.holding = Some(api);
+    }
+
+    /// Delivers what was held back, if its connection is still there, and holds back no more.
+    fn release(&mut self) {
+        self.holding = None;
+        self.inbox.append(&mut self.held_back);
+        self.run();
+    }
+
+    /// Loses what was held back, with the connections that it was sent on.
+    fn lose_held(&mut self) {
+        for (to, input) in std::mem::take(&mut self.held_back) {
+            let Input::Request { connection, .. } = input else { continue };
+            self.connections.remove(&connection);
+            self.inbox.push_back((to, Input::Disconnected { connection }));
+            self.inbox.push_back((connection.owner, Input::Disconnected { connection }));
         }
         self.run();
     }
@@ -214,6 +256,41 @@ impl Cluster {
         self.run();
     }
 
+    /// Holds all messages between two nodes.
+    fn cut(&mut self, a: NodeId, b: NodeId) {
+        self.cuts.extend([(a, b), (b, a)]);
+    }
+
+    /// Delivers what was held, and cuts nothing any more.
+    fn heal(&mut self) {
+        self.cuts.clear();
+        for (_, to, input) in std::mem::take(&mut self.held) {
+            self.deliver(to, input);
+        }
+        self.run();
+    }
+
+    /// Puts a message into the inbox of a node, if its connection is open.
+    fn deliver(&mut self, to: NodeId, input: Input) {
+        let connection = match &input {
+            Input::Request { connection, .. }
+            | Input::Response { connection, .. }
+            | Input::Connected { connection } => Some(connection),
+            _ => None,
+        };
+        if connection.is_none_or(|connection| self.connections.contains_key(connection)) {
+            self.inbox.push_back((to, input));
+        }
+    }
+
+    fn transmit(&mut self, from: NodeId, to: NodeId, input: Input) {
+        if self.cuts.contains(&(from, to)) {
+            self.held.push((from, to, input));
+        } else {
+            self.inbox.push_back((to, input));
+        }
+    }
+
     /// Crashes a broker by a loss of power.
     fn lose_power(&mut self, id: BrokerId) {
         let mut effects = Effects::default();
@@ -265,8 +342,16 @@ impl Cluster {
     fn carry_out(&mut self, node: NodeId, effect: Effect) {
         match effect {
             Effect::Connect { connection, to } => {
-                self.connections.insert(connection, to);
-                self.inbox.push_back((node, Input::Connected { connection }));
+                let is_up = match to {
+                    NodeId::Broker(id) => self.brokers[&id].1,
+                    _ => true,
+                };
+                if is_up {
+                    self.connections.insert(connection, to);
+                    self.transmit(to, node, Input::Connected { connection });
+                } else {
+                    self.inbox.push_back((node, Input::Disconnected { connection }));
+                }
             }
             Effect::Disconnect { connection } => {
                 if let Some(to) = self.connections.remove(&connection) {
@@ -276,14 +361,20 @@ impl Cluster {
             }
             Effect::Request { connection, correlation, request } => {
                 if let Some(to) = self.connections.get(&connection) {
+                    let to = *to;
+                    let is_held = self.holding == Some(request.api());
                     let input = Input::Request { connection, correlation, request };
-                    self.inbox.push_back((*to, input));
+                    if is_held {
+                        self.held_back.push_back((to, input));
+                    } else {
+                        self.transmit(node, to, input);
+                    }
                 }
             }
             Effect::Respond { connection, correlation, response } => {
                 if self.connections.contains_key(&connection) {
                     let input = Input::Response { connection, correlation, response };
-                    self.inbox.push_back((connection.owner, input));
+                    self.transmit(node, connection.owner, input);
                 }
             }
             Effect::SetTimer { timer, at } => {

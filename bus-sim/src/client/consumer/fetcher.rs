@@ -139,7 +139,9 @@ impl Consumer {
         for (topic_partition, version) in parts {
             let answer = answers.iter().find(|answer| answer.topic_partition == *topic_partition);
             let Some(partition) = self.partitions.get_mut(topic_partition) else { continue };
-            if partition.version != *version {
+            if partition.version != *version
+                || partition.fetch != FetchState::Finding(StartAt::Committed)
+            {
                 continue;
             }
             match answer.map(|answer| &answer.result) {

@@ -87,7 +87,6 @@ impl Aborted {
         };
         let producer = match self.mutation {
             Some(Mutation::AbortFilterIgnoresProducer) => 0,
-            Some(Mutation::AbortedDelivered) => return false,
             _ => stamp.producer_id,
         };
         let Some(starts) = self.starts.get_mut(&producer) else { return false };

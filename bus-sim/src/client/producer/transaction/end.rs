@@ -4,6 +4,7 @@ use bus_core::ErrorKind;
 
 use crate::client::backoff;
 use crate::client::connections::SOCKET_TIMEOUT;
+use crate::mutation::Mutation;
 use crate::node::Effects;
 use crate::protocol::batch::{ProducerEpoch, ProducerId};
 use crate::protocol::{Request, end_txn};
@@ -61,7 +62,8 @@ impl Producer {
             State::CommittingTransaction => return,
             _ => {}
         }
-        if transaction.failed_deliveries > 0 {
+        let ignores_failures = self.mutation == Some(Mutation::CommitIgnoresFailures);
+        if transaction.failed_deliveries > 0 && !ignores_failures {
             let message = format!("{} records were not delivered", transaction.failed_deliveries);
             let kind = ErrorKind::TransactionAbortable;
             self.abortable_error(kind, message.clone(), effects);

@@ -32,6 +32,7 @@ use bus_core::{ErrorKind, Result};
 
 use crate::client::ClientTimer;
 use crate::client::connections::Outcome;
+use crate::mutation::Mutation;
 use crate::node::{Effects, Name, Timer};
 use crate::protocol::Response;
 use crate::protocol::batch::{ProducerEpoch, ProducerId};
@@ -237,6 +238,9 @@ impl Producer {
         if transaction.state == State::FatalError || transaction.cause.is_some() {
             return;
         }
+        if self.mutation == Some(Mutation::CommitIgnoresFailures) {
+            return;
+        }
         transaction.cause = Some((normalized(kind), message.into()));
         transaction.set_state(State::AbortableError);
         self.purge_queues(effects);
@@ -271,6 +275,7 @@ impl Producer {
         transaction.cause = Some((normalized(kind), message.into()));
         transaction.set_state(State::FatalError);
         let failure = transaction.state_failure();
+        self.fail_queues(&failure.clone().into_error(), effects);
         self.set_result(now, Err(failure), effects);
     }
 
@@ -333,11 +338,6 @@ impl Producer {
             }
             (Token::FindGroup, Err(kind)) => self.group_found(now, Err(kind), effects),
             (Token::TxnOffsetCommit, Ok(Response::TxnOffsetCommit(response))) => {
-                let refused = response.partitions.iter().find_map(|(_, error)| *error);
-                self.offsets_answered(now, refused, effects);
-            }
-            // Of a planted bug.
-            (Token::TxnOffsetCommit, Ok(Response::OffsetCommit(response))) => {
                 let refused = response.partitions.iter().find_map(|(_, error)| *error);
                 self.offsets_answered(now, refused, effects);
             }

@@ -11,11 +11,10 @@ use bus_core::{ErrorKind, GroupMetadata, OffsetAndMetadata, TopicPartition};
 
 use crate::client::connections::{Link, SOCKET_TIMEOUT};
 use crate::client::{Reply, backoff};
-use crate::mutation::Mutation;
 use crate::node::{BrokerId, Effects, Name};
 use crate::protocol::find_coordinator::{self, CoordinatorType};
 use crate::protocol::offset_commit::PartitionRequest;
-use crate::protocol::{Request, add_offsets_to_txn, offset_commit, txn_offset_commit};
+use crate::protocol::{Request, add_offsets_to_txn, txn_offset_commit};
 use crate::time::SimTime;
 
 use super::super::{Producer, Token};
@@ -56,17 +55,6 @@ impl OffsetsCommit {
     pub(super) fn due(&self, has_coordinator: bool) -> Option<SimTime> {
         self.ask.due().filter(|_| has_coordinator || self.step != Step::AddOffsets)
     }
-
-    /// A planted bug: the same without the transaction.
-    fn as_plain_commit(&self) -> offset_commit::Request {
-        offset_commit::Request {
-            group_id: self.group_id.clone(),
-            generation: self.generation,
-            member_id: self.member_id.clone(),
-            group_instance_id: self.group_instance_id.clone(),
-            partitions: self.partitions.clone(),
-        }
-    }
 }
 
 impl Producer {
@@ -99,8 +87,7 @@ impl Producer {
             let failure = Failure::new(ErrorKind::InvalidState, Class::Retriable, message);
             return self.finish_call(Err(failure), Resume::No, effects);
         }
-        let is_outside = self.mutation == Some(Mutation::OffsetsOutsideTransaction);
-        let skips_coordinator = transaction.settings.is_version_2 || is_outside;
+        let skips_coordinator = transaction.settings.is_version_2;
         let partition =
             |(topic_partition, offset): &(TopicPartition, OffsetAndMetadata)| PartitionRequest {
                 topic_partition: topic_partition.clone(),
@@ -181,21 +168,17 @@ impl Producer {
             return self.offsets_answered(now, Some(ErrorKind::InvalidState), effects);
         }
         offsets.ask = Ask::Asked;
-        let request = if self.mutation == Some(Mutation::OffsetsOutsideTransaction) {
-            Request::OffsetCommit(offsets.as_plain_commit())
-        } else {
-            Request::TxnOffsetCommit(txn_offset_commit::Request {
-                transactional_id: transaction.settings.id.clone(),
-                producer_id,
-                producer_epoch,
-                is_version_2: transaction.settings.is_version_2,
-                group_id: offsets.group_id.clone(),
-                generation: offsets.generation,
-                member_id: offsets.member_id.clone(),
-                group_instance_id: offsets.group_instance_id.clone(),
-                partitions: offsets.partitions.clone(),
-            })
-        };
+        let request = Request::TxnOffsetCommit(txn_offset_commit::Request {
+            transactional_id: transaction.settings.id.clone(),
+            producer_id,
+            producer_epoch,
+            is_version_2: transaction.settings.is_version_2,
+            group_id: offsets.group_id.clone(),
+            generation: offsets.generation,
+            member_id: offsets.member_id.clone(),
+            group_instance_id: offsets.group_instance_id.clone(),
+            partitions: offsets.partitions.clone(),
+        });
         // The coordinator of a group is asked on the connection for records: it is no coordinator
         // of the producer's own.
         let link = Link::data(broker);

@@ -1,21 +1,23 @@
 //! Replication: followers, high watermarks, who is in sync, and failover.
 
-use std::collections::BTreeMap;
+mod failover;
+mod in_sync;
+mod laws;
+mod watermark;
+
 use std::time::Duration;
 
-use bus_core::{Acks, ErrorKind, IsolationLevel, Offset, Topic, TopicPartition, Uuid};
+use bus_core::{Acks, ErrorKind, Offset, Topic, TopicPartition, Uuid};
 
-use super::{Cluster, batch, fetch_request, produce_request, response_of};
+use super::{Cluster, batch, produce_request, response_of};
 use crate::broker::replica::Replica;
 use crate::config::{BrokerConfig, SimConfig};
-use crate::fact::Fact;
-use crate::node::{BrokerId, ConnectionId};
-use crate::protocol::Request;
+use crate::node::{BrokerId, ConnectionId, NodeId};
 use crate::protocol::batch::StoredBatch;
 use crate::protocol::cluster::{MetadataRecord, PartitionState};
-use crate::protocol::list_offsets::{self, OffsetSpec};
 use crate::protocol::produce;
 
+/// How long a follower's fetch waits.
 const WAIT: Duration = Duration::from_millis(500);
 
 fn orders() -> TopicPartition {
@@ -96,6 +98,11 @@ impl Cluster {
         self.answer(sent).expect("an answer").map(|appended| appended.base_offset)
     }
 
+    /// Holds all messages between two brokers.
+    fn cut_brokers(&mut self, a: BrokerId, b: BrokerId) {
+        self.cut(NodeId::Broker(a), NodeId::Broker(b));
+    }
+
     fn log(&self, broker: BrokerId) -> Vec<StoredBatch> {
         self.replica(broker).log.batches().cloned().collect()
     }
@@ -107,15 +114,4 @@ impl Cluster {
         };
         self.log(broker).iter().map(record).collect()
     }
-}
-
-#[test]
-fn followers_have_what_was_produced_and_learn_the_watermark_one_fetch_late() {
-    let mut cluster = Cluster::replicated(3, BrokerConfig::default(), &[]);
-    assert_eq!(cluster.append(1, Acks::All, 1), Ok(0));
-    assert_eq!(cluster.ends(), [(1, 1), (1, 0), (1, 0)], "the followers fetch again");
-    cluster.advance(WAIT);
-    assert_eq!(cluster.ends(), [(1, 1), (1, 1), (1, 1)]);
-    assert_eq!(cluster.log(1), cluster.log(2));
-    assert_eq!(cluster.log(1), cluster.log(3));
 }
