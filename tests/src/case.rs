@@ -61,6 +61,7 @@ impl Group {
                 include_str!("cases/exactly_once.rs"),
                 include_str!("cases/transaction_fencing.rs"),
                 include_str!("cases/transaction_errors.rs"),
+                include_str!("cases/transaction_faults.rs"),
             ),
             Self::Replication => include_str!("cases/failover.rs"),
             Self::Lifecycle => include_str!("cases/lifecycle.rs"),

@@ -238,6 +238,13 @@ suite! {
             "X5" transaction_timeout_above_the_limit_is_refused;
             "X5" impossible_transactions_are_refused;
         }
+        transaction_faults {
+            "X5" lost_messages_of_a_transaction_are_repeated needs Losses;
+            "X5" lost_abort_is_repeated needs Losses;
+            "X5" lost_initialization_is_repeated needs Losses;
+            "X5" open_transaction_survives_a_broker_restart needs Brokers;
+            "X5" commit_survives_a_broker_restart needs Brokers;
+        }
     }
     Replication {
         failover {
@@ -247,8 +254,8 @@ suite! {
             "R3" leader_failover_loses_nothing_acknowledged needs Replicas Brokers;
             "R3" acks_1_may_lose_records_with_their_leader needs Replicas Brokers;
             "R3" readers_continue_over_a_failover needs Replicas Brokers;
-            "R4" groups_survive_any_broker needs Replicas Brokers;
-            "R4" transactions_survive_any_broker needs Replicas Brokers;
+            "R4" group_survives_its_coordinator needs Replicas Brokers;
+            "R4" transaction_survives_its_coordinator needs Replicas Brokers;
             "R2" too_few_in_sync_replicas_refuse_acks_all needs Replicas Brokers;
             "R2" in_sync_replicas_shrink_and_grow needs Replicas Brokers;
             "R5" shutdown_hands_over_and_the_preferred_leader_returns needs Replicas Brokers;

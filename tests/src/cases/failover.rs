@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use bus_core::{
     Acks, ConsumerConfig, Delivery, ErrorKind, NewTopic, PartitionDescription, Producer,
-    ProducerConfig, ProducerExt, Record, StartAt, Subscription, Topic, TopicPartition,
+    ProducerConfig, ProducerExt, Record, Recovery, StartAt, Subscription, Topic, TopicPartition,
+    TransactionalProducer,
 };
 use futures_util::future::join;
 
@@ -242,31 +243,48 @@ pub async fn readers_continue_over_a_failover(cx: Cx) -> Verdict {
     in_sync(&cx, &place).await
 }
 
-/// Whichever broker dies, the coordinator of the group included: its members go on, and nothing
-/// that they have committed comes again.
-pub async fn groups_survive_any_broker(cx: Cx) -> Verdict {
+/// The broker that coordinates a group or a transactional id: the leader of the partition of the
+/// internal topic in which its state is.
+async fn coordinator(cx: &Cx, internal: &str, id: &str) -> Verdict<i32> {
+    let topic = cx.admin().describe_topic(internal.into()).await?;
+    // Java's hash of a string, as Kafka takes it for this.
+    let hash = id
+        .encode_utf16()
+        .fold(0_i32, |hash, unit| hash.wrapping_mul(31).wrapping_add(i32::from(unit)));
+    let count = i32::try_from(topic.partitions.len()).unwrap_or(i32::MAX).max(1);
+    let partition = (hash & i32::MAX) % count;
+    let found = topic.partitions.iter().find(|found| found.partition == partition);
+    found
+        .and_then(|found| found.leader)
+        .ok_or_else(|| Failure::assertion(format!("{internal}-{partition} has no leader")))
+}
+
+/// The coordinator of a group dies: its members go on with another, and nothing that they have
+/// committed comes again.
+pub async fn group_survives_its_coordinator(cx: Cx) -> Verdict {
     let topic = cx.topic(3).await?;
     let group = cx.name("group");
     // It is not polled while a broker starts.
     let max_poll_interval = Duration::from_mins(5);
     let config = ConsumerConfig { max_poll_interval, ..cx.member_config(&group) };
     let member = cx.subscribed(config, Subscription::topics([&topic]))?;
-    let mut expected = 0;
-    for broker in 1..=cx.fixture().brokers() {
-        cx.inflict(&Fault::CrashBroker(broker))?;
-        cx.publish(&topic, 6).await?;
-        expected += 6;
-        cx.drive(&[&member], "the records are read", || member.count() >= expected).await?;
-        ensure_eq!(member.count(), expected, "nothing comes again");
-        cx.until("the commit succeeds", async || {
-            member.step(STEP).await?;
-            Ok(member.commit_positions().await.ok())
-        })
-        .await?;
-        cx.inflict(&Fault::RestartBroker(broker))?;
-        whole(&cx, &topic, 3).await?;
-    }
-    Ok(())
+    cx.publish(&topic, 6).await?;
+    cx.drive(&[&member], "the records are read", || member.count() == 6).await?;
+    member.commit_positions().await?;
+    let old = coordinator(&cx, "__consumer_offsets", &group).await?;
+    cx.inflict(&Fault::CrashBroker(old))?;
+    cx.publish(&topic, 6).await?;
+    cx.drive(&[&member], "the others are read", || member.count() >= 12).await?;
+    ensure_eq!(member.count(), 12, "nothing comes again");
+    cx.until("the commit succeeds", async || {
+        member.step(STEP).await?;
+        Ok(member.commit_positions().await.ok())
+    })
+    .await?;
+    let new = coordinator(&cx, "__consumer_offsets", &group).await?;
+    ensure!(new != old, "broker {old} is dead and coordinates");
+    cx.inflict(&Fault::RestartBroker(old))?;
+    whole(&cx, &topic, 3).await
 }
 
 async fn whole(cx: &Cx, topic: &Topic, partitions: i32) -> Verdict {
@@ -276,33 +294,43 @@ async fn whole(cx: &Cx, topic: &Topic, partitions: i32) -> Verdict {
     Ok(())
 }
 
-/// Whichever broker dies amid a transaction, its coordinator included: the transaction commits, and
-/// its records are visible once.
-pub async fn transactions_survive_any_broker(cx: Cx) -> Verdict {
+/// The coordinator of a transaction dies amid it, and so do leaders of its partitions: the
+/// transaction commits, and its records are visible once.
+pub async fn transaction_survives_its_coordinator(cx: Cx) -> Verdict {
     let topic = cx.topic(3).await?;
     let places = [0, 1, 2].map(|partition| TopicPartition::new(&topic, partition));
-    let producer = cx.transactional(&cx.name("id")).await?;
-    for broker in 1..=cx.fixture().brokers() {
-        producer.begin()?;
-        for place in &places {
-            cx.send_to(&*producer, place, 1).await?;
-        }
-        cx.inflict(&Fault::CrashBroker(broker))?;
-        for place in &places {
-            cx.send_to(&*producer, place, 1).await?;
-        }
-        cx.until("the commit succeeds", async || match producer.commit().await {
-            Err(error) if error.recovery() == bus_core::Recovery::Retry => Ok(None),
-            outcome => Ok(Some(outcome?)),
-        })
-        .await?;
-        cx.inflict(&Fault::RestartBroker(broker))?;
-        whole(&cx, &topic, 3).await?;
-    }
+    let id = cx.name("id");
+    let producer = cx.transactional(&id).await?;
+    producer.begin()?;
     for place in &places {
-        ensure_eq!(cx.read(place, 6).await?.len(), 6, "two records of each transaction");
+        cx.send_to(&*producer, place, 1).await?;
+    }
+    let old = coordinator(&cx, "__transaction_state", &id).await?;
+    cx.inflict(&Fault::CrashBroker(old))?;
+    for place in &places {
+        cx.send_to(&*producer, place, 1).await?;
+    }
+    commit(&cx, &*producer).await?;
+    let new = coordinator(&cx, "__transaction_state", &id).await?;
+    ensure!(new != old, "broker {old} is dead and coordinates");
+    producer.begin()?;
+    cx.send_to(&*producer, &places[0], 1).await?;
+    producer.abort().await?;
+    cx.inflict(&Fault::RestartBroker(old))?;
+    whole(&cx, &topic, 3).await?;
+    for place in &places {
+        ensure_eq!(cx.read(place, 2).await?.len(), 2, "the records of the committed one");
     }
     Ok(())
+}
+
+/// Commits, and tries again as long as that may help.
+async fn commit(cx: &Cx, producer: &dyn TransactionalProducer) -> Verdict {
+    cx.until("the commit succeeds", async || match producer.commit().await {
+        Err(error) if error.recovery() == Recovery::Retry => Ok(None),
+        outcome => Ok(Some(outcome?)),
+    })
+    .await
 }
 
 /// With fewer replicas in sync than the topic wants, acks=all is refused for certain and acks=1 is

@@ -17,6 +17,7 @@ pub mod produce;
 pub mod rebalances;
 pub mod retries;
 pub mod transaction_errors;
+pub mod transaction_faults;
 pub mod transaction_fencing;
 pub mod transactions;
 

@@ -13,6 +13,7 @@ mod transactions_fencing;
 mod transactions_markers;
 mod transactions_offsets;
 mod transactions_properties;
+mod transactions_storm;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;

@@ -114,6 +114,11 @@ impl Answer {
                 Response::AddPartitionsToTxn(add_partitions_to_txn::Response { partitions })
             }
             Self::AddOffsetsToTxn => {
+                // Clients of version 1 send version 0 of the request, which has no other error.
+                let error = error.map(|error| match error {
+                    ErrorKind::ProducerFenced => ErrorKind::InvalidProducerEpoch,
+                    error => error,
+                });
                 Response::AddOffsetsToTxn(add_offsets_to_txn::Response { error })
             }
             Self::EndTxn => Response::EndTxn(end_txn::Response { result }),
