@@ -262,6 +262,7 @@ impl Producer {
     pub(super) fn purge_queues(&mut self, effects: &mut Effects) {
         let purged = || Error::new(ErrorKind::Purged, "dropped with its transaction");
         let mut failed = Vec::new();
+        let mut is_any_in_log = false;
         let mut topics = std::mem::take(&mut self.topics);
         for state in topics.values_mut() {
             let waiting = state.unassigned.drain(..).map(|(_, pending)| pending);
@@ -270,6 +271,7 @@ impl Producer {
                 let (open, retries) = queue.purge();
                 pending.extend(open);
                 for batch in retries {
+                    is_any_in_log |= batch.is_possibly_persisted;
                     let bytes = payload_bytes(&batch);
                     self.release(&batch.numbers, bytes, effects);
                     failed.extend(purged_batch(batch));
@@ -281,6 +283,9 @@ impl Producer {
             }
         }
         self.topics = topics;
+        if is_any_in_log {
+            self.purged_what_may_be_in_the_log();
+        }
         self.undelivered(failed, effects);
     }
 
