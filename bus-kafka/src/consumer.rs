@@ -185,7 +185,7 @@ fn named(operation: Operation) -> impl Fn(Error) -> Error {
 }
 
 /// Checks a partition and an offset of it.
-fn validate_both(topic_partition: &TopicPartition, offset: Offset) -> Result<()> {
+pub(crate) fn validate_both(topic_partition: &TopicPartition, offset: Offset) -> Result<()> {
     topic_partition.validate()?;
     validate_offset(topic_partition, offset)
 }

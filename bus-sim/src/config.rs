@@ -35,6 +35,9 @@ pub struct SimConfig {
     pub time_limit: Duration,
     /// The world ends as stalled after this many events. 200 million.
     pub event_limit: u64,
+    /// Which version of transactions the producers speak. 1: that of librdkafka 2.12. With 2
+    /// (KIP-890) partitions are not told to the coordinator, and each end raises the epoch.
+    pub transaction_version: u8,
     /// Properties of Kafka that every client is configured with; they win over what the code says.
     /// None.
     pub client_properties: Vec<(String, String)>,
@@ -53,6 +56,7 @@ impl Default for SimConfig {
             mutation: None,
             time_limit: Duration::from_hours(24 * 30),
             event_limit: 200_000_000,
+            transaction_version: 1,
             client_properties: Vec::new(),
             record_trace: false,
         }
@@ -89,6 +93,7 @@ impl SimConfig {
         "latency.max.us",
         "time.limit.s",
         "event.limit",
+        "transaction.version",
         "mutation",
     ];
 
@@ -105,6 +110,9 @@ impl SimConfig {
             "latency.max.us" => self.latency_max = Duration::from_micros(number()?),
             "time.limit.s" => self.time_limit = Duration::from_secs(number()?),
             "event.limit" => self.event_limit = number()?,
+            "transaction.version" => {
+                self.transaction_version = u8::try_from(number()?).unwrap_or(u8::MAX);
+            }
             "mutation" => {
                 let known = || Mutation::ALL.iter().map(|m| m.name()).collect::<Vec<_>>();
                 self.mutation = Some(Mutation::from_name(value).ok_or_else(|| {
@@ -145,6 +153,23 @@ impl SimConfig {
         Ok(())
     }
 
+    /// `broker.session.timeout.ms`: a single broker has nobody to hand over to.
+    pub(crate) fn broker_session_timeout(&self) -> Duration {
+        let default = Duration::from_secs(if self.brokers > 1 { 4 } else { 9 });
+        self.broker.broker_session_timeout.unwrap_or(default)
+    }
+
+    /// `broker.heartbeat.interval.ms`.
+    pub(crate) fn broker_heartbeat_interval(&self) -> Duration {
+        let default = Duration::from_millis(if self.brokers > 1 { 500 } else { 2_000 });
+        self.broker.broker_heartbeat_interval.unwrap_or(default)
+    }
+
+    /// A replication factor, or as many as there are brokers.
+    pub(crate) fn replication_factor(&self, factor: i16) -> i16 {
+        factor.min(i16::try_from(self.brokers).unwrap_or(i16::MAX))
+    }
+
     /// Checks the values.
     ///
     /// # Errors
@@ -154,6 +179,8 @@ impl SimConfig {
             format!("brokers={} must be from 1 to 9", self.brokers)
         } else if self.latency_min > self.latency_max {
             "latency.min.us must not be above latency.max.us".to_owned()
+        } else if !(1..=2).contains(&self.transaction_version) {
+            format!("transaction.version={} must be 1 or 2", self.transaction_version)
         } else {
             return Ok(());
         };
@@ -232,14 +259,79 @@ pub struct BrokerConfig {
     pub offset_metadata_max_bytes: usize,
     /// `num.partitions`: 1.
     pub num_partitions: i32,
-    /// `default.replication.factor`: 1.
+    /// `default.replication.factor`: 3, or as many as there are brokers (Kafka: 1).
     pub default_replication_factor: i16,
-    /// `broker.heartbeat.interval.ms`: 2 s.
-    pub broker_heartbeat_interval: Duration,
-    /// `broker.session.timeout.ms`: 9 s.
-    pub broker_session_timeout: Duration,
+    /// `offsets.topic.replication.factor`: 3, or as many as there are brokers.
+    pub offsets_topic_replication_factor: i16,
+    /// `min.insync.replicas` of topics that say nothing else: 1.
+    pub min_insync_replicas: usize,
+    /// `unclean.leader.election.enable` of topics that say nothing else: off.
+    pub unclean_leader_election: bool,
+    /// `auto.leader.rebalance.enable`: on.
+    pub auto_leader_rebalance: bool,
+    /// `leader.imbalance.check.interval.seconds`: 5 min.
+    pub leader_imbalance_check_interval: Duration,
+    /// `broker.heartbeat.interval.ms`; `None` for 2 s with one broker, and 500 ms with more
+    /// (Kafka: 2 s).
+    pub broker_heartbeat_interval: Option<Duration>,
+    /// `broker.session.timeout.ms`; `None` for 9 s with one broker, and 4 s with more (Kafka: 9 s).
+    pub broker_session_timeout: Option<Duration>,
+    /// `controller.quorum.fetch.timeout.ms`: how long the other controllers wait for a crashed one
+    /// before they elect the next, 2 s.
+    pub controller_quorum_fetch_timeout: Duration,
+    /// `controller.quorum.election.backoff.max.ms`: how long an election may take on top, 1 s.
+    pub controller_quorum_election_backoff_max: Duration,
     /// `producer.id.expiration.ms`: 1 day.
     pub producer_id_expiration: Duration,
+    /// `transaction.state.log.num.partitions`: 5 (Kafka: 50).
+    pub transaction_state_partitions: i32,
+    /// `transaction.state.log.replication.factor`: 3, or as many as there are brokers.
+    pub transaction_state_replication_factor: i16,
+    /// `transaction.state.log.min.isr` where there are three replicas: 2. With fewer it is 1 (Kafka:
+    /// 2).
+    pub transaction_state_min_insync_replicas: usize,
+    /// `transaction.max.timeout.ms`: 15 min.
+    pub transaction_max_timeout: Duration,
+    /// `transactional.id.expiration.ms`: 7 days.
+    pub transactional_id_expiration: Duration,
+    /// `transaction.remove.expired.transaction.cleanup.interval.ms`: 1 h.
+    pub transactional_id_expiration_interval: Duration,
+    /// `transaction.abort.timed.out.transaction.cleanup.interval.ms`: 500 ms (Kafka: 10 s).
+    pub transaction_abort_interval: Duration,
+    /// `transaction.partition.verification.enable`: on.
+    pub transaction_partition_verification: bool,
+    /// The feature `transaction.version`: 2, as of a new cluster. A client of version 1 goes on as
+    /// before; with 2 the coordinator's own aborts raise the epoch as KIP-890 says.
+    pub transaction_version: i16,
+    /// `replica.lag.time.max.ms`: 30 s. A follower that was not caught up for so long is out of
+    /// sync.
+    pub replica_lag_time_max: Duration,
+    /// `replica.fetch.wait.max.ms`: 500 ms.
+    pub replica_fetch_wait_max: Duration,
+    /// `replica.fetch.backoff.ms`: 1 s.
+    pub replica_fetch_backoff: Duration,
+    /// `replica.fetch.max.bytes`: 1 MiB of a partition.
+    pub replica_fetch_max_bytes: u32,
+    /// `replica.fetch.response.max.bytes`: 10 MiB of all partitions.
+    pub replica_fetch_response_max_bytes: u32,
+    /// `replica.high.watermark.checkpoint.interval.ms`: 5 s.
+    pub high_watermark_checkpoint_interval: Duration,
+    /// How long an append is in the page cache only, where a loss of power takes it: 30 s, as Linux
+    /// has it (`vm.dirty_expire_centisecs`). Kafka itself leaves flushing to the system.
+    pub page_cache_expiry: Duration,
+    /// How a replica that begins to follow finds out what to take back: by leader epochs.
+    pub truncation: Truncation,
+}
+
+/// How a replica that begins to follow a leader finds out which records to take back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Truncation {
+    /// Those that the leader does not have, by the epochs of both logs (KIP-101, KIP-279).
+    #[default]
+    ByLeaderEpoch,
+    /// All above its own high watermark, as Kafka did before 0.11: it can lose records that were
+    /// acknowledged by all replicas, or keep some that the leader does not have.
+    ToHighWatermark,
 }
 
 impl Default for BrokerConfig {
@@ -255,10 +347,34 @@ impl Default for BrokerConfig {
             offsets_retention_check_interval: Duration::from_mins(10),
             offset_metadata_max_bytes: 4096,
             num_partitions: 1,
-            default_replication_factor: 1,
-            broker_heartbeat_interval: Duration::from_secs(2),
-            broker_session_timeout: Duration::from_secs(9),
+            default_replication_factor: 3,
+            offsets_topic_replication_factor: 3,
+            min_insync_replicas: 1,
+            unclean_leader_election: false,
+            auto_leader_rebalance: true,
+            leader_imbalance_check_interval: Duration::from_mins(5),
+            broker_heartbeat_interval: None,
+            broker_session_timeout: None,
+            controller_quorum_fetch_timeout: Duration::from_secs(2),
+            controller_quorum_election_backoff_max: Duration::from_secs(1),
             producer_id_expiration: Duration::from_hours(24),
+            transaction_state_partitions: 5,
+            transaction_state_replication_factor: 3,
+            transaction_state_min_insync_replicas: 2,
+            transaction_max_timeout: Duration::from_mins(15),
+            transactional_id_expiration: Duration::from_hours(7 * 24),
+            transactional_id_expiration_interval: Duration::from_hours(1),
+            transaction_abort_interval: Duration::from_millis(500),
+            transaction_partition_verification: true,
+            transaction_version: 2,
+            replica_lag_time_max: Duration::from_secs(30),
+            replica_fetch_wait_max: Duration::from_millis(500),
+            replica_fetch_backoff: Duration::from_secs(1),
+            replica_fetch_max_bytes: 1 << 20,
+            replica_fetch_response_max_bytes: 10 << 20,
+            high_watermark_checkpoint_interval: Duration::from_secs(5),
+            page_cache_expiry: Duration::from_secs(30),
+            truncation: Truncation::ByLeaderEpoch,
         }
     }
 }

@@ -6,6 +6,7 @@ use std::fmt;
 use bus_core::{ErrorKind, Offset, TopicPartition};
 
 use crate::node::{BrokerId, Name};
+use crate::protocol::batch::{ControlRecord, ProducerEpoch, ProducerId};
 
 /// Something that is true since now.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -22,6 +23,69 @@ pub enum Fact {
         count: u32,
         /// The digest of its records.
         digest: u64,
+    },
+    /// A batch was appended to the log of a follower.
+    Replicated {
+        /// The broker.
+        broker: BrokerId,
+        /// The partition.
+        topic_partition: TopicPartition,
+        /// The offset of its first record.
+        base_offset: Offset,
+        /// How many offsets it takes.
+        count: u32,
+        /// The epoch of the leader that appended it.
+        leader_epoch: i32,
+    },
+    /// A follower took back the end of its log: its leader does not have it.
+    Truncated {
+        /// The broker.
+        broker: BrokerId,
+        /// The partition.
+        topic_partition: TopicPartition,
+        /// Where the log ended.
+        from: Offset,
+        /// Where it ends now.
+        to: Offset,
+    },
+    /// A loss of power took the end of a log: it was in the page cache only.
+    PageCacheLost {
+        /// The broker.
+        broker: BrokerId,
+        /// The partition.
+        topic_partition: TopicPartition,
+        /// Where the log ended.
+        from: Offset,
+        /// Where it ends now.
+        to: Offset,
+    },
+    /// A broker leads a partition from here on.
+    EpochStart {
+        /// The broker.
+        broker: BrokerId,
+        /// The partition.
+        topic_partition: TopicPartition,
+        /// The epoch.
+        leader_epoch: i32,
+        /// The end of its log.
+        offset: Offset,
+    },
+    /// More of a partition is committed: its leader's high watermark rose. Told of partitions with
+    /// several replicas.
+    HighWatermark {
+        /// The leader.
+        broker: BrokerId,
+        /// The partition.
+        topic_partition: TopicPartition,
+        /// The high watermark.
+        offset: Offset,
+    },
+    /// The controller changed who is in sync. Told of partitions with several replicas.
+    InSync {
+        /// The partition.
+        topic_partition: TopicPartition,
+        /// Those in sync.
+        in_sync_replicas: Vec<BrokerId>,
     },
     /// A batch was recognized as one that is in the log already.
     DuplicateBatch {
@@ -68,6 +132,66 @@ pub enum Fact {
         /// Why it was refused, if it was.
         refused: Option<ErrorKind>,
     },
+    /// An offset was stored for a transaction; it counts once that commits.
+    OffsetPending {
+        /// The group.
+        group_id: Name,
+        /// The partition.
+        topic_partition: TopicPartition,
+        /// The offset.
+        offset: Offset,
+        /// The producer of the transaction.
+        producer_id: ProducerId,
+    },
+    /// A transaction that an offset was stored for was aborted.
+    OffsetAborted {
+        /// The group.
+        group_id: Name,
+        /// The partition.
+        topic_partition: TopicPartition,
+        /// The producer of the transaction.
+        producer_id: ProducerId,
+    },
+    /// A transactional id changed its state.
+    TransactionState {
+        /// The transactional id.
+        transactional_id: Name,
+        /// Its state now.
+        state: &'static str,
+        /// Its producer id.
+        producer_id: ProducerId,
+        /// Its epoch.
+        producer_epoch: ProducerEpoch,
+    },
+    /// An open transaction is aborted with an epoch that no producer knows.
+    TransactionFenced {
+        /// The transactional id.
+        transactional_id: Name,
+        /// Its producer id.
+        producer_id: ProducerId,
+        /// The epoch from now on.
+        producer_epoch: ProducerEpoch,
+        /// `timeout` or `another producer`.
+        reason: &'static str,
+    },
+    /// A transactional id was not used for too long.
+    TransactionalIdExpired {
+        /// The transactional id.
+        transactional_id: Name,
+    },
+    /// The end of a transaction was written to a partition.
+    Marker {
+        /// The partition.
+        topic_partition: TopicPartition,
+        /// The producer of the transaction.
+        producer_id: ProducerId,
+        /// The epoch of the marker.
+        producer_epoch: ProducerEpoch,
+        /// Commit or abort.
+        control: ControlRecord,
+        /// The offset that it takes.
+        offset: Offset,
+    },
     /// A committed offset expired or was deleted.
     OffsetRemoved {
         /// The group.
@@ -109,6 +233,25 @@ impl fmt::Display for Fact {
                 f,
                 "appended {topic_partition}@{base_offset} +{count} on broker-{broker} {digest:016x}"
             ),
+            Self::Replicated { broker, topic_partition, base_offset, count, leader_epoch } => {
+                let place = format_args!("{topic_partition}@{base_offset} +{count}");
+                write!(f, "replicated {place} on broker-{broker} epoch {leader_epoch}")
+            }
+            Self::Truncated { broker, topic_partition, from, to } => {
+                write!(f, "truncated {topic_partition}@{from} to {to} on broker-{broker}")
+            }
+            Self::PageCacheLost { broker, topic_partition, from, to } => {
+                write!(f, "power lost {topic_partition}@{from} to {to} on broker-{broker}")
+            }
+            Self::EpochStart { broker, topic_partition, leader_epoch, offset } => {
+                write!(f, "epoch {leader_epoch} of {topic_partition}@{offset} on broker-{broker}")
+            }
+            Self::HighWatermark { broker, topic_partition, offset } => {
+                write!(f, "high watermark {topic_partition}@{offset} on broker-{broker}")
+            }
+            Self::InSync { topic_partition, in_sync_replicas } => {
+                write!(f, "in sync {topic_partition} {in_sync_replicas:?}")
+            }
             Self::DuplicateBatch { topic_partition, base_offset } => {
                 write!(f, "duplicate of {topic_partition}@{base_offset}")
             }
@@ -126,6 +269,30 @@ impl fmt::Display for Fact {
             }
             Self::OffsetCommit { group_id, topic_partition, offset, refused: Some(error) } => {
                 write!(f, "group {group_id} refused {topic_partition}@{offset} {error}")
+            }
+            Self::OffsetPending { group_id, topic_partition, offset, producer_id } => {
+                write!(f, "group {group_id} pending {topic_partition}@{offset} of {producer_id}")
+            }
+            Self::OffsetAborted { group_id, topic_partition, producer_id } => {
+                write!(f, "group {group_id} aborted {topic_partition} of {producer_id}")
+            }
+            Self::TransactionState { transactional_id, state, producer_id, producer_epoch } => {
+                write!(f, "transaction {transactional_id} {state} {producer_id}/{producer_epoch}")
+            }
+            Self::TransactionFenced { transactional_id, producer_id, producer_epoch, reason } => {
+                let session = format!("{producer_id}/{producer_epoch}");
+                write!(f, "transaction {transactional_id} fenced by {reason} {session}")
+            }
+            Self::TransactionalIdExpired { transactional_id } => {
+                write!(f, "transaction {transactional_id} expired")
+            }
+            Self::Marker { topic_partition, producer_id, producer_epoch, control, offset } => {
+                let control = match control {
+                    ControlRecord::Commit => "commit",
+                    ControlRecord::Abort => "abort",
+                };
+                let session = format!("{producer_id}/{producer_epoch}");
+                write!(f, "marker {topic_partition}@{offset} {control} {session}")
             }
             Self::OffsetRemoved { group_id, topic_partition } => {
                 write!(f, "group {group_id} removed {topic_partition}")

@@ -14,7 +14,7 @@ use super::Broker;
 use super::connections::Caller;
 use super::image::TopicImage;
 use super::topic_control::is_internal;
-use crate::node::Effects;
+use crate::node::{BrokerId, Effects};
 use crate::protocol::Response;
 use crate::protocol::find_coordinator::{self, CoordinatorType};
 use crate::protocol::metadata::{self, PartitionMetadata, TopicDetails, TopicMetadata};
@@ -61,15 +61,25 @@ impl Broker {
         effects: &mut Effects,
     ) {
         let result = match request.coordinator_type {
-            CoordinatorType::Group => self.coordinator_partition(&request.key).and_then(|found| {
-                let leader = self.image.topics[&self.offsets_topic].partitions[found.1].leader;
-                leader.ok_or(ErrorKind::CoordinatorNotAvailable)
-            }),
-            // There is no coordinator of transactions yet.
-            CoordinatorType::Transaction => Err(ErrorKind::Unsupported),
+            CoordinatorType::Group => self.leader_of(&self.offsets_topic, &request.key),
+            CoordinatorType::Transaction => self.transaction_coordinator(&request.key),
         };
         let response = Response::FindCoordinator(find_coordinator::Response { result });
         self.connections.respond(caller, response, effects);
+    }
+
+    /// The coordinator of a transactional id.
+    pub(super) fn transaction_coordinator(
+        &self,
+        transactional_id: &str,
+    ) -> Result<BrokerId, ErrorKind> {
+        self.leader_of(&self.transactions_topic, transactional_id)
+    }
+
+    fn leader_of(&self, topic: &Topic, key: &str) -> Result<BrokerId, ErrorKind> {
+        let (_, index) = self.partition_of(topic, key)?;
+        let leader = self.image.topics[topic].partitions[index].leader;
+        leader.ok_or(ErrorKind::CoordinatorNotAvailable)
     }
 
     /// The partition of `__consumer_offsets` that a group belongs to, as a number and as an index.
@@ -77,10 +87,19 @@ impl Broker {
         &self,
         group_id: &str,
     ) -> Result<(Partition, usize), ErrorKind> {
-        let topic = self.image.topics.get(&self.offsets_topic);
+        self.partition_of(&self.offsets_topic, group_id)
+    }
+
+    /// The partition of an internal topic that a key belongs to, as a number and as an index.
+    pub(super) fn partition_of(
+        &self,
+        topic: &Topic,
+        key: &str,
+    ) -> Result<(Partition, usize), ErrorKind> {
+        let topic = self.image.topics.get(topic);
         let count = topic.map_or(0, |topic| topic.partitions.len());
         let count = Partition::try_from(count).unwrap_or(0);
-        let partition = (java_hash(group_id) & i32::MAX)
+        let partition = (java_hash(key) & i32::MAX)
             .checked_rem(count)
             .ok_or(ErrorKind::CoordinatorNotAvailable)?;
         Ok((partition, usize::try_from(partition).unwrap_or(0)))

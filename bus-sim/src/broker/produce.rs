@@ -1,23 +1,30 @@
 //! Produce: appends batches to the logs of partitions.
 //!
-//! - Checks, in this order: internal topic, leader, in-sync replicas (`acks=all`), size, record
-//!   rules, timestamps, then the producer's epoch and sequence.
-//! - Answers when `acks` is satisfied; with `All`, when the high watermark passes the batch, or the
-//!   request's timeout ends. A batch that was appended before is answered with its offset.
+//! - Checks, in this order: transactional id, internal topic, the verdict of the transaction's
+//!   coordinator (see `transaction::verification`), leader, in-sync replicas (`acks=all`), size,
+//!   record rules, timestamps, then whether the transaction is open, and the producer's epoch and
+//!   sequence.
+//! - Answers when `acks` is satisfied; with `All`, when the high watermark passes the batch (an
+//!   error if too few are in sync then), the leadership is lost, or the request's timeout ends. A
+//!   batch that was appended before is answered with its offset.
 //! - With `acks=0` there is no response; an error closes the connection.
 //!
 //! Simplified: one batch per partition and request (as clients send); no compression.
-//! Absent: transactions, quotas. See `docs/fidelity.md`.
+//! Absent: quotas. See `docs/fidelity.md`.
 
 use std::sync::Arc;
 
 use bus_core::{Acks, Bytes, ErrorKind, Headers, Offset, TopicPartition};
 
 use super::connections::Caller;
+use super::producer_state::ProducerRules;
 use super::replica::{Append, Limits};
 use super::session::schedule;
 use super::topic_control::is_internal;
+use super::transaction::guard::Guard;
+use super::transaction::verification::Verdicts;
 use super::{Broker, BrokerTimer};
+use crate::config::SimConfig;
 use crate::fact::Fact;
 use crate::mutation::Mutation;
 use crate::node::{ConnectionId, Effects, Timer};
@@ -36,24 +43,31 @@ pub(super) struct DelayedProduce {
 }
 
 impl Broker {
-    pub(super) fn produce(
+    /// Appends what needs no verdict of a coordinator, or has it.
+    pub(super) fn append_produced(
         &mut self,
         now: SimTime,
         caller: Caller,
         request: produce::Request,
+        verdicts: &Verdicts,
         effects: &mut Effects,
     ) {
+        let is_authorized = request.transactional_id.is_some()
+            || request.partitions.iter().all(|partition| !partition.batch.is_transactional);
+        let waits = request.acks == Acks::All && !self.has(Mutation::AckedBeforeReplicated);
         let mut required = Vec::new();
         let mut partitions = Vec::with_capacity(request.partitions.len());
         for produce::PartitionRequest { topic_partition, batch } in request.partitions {
-            let result = self.append(now, request.acks, &topic_partition, batch, effects);
-            match &result {
-                Ok(appended) if request.acks == Acks::All => {
-                    let end = appended.end;
-                    if self.replicas[&topic_partition].high_watermark() < end {
-                        required.push((partitions.len(), end));
-                    }
+            let verdict = verdicts.get(&topic_partition).copied().transpose();
+            let result = match verdict {
+                _ if !is_authorized => Err(ErrorKind::TransactionalIdAuthorizationFailed),
+                Err(error) => Err(known_to_producers(error, request.is_version_2)),
+                Ok(guard) => {
+                    self.append(now, request.acks, &topic_partition, batch, guard, effects)
                 }
+            };
+            match &result {
+                Ok(appended) if waits => required.push((partitions.len(), appended.end)),
                 Ok(_) => {}
                 Err(error) => effects.fact(Fact::ProduceRefused {
                     topic_partition: topic_partition.clone(),
@@ -63,7 +77,8 @@ impl Broker {
             let result = result.map(|outcome| outcome.appended);
             partitions.push(PartitionResponse { topic_partition, result });
         }
-        let response = produce::Response { partitions };
+        let mut response = produce::Response { partitions };
+        self.settle(&mut response, &mut required);
         let grown: Vec<_> = response
             .partitions
             .iter()
@@ -98,6 +113,7 @@ impl Broker {
         acks: Acks,
         topic_partition: &TopicPartition,
         batch: Arc<RecordBatch>,
+        guard: Option<Guard>,
         effects: &mut Effects,
     ) -> Result<Outcome, ErrorKind> {
         if is_internal(&topic_partition.topic) {
@@ -113,10 +129,10 @@ impl Broker {
         let batch = mutation.map_or_else(|| Arc::clone(&batch), |m| mutated(m, now, &batch));
         let limits = Limits {
             message_max_bytes: self.config.broker.message_max_bytes,
-            producer_id_expiration: self.config.broker.producer_id_expiration,
+            producers: producer_rules(&self.config),
             checks_sequences: mutation != Some(Mutation::SequenceIgnored),
         };
-        let (base_offset, log_append_time) = match replica.append(now, &batch, limits)? {
+        let (base_offset, log_append_time) = match replica.append(now, &batch, guard, limits)? {
             Append::Appended { base_offset, log_append_time } => {
                 effects.fact(Fact::Appended {
                     broker: self.id,
@@ -144,45 +160,95 @@ impl Broker {
         Ok(Outcome { appended, end: base_offset + count })
     }
 
-    /// Goes on with what waits for a partition to have more.
-    pub(super) fn partition_grew(
+    /// Answers the delayed produces of a partition whose batches are replicated, or cannot be by
+    /// this broker any more.
+    pub(super) fn settle_produces(
         &mut self,
         topic_partition: &TopicPartition,
         effects: &mut Effects,
     ) {
-        self.wake_fetches(topic_partition, effects);
-        if self.produces.is_empty() {
-            return;
-        }
-        let is_done = |delayed: &DelayedProduce| {
-            delayed.required.iter().all(|(index, end)| {
-                let partition = &delayed.response.partitions[*index].topic_partition;
-                self.replicas.get(partition).is_some_and(|r| r.high_watermark() >= *end)
-            })
-        };
-        let done = self.produces.iter().filter(|(_, delayed)| is_done(delayed));
-        for connection in done.map(|(connection, _)| *connection).collect::<Vec<_>>() {
-            self.expire_produce(connection, effects);
+        let mut produces = std::mem::take(&mut self.produces);
+        produces.retain(|connection, delayed| {
+            let DelayedProduce { caller, response, required } = delayed;
+            let mut of = required.iter().map(|(index, _)| &response.partitions[*index]);
+            if !of.any(|partition| partition.topic_partition == *topic_partition) {
+                return true;
+            }
+            self.settle(response, required);
+            if required.is_empty() {
+                let connection = *connection;
+                effects.cancel_timer(Timer::Broker(BrokerTimer::ProduceExpires { connection }));
+                let partitions = std::mem::take(&mut response.partitions);
+                let response = Response::Produce(produce::Response { partitions });
+                self.connections.respond(*caller, response, effects);
+            }
+            !required.is_empty()
+        });
+        self.produces = produces;
+    }
+
+    /// Decides the batches that wait no longer.
+    fn settle(&self, response: &mut produce::Response, required: &mut Vec<(usize, Offset)>) {
+        required.retain(|(index, end)| {
+            let partition = &mut response.partitions[*index];
+            match self.replication_of(&partition.topic_partition, *end) {
+                None => true,
+                Some(Ok(())) => false,
+                Some(Err(error)) => {
+                    partition.result = Err(error);
+                    false
+                }
+            }
+        });
+    }
+
+    /// Whether a partition is replicated up to an offset, if that is decided.
+    fn replication_of(
+        &self,
+        topic_partition: &TopicPartition,
+        end: Offset,
+    ) -> Option<Result<(), ErrorKind>> {
+        match self.leader(topic_partition, None) {
+            Err(error) => Some(Err(error)),
+            Ok(replica) if replica.high_watermark() < end => None,
+            Ok(replica) if replica.lacks_replicas_after_append() => {
+                Some(Err(ErrorKind::NotEnoughReplicasAfterAppend))
+            }
+            Ok(_) => Some(Ok(())),
         }
     }
 
     /// Answers a delayed produce; what is not replicated by now has timed out.
     pub(super) fn expire_produce(&mut self, connection: ConnectionId, effects: &mut Effects) {
-        let Some(mut delayed) = self.produces.remove(&connection) else { return };
-        effects.cancel_timer(Timer::Broker(BrokerTimer::ProduceExpires { connection }));
-        for (index, end) in &delayed.required {
-            let partition = &mut delayed.response.partitions[*index];
-            let replica = self.replicas.get(&partition.topic_partition);
-            match replica {
-                Some(replica) if !replica.is_leader() => {
-                    partition.result = Err(ErrorKind::NotLeaderOrFollower);
-                }
-                Some(replica) if replica.high_watermark() >= *end => {}
-                Some(_) => partition.result = Err(ErrorKind::RequestTimedOut),
-                None => partition.result = Err(ErrorKind::UnknownTopicOrPartition),
-            }
+        let Some(delayed) = self.produces.remove(&connection) else { return };
+        let DelayedProduce { caller, mut response, mut required } = delayed;
+        self.settle(&mut response, &mut required);
+        for (index, _) in required {
+            response.partitions[index].result = Err(ErrorKind::RequestTimedOut);
         }
-        self.connections.respond(delayed.caller, Response::Produce(delayed.response), effects);
+        self.connections.respond(caller, Response::Produce(response), effects);
+    }
+}
+
+/// What producers are checked by.
+pub(super) fn producer_rules(config: &SimConfig) -> ProducerRules {
+    ProducerRules {
+        expiration: config.broker.producer_id_expiration,
+        verifies_transactions: config.broker.transaction_partition_verification,
+        checks_epochs: config.mutation != Some(Mutation::ZombieTransactionAccepted),
+    }
+}
+
+/// Why a batch was not verified, in the words of a produce response. What may pass becomes an error
+/// that all producers try again without asking for metadata.
+const fn known_to_producers(error: ErrorKind, is_version_2: bool) -> ErrorKind {
+    match error {
+        ErrorKind::NetworkException
+        | ErrorKind::CoordinatorLoadInProgress
+        | ErrorKind::CoordinatorNotAvailable
+        | ErrorKind::NotCoordinator => ErrorKind::NotEnoughReplicas,
+        ErrorKind::ConcurrentTransactions if !is_version_2 => ErrorKind::NotEnoughReplicas,
+        error => error,
     }
 }
 
@@ -210,7 +276,8 @@ fn mutated(mutation: Mutation, now: SimTime, batch: &Arc<RecordBatch>) -> Arc<Re
     };
     let mut records = batch.records.to_vec();
     records.iter_mut().for_each(change);
-    Arc::new(RecordBatch::new(batch.producer, records))
+    let changed = RecordBatch::new(batch.producer, records);
+    Arc::new(RecordBatch { is_transactional: batch.is_transactional, ..changed })
 }
 
 /// What [`Mutation::PayloadCut`] keeps of a value.

@@ -45,6 +45,8 @@ pub enum ClientTimer {
     DeliveryTimeout,
     /// When a failed batch, or a failed request for a producer id, is due again.
     Retry,
+    /// When something of a transaction is due: a request to its coordinator, or the end of a call.
+    Transaction,
     /// When a waiting poll is up.
     PollTimeout,
     /// When the application has not polled for too long.
@@ -63,6 +65,8 @@ pub enum ClientTimer {
     OffsetRetry,
     /// When to commit again after a retriable error.
     CommitRetry,
+    /// When to ask for committed offsets again.
+    CommittedRetry,
     /// When an administrative operation is given up.
     OperationTimeout,
 }

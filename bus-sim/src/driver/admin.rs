@@ -84,6 +84,7 @@ impl SimAdmin {
     async fn end_of(&self, leader: BrokerId, topic_partition: &TopicPartition) -> Result<Offset> {
         let operation = Operation::GroupOffsets;
         let request = Request::ListOffsets(list_offsets::Request {
+            replica: None,
             isolation_level: IsolationLevel::ReadUncommitted,
             partitions: vec![list_offsets::PartitionRequest {
                 topic_partition: topic_partition.clone(),

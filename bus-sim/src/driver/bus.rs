@@ -9,6 +9,7 @@ use bus_core::{
     Producer, ProducerConfig, Result, Timestamp, TransactionConfig, TransactionalProducer, Uuid,
 };
 
+use crate::client::producer::TransactionSettings;
 use crate::client::{ClientMachine, Identity, admin, consumer, producer};
 use crate::config::check_passed_through;
 use crate::node::{ClientId, NodeId};
@@ -20,6 +21,7 @@ use super::admin::SimAdmin;
 use super::consumer::SimConsumer;
 use super::process::Control;
 use super::producer::SimProducer;
+use super::transaction::SimTransactionalProducer;
 
 /// The bus of one incarnation of a simulated process.
 #[derive(Clone, Debug)]
@@ -47,6 +49,16 @@ impl SimBus {
         added.unwrap_or_else(|| Err(over()))
     }
 
+    /// Applies the properties of the URL.
+    fn apply_properties(&self, config: &mut ProducerConfig) -> Result<()> {
+        for (name, value) in &self.shared.properties {
+            if bus_core::config::is_known_property(name, bus_core::config::Client::Producer) {
+                config.set(name, value)?;
+            }
+        }
+        Ok(())
+    }
+
     fn settings(&self) -> (i32, Option<crate::Mutation>, String) {
         let world = self.shared.world.lock();
         let process = world.process(self.process).name.clone();
@@ -60,11 +72,7 @@ impl Backend for SimBus {
     }
 
     fn producer(&self, mut config: ProducerConfig) -> Result<Arc<dyn Producer>> {
-        for (name, value) in &self.shared.properties {
-            if bus_core::config::is_known_property(name, bus_core::config::Client::Producer) {
-                config.set(name, value)?;
-            }
-        }
+        self.apply_properties(&mut config)?;
         config.validate()?;
         check_passed_through(&config.properties)?;
         let (brokers, mutation, _) = self.settings();
@@ -77,13 +85,28 @@ impl Backend for SimBus {
 
     fn transactional_producer(
         &self,
-        config: ProducerConfig,
+        mut config: ProducerConfig,
         transaction: TransactionConfig,
     ) -> Result<Arc<dyn TransactionalProducer>> {
-        config.validate()?;
+        self.apply_properties(&mut config)?;
+        // What is delivered later can be no part of the transaction; as in librdkafka.
+        config.delivery_timeout = config.delivery_timeout.min(transaction.transaction_timeout);
         transaction.validate(&config)?;
-        let message = "transactions are not simulated yet; see docs/fidelity.md";
-        Err(Error::new(ErrorKind::Unsupported, message))
+        config.validate()?;
+        check_passed_through(&config.properties)?;
+        let (brokers, mutation, _) = self.settings();
+        let settings = TransactionSettings {
+            id: transaction.transactional_id.as_str().into(),
+            timeout: transaction.transaction_timeout,
+            is_version_2: self.shared.world.lock().config.transaction_version == 2,
+        };
+        let client = self.add_client(|identity| {
+            let machine =
+                producer::Producer::transactional(identity, config, settings, brokers, mutation);
+            ClientMachine::Producer(Box::new(machine))
+        })?;
+        let producer = SimProducer::new(Arc::clone(&self.shared), client);
+        Ok(Arc::new(SimTransactionalProducer::new(producer)))
     }
 
     fn consumer(&self, mut config: ConsumerConfig) -> Result<Arc<dyn Consumer>> {

@@ -15,6 +15,7 @@ mod consumer;
 mod handle;
 mod process;
 mod producer;
+mod transaction;
 
 use std::fmt;
 use std::future::Future;

@@ -29,7 +29,7 @@ impl SimProducer {
     }
 
     /// Calls the machine. `None` if its process has crashed or the simulation is over.
-    fn call<T>(
+    pub(super) fn call<T>(
         &self,
         act: impl FnOnce(&mut producer::Producer, SimTime, &mut Effects) -> T,
     ) -> Option<T> {
@@ -44,7 +44,7 @@ impl SimProducer {
         called.flatten()
     }
 
-    fn ask<T: Send + 'static>(
+    pub(super) fn ask<T: Send + 'static>(
         &self,
         operation: Operation,
         act: impl FnOnce(&mut producer::Producer, SimTime, Reply<T>, &mut Effects),

@@ -16,6 +16,9 @@ pub type ProducerEpoch = i16;
 /// The number of a record in its producer session and partition; wraps after `i32::MAX`.
 pub type Sequence = i32;
 
+/// The sequence of batches that have none: those of coordinators.
+pub const NO_SEQUENCE: Sequence = -1;
+
 /// The bytes that a batch takes beside its records.
 pub const BATCH_OVERHEAD: u32 = 61;
 
@@ -72,6 +75,12 @@ pub fn sequence_after(sequence: Sequence, count: usize) -> Sequence {
     i32::try_from(wide).unwrap_or(0)
 }
 
+/// The sequence `count` records before `sequence`, wrapping below 0 to `i32::MAX`.
+pub fn sequence_before(sequence: Sequence, count: usize) -> Sequence {
+    let wide = i64::from(sequence) - i64::try_from(count).unwrap_or(0);
+    i32::try_from(wide.rem_euclid(1 << 31)).unwrap_or(0)
+}
+
 /// The end of a transaction in a partition, as a record that takes an offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ControlRecord {
@@ -88,7 +97,7 @@ pub struct RecordBatch {
     pub producer: Option<ProducerStamp>,
     /// Whether it belongs to a transaction.
     pub is_transactional: bool,
-    /// Set for a transaction's end; such a batch has one empty record.
+    /// Set for a transaction's end; such a batch has one record, which no application sees.
     pub control: Option<ControlRecord>,
     /// The records, at consecutive offsets.
     pub records: Arc<[BatchRecord]>,
@@ -111,6 +120,43 @@ impl RecordBatch {
             size,
             digest,
         }
+    }
+
+    /// The end of a transaction, with the epoch of the coordinator that decided it.
+    pub fn marker(
+        (producer_id, producer_epoch): (ProducerId, ProducerEpoch),
+        control: ControlRecord,
+        coordinator_epoch: i32,
+        timestamp: Timestamp,
+    ) -> Self {
+        let kind = match control {
+            ControlRecord::Abort => 0,
+            ControlRecord::Commit => 1,
+        };
+        // Kafka's form: a version and the kind; a version and the epoch.
+        let value = [&[0, 0], coordinator_epoch.to_be_bytes().as_slice()].concat();
+        let record = BatchRecord {
+            timestamp,
+            key: Some(Bytes::copy_from_slice(&[0, 0, 0, kind])),
+            value: Some(value.into()),
+            headers: Headers::new(),
+        };
+        let stamp = ProducerStamp { producer_id, producer_epoch, base_sequence: NO_SEQUENCE };
+        let batch = Self::new(Some(stamp), vec![record]);
+        Self { is_transactional: true, control: Some(control), ..batch }
+    }
+
+    /// The epoch of the coordinator that decided the end of a transaction; `None` for records.
+    pub fn coordinator_epoch(&self) -> Option<i32> {
+        self.control?;
+        let value = self.records.first()?.value.as_deref()?;
+        Some(i32::from_be_bytes(*value.get(2..)?.first_chunk()?))
+    }
+
+    /// The same batch as a part of a transaction.
+    #[must_use]
+    pub fn transactional(self) -> Self {
+        Self { is_transactional: true, ..self }
     }
 
     /// The same records from another producer session (a retry after a new epoch).
@@ -207,6 +253,7 @@ mod tests {
     fn sequences_wrap_to_zero() {
         assert_eq!(sequence_after(i32::MAX, 1), 0);
         assert_eq!(sequence_after(i32::MAX - 1, 3), 1);
+        assert_eq!(sequence_before(1, 3), i32::MAX - 1);
         let stamp =
             ProducerStamp { producer_id: 1, producer_epoch: 0, base_sequence: i32::MAX - 1 };
         assert_eq!(stamp.last_sequence(4), 1);

@@ -4,8 +4,11 @@
 //! Simplified: no version negotiation (`ApiVersions`); typed values instead of bytes, except where
 //! Kafka's own brokers do not look inside (member metadata, assignments).
 
+pub mod add_offsets_to_txn;
+pub mod add_partitions_to_txn;
 pub mod batch;
 pub mod cluster;
+pub mod end_txn;
 pub mod fetch;
 pub mod find_coordinator;
 pub mod groups;
@@ -17,9 +20,12 @@ pub mod list_offsets;
 pub mod metadata;
 pub mod offset_commit;
 pub mod offset_fetch;
+pub mod offset_for_leader_epoch;
 pub mod produce;
 pub mod sync_group;
 pub mod topics;
+pub mod txn_offset_commit;
+pub mod write_txn_markers;
 
 use std::hash::{Hash, Hasher};
 
@@ -82,6 +88,7 @@ macro_rules! apis {
     (@request groups DeleteGroups) => { groups::DeleteGroupsRequest };
     (@request cluster RegisterBroker) => { cluster::RegisterBrokerRequest };
     (@request cluster BrokerHeartbeat) => { cluster::BrokerHeartbeatRequest };
+    (@request cluster AlterPartition) => { cluster::AlterPartitionRequest };
     (@request cluster FetchMetadataLog) => { cluster::FetchMetadataLogRequest };
     (@request $module:ident $api:ident) => { $module::Request };
     (@response topics CreateTopics) => { topics::TopicResponse };
@@ -92,6 +99,7 @@ macro_rules! apis {
     (@response groups DeleteGroups) => { groups::DeleteGroupsResponse };
     (@response cluster RegisterBroker) => { cluster::RegisterBrokerResponse };
     (@response cluster BrokerHeartbeat) => { cluster::BrokerHeartbeatResponse };
+    (@response cluster AlterPartition) => { cluster::AlterPartitionResponse };
     (@response cluster FetchMetadataLog) => { cluster::FetchMetadataLogResponse };
     (@response $module:ident $api:ident) => { $module::Response };
 }
@@ -121,6 +129,18 @@ apis! {
     OffsetFetch(offset_fetch),
     /// Gives out a producer id.
     InitProducerId(init_producer_id),
+    /// Adds partitions to a transaction, or verifies that they are in it.
+    AddPartitionsToTxn(add_partitions_to_txn),
+    /// Adds the offsets of a group to a transaction.
+    AddOffsetsToTxn(add_offsets_to_txn),
+    /// Stores offsets that count once the transaction commits.
+    TxnOffsetCommit(txn_offset_commit),
+    /// Ends a transaction.
+    EndTxn(end_txn),
+    /// Writes the ends of transactions to partitions.
+    WriteTxnMarkers(write_txn_markers),
+    /// Finds where a leader epoch ends.
+    OffsetForLeaderEpoch(offset_for_leader_epoch),
     /// Creates topics.
     CreateTopics(topics),
     /// Deletes topics.
@@ -139,6 +159,8 @@ apis! {
     BrokerHeartbeat(cluster),
     /// A broker reads the metadata log of the controller.
     FetchMetadataLog(cluster),
+    /// A leader changes who is in sync.
+    AlterPartition(cluster),
 }
 
 impl Request {

@@ -6,10 +6,16 @@ use std::time::Duration;
 use bus_core::{Acks, ErrorKind, Offset, Timestamp, TopicPartition};
 
 use super::batch::RecordBatch;
+use crate::node::Name;
 
 /// Appends a batch to each of some partitions.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Request {
+    /// The transactional id of a transactional producer.
+    pub transactional_id: Option<Name>,
+    /// The producer speaks version 2 of transactions (KIP-890): the leader adds the partition to
+    /// the transaction.
+    pub is_version_2: bool,
     /// How many replicas must have the batches. With none there is no response.
     pub acks: Acks,
     /// How long the leader waits for them.

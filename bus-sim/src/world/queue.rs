@@ -11,8 +11,12 @@ use crate::world::Event;
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
     heap: BinaryHeap<Entry>,
+    /// The events, by slot: they are large, and the heap moves what it holds.
+    events: Vec<Option<Event>>,
+    /// Slots without an event.
+    free: Vec<u32>,
     /// The number of the event of each timer that is set; an event of another number is stale.
-    timers: BTreeMap<(NodeId, Timer), u64>,
+    timers: BTreeMap<NodeId, BTreeMap<Timer, u64>>,
     next_number: u64,
     /// The number of the first event, once it is known not to be stale.
     fresh: Option<u64>,
@@ -22,7 +26,7 @@ pub(crate) struct Queue {
 struct Entry {
     at: SimTime,
     number: u64,
-    event: Event,
+    slot: u32,
 }
 
 impl Queue {
@@ -30,26 +34,33 @@ impl Queue {
     pub(crate) fn push(&mut self, at: SimTime, event: Event) {
         let number = self.next_number;
         self.next_number += 1;
-        self.heap.push(Entry { at, number, event });
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.events.push(None);
+            u32::try_from(self.events.len() - 1).expect("fewer events than 2^32 are to come")
+        });
+        self.events[slot as usize] = Some(event);
+        self.heap.push(Entry { at, number, slot });
     }
 
     /// Sets a timer, in place of the one of that name.
     pub(crate) fn set_timer(&mut self, node: NodeId, timer: Timer, at: SimTime) {
         self.fresh = None;
-        self.timers.insert((node, timer.clone()), self.next_number);
+        self.timers.entry(node).or_default().insert(timer.clone(), self.next_number);
         self.push(at, Event::Timer { node, timer });
     }
 
     /// Takes a timer back.
-    pub(crate) fn cancel_timer(&mut self, node: NodeId, timer: Timer) {
+    pub(crate) fn cancel_timer(&mut self, node: NodeId, timer: &Timer) {
         self.fresh = None;
-        self.timers.remove(&(node, timer));
+        if let Some(timers) = self.timers.get_mut(&node) {
+            timers.remove(timer);
+        }
     }
 
     /// Takes all timers of a node back.
     pub(crate) fn cancel_timers_of(&mut self, node: NodeId) {
         self.fresh = None;
-        self.timers.retain(|(owner, _), _| *owner != node);
+        self.timers.remove(&node);
     }
 
     /// When the next event is.
@@ -59,7 +70,7 @@ impl Queue {
                 self.fresh = Some(entry.number);
                 return Some(entry.at);
             }
-            self.heap.pop();
+            self.take_first();
         }
         None
     }
@@ -67,17 +78,25 @@ impl Queue {
     /// Takes the next event.
     pub(crate) fn pop(&mut self) -> Option<(SimTime, Event)> {
         self.next_time()?;
-        let Entry { at, event, .. } = self.heap.pop()?;
-        if let Event::Timer { node, timer } = &event {
-            self.timers.remove(&(*node, timer.clone()));
+        let (at, event) = self.take_first()?;
+        if let Event::Timer { node, timer } = &event
+            && let Some(timers) = self.timers.get_mut(node)
+        {
+            timers.remove(timer);
         }
         Some((at, event))
     }
 
+    fn take_first(&mut self) -> Option<(SimTime, Event)> {
+        let Entry { at, slot, .. } = self.heap.pop()?;
+        self.free.push(slot);
+        Some((at, self.events[slot as usize].take()?))
+    }
+
     fn is_stale(&self, entry: &Entry) -> bool {
-        match &entry.event {
-            Event::Timer { node, timer } => {
-                self.timers.get(&(*node, timer.clone())) != Some(&entry.number)
+        match &self.events[entry.slot as usize] {
+            Some(Event::Timer { node, timer }) => {
+                self.timers.get(node).and_then(|timers| timers.get(timer)) != Some(&entry.number)
             }
             _ => false,
         }

@@ -3,3 +3,6 @@
 mod common;
 mod determinism;
 mod stories;
+mod storm;
+mod transaction_storms;
+mod transactions;

@@ -2,6 +2,8 @@
 //!
 //! A group can be deleted while it is empty; its offsets go with it.
 
+use std::collections::BTreeSet;
+
 use bus_core::{Bytes, ErrorKind, GroupState};
 
 use super::classic::{Group, State};
@@ -114,7 +116,9 @@ impl Shard {
         if group.state != State::Empty {
             return Err(ErrorKind::NonEmptyGroup);
         }
-        let offsets = group.offsets.keys().map(|partition| tombstone(group_id, partition));
+        let pending = group.pending_offsets.values().flat_map(|pending| pending.keys());
+        let partitions: BTreeSet<_> = group.offsets.keys().chain(pending).collect();
+        let offsets = partitions.into_iter().map(|partition| tombstone(group_id, partition));
         let group = GroupRecord::Group { group_id: Name::clone(group_id), value: None };
         Ok(offsets.chain([group]).collect())
     }

@@ -6,7 +6,8 @@ use std::time::Duration;
 use bus_core::{Bytes, ErrorKind, GroupState, Timestamp, Topic, TopicPartition};
 
 use super::Turn;
-use super::record::{GroupRecord, GroupValue, MemberValue, OffsetValue};
+use super::record::{GroupRecord, GroupValue, MemberValue};
+use super::transactional::{PendingOffsets, StoredOffset};
 use crate::broker::BrokerTimer;
 use crate::broker::connections::Caller;
 use crate::node::Name;
@@ -73,7 +74,9 @@ pub(in crate::broker) struct Group {
     /// In an initial rebalance: the delay now, and what is left after it.
     pub(super) delay: (Duration, Duration),
     /// What was committed, by partition. Durable.
-    pub(super) offsets: BTreeMap<TopicPartition, OffsetValue>,
+    pub(super) offsets: BTreeMap<TopicPartition, StoredOffset>,
+    /// What transactions are about to commit. Durable.
+    pub(super) pending_offsets: PendingOffsets,
 }
 
 /// A member of a group.
@@ -211,6 +214,7 @@ impl Group {
             has_newcomer: false,
             delay: (Duration::ZERO, Duration::ZERO),
             offsets: BTreeMap::new(),
+            pending_offsets: PendingOffsets::new(),
         }
     }
 
@@ -285,6 +289,7 @@ impl Group {
                 .collect(),
             protocol: value.protocol,
             offsets: std::mem::take(&mut self.offsets),
+            pending_offsets: std::mem::take(&mut self.pending_offsets),
             ..Self::new(Name::clone(&self.id), now)
         };
     }
@@ -450,7 +455,11 @@ impl Group {
         self.leader.clone()
     }
 
-    pub(in crate::broker) const fn offsets(&self) -> &BTreeMap<TopicPartition, OffsetValue> {
+    pub(in crate::broker) const fn offsets(&self) -> &BTreeMap<TopicPartition, StoredOffset> {
         &self.offsets
+    }
+
+    pub(in crate::broker) const fn pending_offsets(&self) -> &PendingOffsets {
+        &self.pending_offsets
     }
 }

@@ -3,16 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bus_core::{ErrorKind, Partition, Topic, TopicPartition};
+use bus_core::{ErrorKind, Offset, Partition, Topic, TopicPartition};
 
 use super::record::GroupRecord;
-use super::{Shard, Then, Turn, Write};
+use super::{InTransaction, Shard, Then, Turn, Write};
 use crate::broker::connections::Caller;
 use crate::broker::session::schedule;
 use crate::broker::{Broker, BrokerTimer};
 use crate::fact::Fact;
 use crate::node::{Effects, Name, Timer};
-use crate::protocol::batch::RecordBatch;
+use crate::protocol::batch::StoredBatch;
 use crate::protocol::{
     Response, heartbeat, join_group, leave_group, offset_commit, offset_fetch, sync_group,
 };
@@ -136,7 +136,7 @@ impl Broker {
     ) {
         let result = self
             .shard_of(&request.group_id)
-            .map(|partition| self.shards[&partition].fetch_offsets(&request));
+            .map(|partition| self.shards[&partition].fetch_offsets(&request, self.config.mutation));
         let response = Response::OffsetFetch(offset_fetch::Response { result });
         self.connections.respond(caller, response, effects);
     }
@@ -200,10 +200,8 @@ impl Broker {
         let Some(replica) = self.replicas.get_mut(&topic_partition) else { return };
         let Some(shard) = self.shards.get_mut(&partition) else { return };
         for write in writes {
-            if !write.records.is_empty() {
-                let timestamp = now.timestamp();
-                let records = write.records.iter().map(|record| record.encode(timestamp));
-                let batch = Arc::new(RecordBatch::new(None, records.collect()));
+            if let Some(batch) = write.batch(now.timestamp()) {
+                let batch = Arc::new(batch);
                 let (base_offset, _) = replica.append_unchecked(now, Arc::clone(&batch));
                 effects.fact(Fact::Appended {
                     broker: self.id,
@@ -220,17 +218,32 @@ impl Broker {
     }
 
     /// Replays what is below the high watermark, and does what follows it.
-    fn commit_writes(&mut self, now: SimTime, partition: Partition, effects: &mut Effects) {
+    pub(in crate::broker) fn commit_writes(
+        &mut self,
+        now: SimTime,
+        partition: Partition,
+        effects: &mut Effects,
+    ) {
         let topic_partition = TopicPartition::new(&self.offsets_topic, partition);
         let high_watermark =
             self.replicas.get(&topic_partition).map_or(0, |replica| replica.high_watermark());
         while let Some(shard) = self.shards.get_mut(&partition)
-            && let Some((_, write)) =
+            && let Some((end, write)) =
                 shard.uncommitted.pop_front_if(|(end, _)| *end <= high_watermark)
         {
-            for record in write.records {
-                tell_offset(&record, effects);
-                shard.replay(now, record);
+            let first = end - Offset::try_from(write.records.len()).unwrap_or(0);
+            for (recorded, record) in (first..).zip(write.records) {
+                tell_offset(&record, write.transaction.as_ref(), effects);
+                match &write.transaction {
+                    Some(InTransaction::Offsets((producer_id, _))) => {
+                        shard.replay_pending(now, *producer_id, recorded, record);
+                    }
+                    _ => shard.replay(now, recorded, record),
+                }
+            }
+            if let Some(InTransaction::End(marker)) = write.transaction {
+                let facts = shard.replay_end(marker.producer_id, marker.control);
+                facts.into_iter().for_each(|fact| effects.fact(fact));
             }
             match write.then {
                 Then::Nothing => {}
@@ -291,9 +304,7 @@ impl Broker {
             return;
         };
         for stored in replica.log.batches() {
-            for record in stored.batch.records.iter().filter_map(GroupRecord::decode) {
-                shard.replay(now, record);
-            }
+            shard.load(now, stored);
         }
         shard.is_loading = false;
         let records = replica.log.record_count();
@@ -345,16 +356,40 @@ impl Broker {
     }
 }
 
-/// Tells the trace of a committed or removed offset.
-fn tell_offset(record: &GroupRecord, effects: &mut Effects) {
+impl Shard {
+    /// Replays a batch while the coordinator loads.
+    fn load(&mut self, now: SimTime, stored: &StoredBatch) {
+        let StoredBatch { base_offset, batch, .. } = stored;
+        let producer_id = batch.producer.map(|producer| producer.producer_id);
+        if let (Some(control), Some(producer_id)) = (batch.control, producer_id) {
+            self.replay_end(producer_id, control);
+            return;
+        }
+        let records = (*base_offset..).zip(batch.records.iter());
+        for (recorded, record) in records {
+            let Some(record) = GroupRecord::decode(record) else { continue };
+            match producer_id.filter(|_| batch.is_transactional) {
+                Some(producer_id) => self.replay_pending(now, producer_id, recorded, record),
+                None => self.replay(now, recorded, record),
+            }
+        }
+    }
+}
+
+/// Tells the trace of an offset that is committed, pending, or removed.
+fn tell_offset(record: &GroupRecord, transaction: Option<&InTransaction>, effects: &mut Effects) {
     let GroupRecord::Offset { group_id, topic_partition, value } = record else { return };
     let (group_id, topic_partition) = (Name::clone(group_id), topic_partition.clone());
-    effects.fact(match value {
-        Some(value) => {
-            let offset = value.offset;
+    let offset = value.as_ref().map(|value| value.offset);
+    effects.fact(match (offset, transaction) {
+        (Some(offset), Some(InTransaction::Offsets((producer_id, _)))) => {
+            let producer_id = *producer_id;
+            Fact::OffsetPending { group_id, topic_partition, offset, producer_id }
+        }
+        (Some(offset), _) => {
             Fact::OffsetCommit { group_id, topic_partition, offset, refused: None }
         }
-        None => Fact::OffsetRemoved { group_id, topic_partition },
+        (None, _) => Fact::OffsetRemoved { group_id, topic_partition },
     });
 }
 

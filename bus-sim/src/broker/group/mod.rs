@@ -6,7 +6,8 @@
 //! changed by the handlers. So after a crash a coordinator is what its records say.
 //!
 //! `coordinator` connects the shards with the broker; `classic` is a group of the classic protocol;
-//! `join`, `rebalance`, `sync`, and `session` are its transitions; `offsets` and `admin` the rest.
+//! `join`, `rebalance`, `sync`, and `session` are its transitions; `offsets`, `transactional`, and
+//! `admin` the rest.
 
 mod admin;
 mod classic;
@@ -17,14 +18,16 @@ mod rebalance;
 pub(super) mod record;
 mod session;
 mod sync;
+pub(super) mod transactional;
 
 use std::collections::{BTreeMap, VecDeque};
 
-use bus_core::{Offset, Partition};
+use bus_core::{Offset, Partition, Timestamp};
 
 pub(super) use self::admin::DelayedDeletion;
 use self::classic::{Group, State};
 use self::record::GroupRecord;
+use self::transactional::StoredOffset;
 use super::BrokerTimer;
 use super::connections::{Caller, Connections};
 use super::session::schedule;
@@ -32,6 +35,8 @@ use crate::config::SimConfig;
 use crate::fact::Fact;
 use crate::node::{Effects, Name, Timer};
 use crate::protocol::Response;
+use crate::protocol::batch::{NO_SEQUENCE, ProducerEpoch, ProducerId, ProducerStamp, RecordBatch};
+use crate::protocol::write_txn_markers::Marker;
 use crate::time::SimTime;
 
 /// The coordinator of the groups of one partition of `__consumer_offsets`.
@@ -50,7 +55,40 @@ pub(super) struct Shard {
 #[derive(Debug)]
 pub(super) struct Write {
     records: Vec<GroupRecord>,
+    /// What they are to a transaction, if anything.
+    transaction: Option<InTransaction>,
     then: Then,
+}
+
+/// What is written of a transaction.
+#[derive(Clone, Debug)]
+enum InTransaction {
+    /// Offsets that count once it commits.
+    Offsets((ProducerId, ProducerEpoch)),
+    /// Its end; there are no records beside it.
+    End(Marker),
+}
+
+impl Write {
+    /// The batch to append, if there is anything.
+    fn batch(&self, now: Timestamp) -> Option<RecordBatch> {
+        let records = self.records.iter().map(|record| record.encode(now)).collect::<Vec<_>>();
+        match &self.transaction {
+            Some(InTransaction::End(marker)) => {
+                let producer = (marker.producer_id, marker.producer_epoch);
+                let epoch = marker.coordinator_epoch;
+                Some(RecordBatch::marker(producer, marker.control, epoch, now))
+            }
+            _ if records.is_empty() => None,
+            Some(InTransaction::Offsets((producer_id, producer_epoch))) => {
+                let (producer_id, producer_epoch) = (*producer_id, *producer_epoch);
+                let base_sequence = NO_SEQUENCE;
+                let stamp = ProducerStamp { producer_id, producer_epoch, base_sequence };
+                Some(RecordBatch::new(Some(stamp), records).transactional())
+            }
+            None => Some(RecordBatch::new(None, records)),
+        }
+    }
 }
 
 /// What follows once records are below the high watermark.
@@ -88,7 +126,7 @@ impl Turn<'_> {
     }
 
     fn write(&mut self, records: Vec<GroupRecord>, then: Then) {
-        self.writes.push(Write { records, then });
+        self.writes.push(Write { records, transaction: None, then });
     }
 
     fn schedule(&mut self, timer: BrokerTimer, at: SimTime) {
@@ -116,8 +154,8 @@ impl Turn<'_> {
 }
 
 impl Shard {
-    /// Changes what is durable.
-    fn replay(&mut self, now: SimTime, record: GroupRecord) {
+    /// Changes what is durable by a record, which is at the offset `recorded`.
+    fn replay(&mut self, now: SimTime, recorded: Offset, record: GroupRecord) {
         match record {
             GroupRecord::Group { group_id, value: Some(value) } if self.is_loading => {
                 let new = || Group::new(Name::clone(&group_id), now);
@@ -134,11 +172,14 @@ impl Shard {
             GroupRecord::Offset { group_id, topic_partition, value: Some(value) } => {
                 let new = || Group::new(Name::clone(&group_id), now);
                 let group = self.groups.entry(Name::clone(&group_id)).or_insert_with(new);
-                group.offsets.insert(topic_partition, value);
+                group.offsets.insert(topic_partition, StoredOffset { value, recorded });
             }
             GroupRecord::Offset { group_id, topic_partition, value: None } => {
                 if let Some(group) = self.groups.get_mut(&group_id) {
                     group.offsets.remove(&topic_partition);
+                    for pending in group.pending_offsets.values_mut() {
+                        pending.remove(&topic_partition);
+                    }
                 }
             }
         }

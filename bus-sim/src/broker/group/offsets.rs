@@ -6,12 +6,15 @@
 //!   in use, or that only stores offsets, after its commit, if nobody subscribes to its topic
 //!   (KIP-211).
 //!
-//! Absent: offsets in transactions, OffsetDelete. See `docs/fidelity.md`.
+//! Offsets in transactions are in `transactional`. Absent: OffsetDelete. See `docs/fidelity.md`.
 
-use bus_core::{ErrorKind, Topic, TopicPartition};
+use std::collections::BTreeSet;
+
+use bus_core::{ErrorKind, Timestamp, Topic, TopicPartition};
 
 use super::classic::{Group, State};
 use super::record::{GroupRecord, OffsetValue};
+use super::transactional::StoredOffset;
 use super::{Shard, Then, Turn};
 use crate::broker::BrokerTimer;
 use crate::broker::connections::Caller;
@@ -43,16 +46,7 @@ impl Shard {
         let mut records = Vec::with_capacity(request.partitions.len());
         let mut partitions = Vec::with_capacity(request.partitions.len());
         for (partition, is_known) in request.partitions.iter().zip(known) {
-            let refused = if !is_known {
-                Some(ErrorKind::UnknownTopicOrPartition)
-            } else if let Err(error) = checked {
-                Some(error)
-            } else {
-                let max = turn.config.broker.offset_metadata_max_bytes;
-                // Java counts in UTF-16.
-                let is_too_large = partition.metadata.encode_utf16().count() > max;
-                is_too_large.then_some(ErrorKind::OffsetMetadataTooLarge)
-            };
+            let refused = self.refused(turn, partition, *is_known, checked);
             let topic_partition = partition.topic_partition.clone();
             let group_id = Name::clone(&request.group_id);
             if refused.is_some() {
@@ -64,12 +58,8 @@ impl Shard {
                     refused,
                 });
             } else {
-                let value = OffsetValue {
-                    offset: (partition.offset - rewind).max(0),
-                    leader_epoch: partition.leader_epoch,
-                    metadata: Name::clone(&partition.metadata),
-                    committed: turn.now.timestamp(),
-                };
+                let mut value = OffsetValue::of(partition, turn.now.timestamp());
+                value.offset = (value.offset - rewind).max(0);
                 let topic_partition = topic_partition.clone();
                 let value = Some(value);
                 records.push(GroupRecord::Offset { group_id, topic_partition, value });
@@ -89,18 +79,49 @@ impl Shard {
         turn.write(records, Then::Respond(caller, response));
     }
 
-    /// Reads committed offsets.
-    pub(super) fn fetch_offsets(&self, request: &offset_fetch::Request) -> Vec<PartitionResponse> {
+    /// Why the offset of a partition is not stored.
+    pub(super) fn refused(
+        &self,
+        turn: &Turn<'_>,
+        partition: &offset_commit::PartitionRequest,
+        is_known: bool,
+        checked: Result<(), ErrorKind>,
+    ) -> Option<ErrorKind> {
+        if !is_known {
+            return Some(ErrorKind::UnknownTopicOrPartition);
+        }
+        let max = turn.config.broker.offset_metadata_max_bytes;
+        // Java counts in UTF-16.
+        let is_too_large = partition.metadata.encode_utf16().count() > max;
+        checked.err().or_else(|| is_too_large.then_some(ErrorKind::OffsetMetadataTooLarge))
+    }
+
+    /// Reads committed offsets. One that a transaction is about to change is refused to those who
+    /// want it stable.
+    pub(super) fn fetch_offsets(
+        &self,
+        request: &offset_fetch::Request,
+        mutation: Option<Mutation>,
+    ) -> Vec<PartitionResponse> {
         let offsets = self.groups.get(&request.group_id).map(|group| &group.offsets);
+        let wants_stable =
+            request.require_stable && mutation != Some(Mutation::UnstableOffsetServed);
+        let read = |partition: &TopicPartition, stored: Option<&StoredOffset>| {
+            if wants_stable && self.is_unstable(&request.group_id, partition) {
+                let result = Err(ErrorKind::UnstableOffsetCommit);
+                return PartitionResponse { topic_partition: partition.clone(), result };
+            }
+            response(partition, stored)
+        };
         match &request.partitions {
             None => offsets
                 .into_iter()
                 .flatten()
-                .map(|(partition, value)| response(partition, Some(value)))
+                .map(|(partition, stored)| read(partition, Some(stored)))
                 .collect(),
             Some(partitions) => partitions
                 .iter()
-                .map(|partition| response(partition, offsets.and_then(|o| o.get(partition))))
+                .map(|partition| read(partition, offsets.and_then(|o| o.get(partition))))
                 .collect(),
         }
     }
@@ -123,7 +144,7 @@ impl Shard {
         let mut records = Vec::new();
         for group in self.groups.values() {
             let expired = group.expired_offsets(turn);
-            let is_bare = expired.len() == group.offsets.len();
+            let is_bare = expired.len() == group.offsets.len() && group.pending_offsets.is_empty();
             records.extend(expired.into_iter().map(|partition| tombstone(&group.id, partition)));
             if is_bare && group.state == State::Empty {
                 let group_id = Name::clone(&group.id);
@@ -142,8 +163,10 @@ impl Shard {
     pub(in crate::broker) fn forget_topic(&mut self, turn: &mut Turn<'_>, topic: &Topic) {
         let mut records = Vec::new();
         for group in self.groups.values() {
-            let offsets = group.offsets.keys().filter(|partition| partition.topic == *topic);
-            records.extend(offsets.map(|partition| tombstone(&group.id, partition)));
+            let pending = group.pending_offsets.values().flat_map(|pending| pending.keys());
+            let partitions: BTreeSet<_> = group.offsets.keys().chain(pending).collect();
+            let gone = partitions.into_iter().filter(|partition| partition.topic == *topic);
+            records.extend(gone.map(|partition| tombstone(&group.id, partition)));
         }
         if !records.is_empty() {
             turn.write(records, Then::Nothing);
@@ -203,7 +226,8 @@ impl Group {
         };
         self.offsets
             .iter()
-            .filter(|(partition, value)| is_free(partition) && is_expired(value))
+            .filter(|(partition, stored)| is_free(partition) && is_expired(&stored.value))
+            .filter(|(partition, _)| !self.is_pending(partition))
             .map(|(partition, _)| partition)
             .collect()
     }
@@ -215,8 +239,20 @@ pub(super) fn tombstone(group_id: &Name, topic_partition: &TopicPartition) -> Gr
     GroupRecord::Offset { group_id: Name::clone(group_id), topic_partition, value: None }
 }
 
-fn response(partition: &TopicPartition, value: Option<&OffsetValue>) -> PartitionResponse {
-    let committed = value.map(|value| CommittedOffset {
+impl OffsetValue {
+    /// What a request says of a partition.
+    pub(super) fn of(partition: &offset_commit::PartitionRequest, now: Timestamp) -> Self {
+        Self {
+            offset: partition.offset,
+            leader_epoch: partition.leader_epoch,
+            metadata: Name::clone(&partition.metadata),
+            committed: now,
+        }
+    }
+}
+
+fn response(partition: &TopicPartition, stored: Option<&StoredOffset>) -> PartitionResponse {
+    let committed = stored.map(|StoredOffset { value, .. }| CommittedOffset {
         offset: value.offset,
         leader_epoch: value.leader_epoch,
         metadata: Name::clone(&value.metadata),

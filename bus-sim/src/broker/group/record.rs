@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bus_core::{Bytes, Headers, Offset, Timestamp, TopicPartition};
 
+use crate::broker::encoding::{Reader, Writer};
 use crate::node::Name;
 use crate::protocol::batch::BatchRecord;
 
@@ -111,37 +112,7 @@ impl GroupRecord {
     }
 }
 
-/// Writes fields one after the other; lengths and numbers take eight bytes, which nobody pays for.
-#[derive(Default)]
-struct Writer(Vec<u8>);
-
 impl Writer {
-    fn byte(&mut self, byte: u8) {
-        self.0.push(byte);
-    }
-
-    fn int(&mut self, number: i64) {
-        self.0.extend_from_slice(&number.to_be_bytes());
-    }
-
-    fn bytes(&mut self, bytes: &[u8]) {
-        self.int(i64::try_from(bytes.len()).unwrap_or(i64::MAX));
-        self.0.extend_from_slice(bytes);
-    }
-
-    fn text(&mut self, text: &str) {
-        self.bytes(text.as_bytes());
-    }
-
-    fn optional(&mut self, text: Option<&Name>) {
-        self.byte(u8::from(text.is_some()));
-        text.into_iter().for_each(|text| self.text(text));
-    }
-
-    fn duration(&mut self, duration: Duration) {
-        self.int(i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX));
-    }
-
     fn group(&mut self, group: &GroupValue) {
         self.optional(group.protocol_type.as_ref());
         self.int(group.generation.into());
@@ -167,44 +138,7 @@ impl Writer {
     }
 }
 
-/// Reads fields one after the other; `None` when there is something else.
-struct Reader<'a>(&'a [u8]);
-
-impl<'a> Reader<'a> {
-    fn byte(&mut self) -> Option<u8> {
-        let (byte, rest) = self.0.split_first()?;
-        self.0 = rest;
-        Some(*byte)
-    }
-
-    fn int(&mut self) -> Option<i64> {
-        let (number, rest) = self.0.split_first_chunk()?;
-        self.0 = rest;
-        Some(i64::from_be_bytes(*number))
-    }
-
-    fn bytes(&mut self) -> Option<&'a [u8]> {
-        let len = usize::try_from(self.int()?).ok()?;
-        let (bytes, rest) = self.0.split_at_checked(len)?;
-        self.0 = rest;
-        Some(bytes)
-    }
-
-    fn text(&mut self) -> Option<Name> {
-        std::str::from_utf8(self.bytes()?).ok().map(Name::from)
-    }
-
-    fn optional(&mut self) -> Option<Option<Name>> {
-        match self.byte()? {
-            0 => Some(None),
-            _ => self.text().map(Some),
-        }
-    }
-
-    fn duration(&mut self) -> Option<Duration> {
-        u64::try_from(self.int()?).ok().map(Duration::from_nanos)
-    }
-
+impl Reader<'_> {
     fn group(&mut self) -> Option<GroupValue> {
         let mut group = GroupValue {
             protocol_type: self.optional()?,
@@ -214,7 +148,7 @@ impl<'a> Reader<'a> {
             since: Timestamp::from_millis(self.int()?),
             members: Vec::new(),
         };
-        while !self.0.is_empty() {
+        while !self.is_at_end() {
             group.members.push(MemberValue {
                 member_id: self.text()?,
                 group_instance_id: self.optional()?,

@@ -186,6 +186,7 @@ fn offsets_are_found_by_time_and_at_the_ends() {
         (time(31), None),
     ] {
         let request = Request::ListOffsets(list_offsets::Request {
+            replica: None,
             isolation_level: IsolationLevel::ReadUncommitted,
             partitions: vec![list_offsets::PartitionRequest {
                 topic_partition: TopicPartition::new("orders", 0),
@@ -206,7 +207,10 @@ fn producer_ids_are_unique_over_brokers_and_crashes() {
         for broker in [1, 2] {
             let connection = cluster.connect(broker);
             for _ in 0..2 {
-                let request = Request::InitProducerId(init_producer_id::Request { current: None });
+                let request = Request::InitProducerId(init_producer_id::Request {
+                    transactional: None,
+                    current: None,
+                });
                 let response = response_of!(InitProducerId, cluster.call(connection, request));
                 ids.push(response.result.unwrap().0);
             }

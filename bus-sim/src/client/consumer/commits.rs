@@ -13,11 +13,10 @@ use crate::client::connections::{Link, SOCKET_TIMEOUT};
 use crate::client::{ClientTimer, Completion};
 use crate::mutation::Mutation;
 use crate::node::{Effects, Name, Timer};
-use crate::protocol::offset_fetch::PartitionResponse;
-use crate::protocol::{Request, offset_commit, offset_fetch};
+use crate::protocol::{Request, offset_commit};
 use crate::time::SimTime;
 
-use super::{CommittedReply, Consumer, Token, closed};
+use super::{Consumer, Token, closed};
 
 /// librdkafka's pause before it tries a commit again.
 const COMMIT_RETRY: Duration = Duration::from_millis(100);
@@ -183,76 +182,10 @@ impl Consumer {
         self.retry_commit(now, effects);
     }
 
-    /// Asks the coordinator for committed offsets.
-    pub(crate) fn committed(
-        &mut self,
-        now: SimTime,
-        partitions: Vec<TopicPartition>,
-        reply: CommittedReply,
-        effects: &mut Effects,
-    ) {
-        let checked = self.check_commit(&[]);
-        let checked =
-            checked.and_then(|()| partitions.iter().try_for_each(TopicPartition::validate));
-        if let Err(error) = checked {
-            return reply.send(Err(error.with_operation(Operation::Committed)), effects);
-        }
-        self.committed_calls.push((partitions, reply));
-        self.pump_committed_calls(now, effects);
-    }
-
-    pub(super) fn pump_committed_calls(&mut self, now: SimTime, effects: &mut Effects) {
-        if self.committed_calls.is_empty() {
-            return;
-        }
-        let Some(member) = &self.member else { return };
-        let Some(coordinator) = member.coordinator else {
-            return self.want_coordinator(now, effects);
-        };
-        let group_id = member.group_id.clone();
-        for (partitions, reply) in std::mem::take(&mut self.committed_calls) {
-            let request = Request::OffsetFetch(offset_fetch::Request {
-                group_id: group_id.clone(),
-                partitions: Some(partitions.clone()),
-                require_stable: true,
-            });
-            let token = Token::Committed(partitions, reply);
-            let link = Link::coordinator(coordinator);
-            self.connections.send(now, link, token, request, now + SOCKET_TIMEOUT, effects);
-        }
-    }
-
-    pub(super) fn committed_answered(
-        &mut self,
-        now: SimTime,
-        partitions: Vec<TopicPartition>,
-        reply: CommittedReply,
-        result: Result<Vec<PartitionResponse>, ErrorKind>,
-        effects: &mut Effects,
-    ) {
-        let answers = match result {
-            Ok(answers) => answers,
-            Err(kind) if kind.recovery() == Recovery::Retry => {
-                self.note_coordinator_error(now, kind, effects);
-                return self.committed_calls.push((partitions, reply));
-            }
-            Err(kind) => return reply.send(Err(kind.into()), effects),
-        };
-        let offset_of = |topic_partition: &TopicPartition| {
-            let answer = answers.iter().find(|answer| answer.topic_partition == *topic_partition);
-            match answer.map(|answer| &answer.result) {
-                Some(Ok(Some(committed))) => Ok(Some(OffsetAndMetadata {
-                    offset: committed.offset,
-                    metadata: committed.metadata.to_string(),
-                })),
-                Some(Ok(None)) | None => Ok(None),
-                Some(Err(kind)) => Err(Error::from(*kind)),
-            }
-        };
-        reply.send(partitions.iter().map(offset_of).collect(), effects);
-    }
-
-    fn check_commit(&self, offsets: &[(TopicPartition, OffsetAndMetadata)]) -> Result<(), Error> {
+    pub(super) fn check_commit(
+        &self,
+        offsets: &[(TopicPartition, OffsetAndMetadata)],
+    ) -> Result<(), Error> {
         if self.closing.is_some() {
             return Err(closed());
         }

@@ -107,6 +107,7 @@ impl Consumer {
             partition.fetch = FetchState::Finding(start);
         }
         let request = Request::ListOffsets(list_offsets::Request {
+            replica: None,
             isolation_level: self.config.isolation_level,
             partitions: vec![list_offsets::PartitionRequest {
                 topic_partition: topic_partition.clone(),
@@ -279,6 +280,7 @@ impl Consumer {
         for part in &parts {
             let epoch = self.metadata.leader(&part.topic_partition).map(|(_, epoch)| epoch);
             partitions.push(fetch::PartitionRequest {
+                last_fetched_epoch: None,
                 topic_partition: part.topic_partition.clone(),
                 offset: part.offset,
                 current_leader_epoch: epoch,
@@ -318,13 +320,13 @@ impl Consumer {
                 if self.mutation == Some(Mutation::SeekIgnored)
                     && let Ok(fetched) = &answer.result
                 {
-                    partition.take_in(part.offset, fetched);
+                    partition.take_in(part.offset, fetched, self.mutation);
                 }
                 continue;
             }
             match answer.result {
                 Ok(fetched) => {
-                    let next = partition.take_in(part.offset, &fetched);
+                    let next = partition.take_in(part.offset, &fetched, self.mutation);
                     partition.fetch = FetchState::At(next);
                 }
                 Err(kind) => {

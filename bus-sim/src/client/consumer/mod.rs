@@ -5,12 +5,13 @@
 //! - `fetcher`: where to start, and fetching;
 //! - `subscription`: the topics, as the metadata knows them;
 //! - `member`: joining, heartbeats, rebalances; `assignor`, `wire`;
-//! - `commits`: one commit at a time, in the order of the calls;
+//! - `commits`: one commit at a time, in the order of the calls; `committed`: what was committed;
 //! - `queries`: watermarks and offsets by time;
 //! - `poll`: what the application gets.
 
 mod assignor;
 mod commits;
+mod committed;
 mod fetcher;
 mod member;
 mod partition;
@@ -24,8 +25,8 @@ use std::sync::Arc;
 use std::task::Waker;
 
 use bus_core::{
-    ConsumerConfig, Error, ErrorKind, GroupMetadata, Offset, OffsetAndMetadata, Rebalance, Result,
-    StartAt, Subscription, Topic, TopicPartition,
+    ConsumerConfig, Error, ErrorKind, GroupMetadata, Offset, Rebalance, Result, StartAt,
+    Subscription, Topic, TopicPartition,
 };
 use regex::Regex;
 
@@ -38,14 +39,12 @@ use crate::protocol::Response;
 use crate::time::SimTime;
 
 use commits::Commits;
+use committed::CommittedCall;
 use fetcher::FetchPart;
 use member::{Leaving, Member};
 use partition::Partition;
 pub(crate) use poll::Ready;
 use queries::Query;
-
-/// Where the answer to a call for committed offsets goes.
-type CommittedReply = Reply<Vec<Option<OffsetAndMetadata>>>;
 
 /// What a request is remembered by.
 #[derive(Debug)]
@@ -59,7 +58,7 @@ pub(crate) enum Token {
     Heartbeat(i32),
     LeaveGroup,
     Commit,
-    Committed(Vec<TopicPartition>, CommittedReply),
+    Committed(CommittedCall),
     StartFromCommitted(Vec<(TopicPartition, u64)>),
     StartFromList(TopicPartition, u64),
     Fetch(BrokerId, Vec<FetchPart>),
@@ -94,7 +93,7 @@ pub(crate) struct Consumer {
     commits: Commits,
     queries: BTreeMap<u64, Query>,
     /// Calls for committed offsets that wait for the coordinator.
-    committed_calls: Vec<(Vec<TopicPartition>, CommittedReply)>,
+    committed_calls: Vec<CommittedCall>,
     /// What the application must hear of first.
     errors: VecDeque<Error>,
     rebalance: Option<Arc<Rebalance>>,
@@ -418,8 +417,8 @@ impl Consumer {
             (Token::Commit, Response::OffsetCommit(response)) => {
                 self.commit_answered(now, &response.partitions, effects);
             }
-            (Token::Committed(partitions, reply), Response::OffsetFetch(response)) => {
-                self.committed_answered(now, partitions, reply, response.result, effects);
+            (Token::Committed(call), Response::OffsetFetch(response)) => {
+                self.committed_answered(now, call, response.result, effects);
             }
             (Token::StartFromCommitted(parts), Response::OffsetFetch(response)) => {
                 self.start_from_committed(now, &parts, response.result, effects);
@@ -458,9 +457,9 @@ impl Consumer {
             }
             Token::LeaveGroup => self.left(),
             Token::Commit => self.commit_unanswered(now, effects),
-            Token::Committed(partitions, reply) => {
+            Token::Committed(call) => {
                 self.coordinator_lost(now, effects);
-                self.committed_calls.push((partitions, reply));
+                self.ask_committed_again(now, call, effects);
             }
             Token::StartFromCommitted(parts) => {
                 self.coordinator_lost(now, effects);
@@ -490,6 +489,7 @@ impl Consumer {
             ClientTimer::AutoCommit => self.auto_commit(now, effects),
             ClientTimer::FetchBackoff => self.backing_off = false,
             ClientTimer::CommitRetry => self.pump_commits(now, effects),
+            ClientTimer::CommittedRetry => self.committed_retry(now, effects),
             _ => {}
         }
     }
@@ -547,8 +547,8 @@ impl Consumer {
     }
 
     fn fail_all_calls(&mut self, effects: &mut Effects) {
-        for (_, reply) in self.committed_calls.drain(..) {
-            reply.send(Err(closed()), effects);
+        for call in std::mem::take(&mut self.committed_calls) {
+            call.fail(closed(), effects);
         }
         for (_, query) in std::mem::take(&mut self.queries) {
             query.fail(closed(), effects);

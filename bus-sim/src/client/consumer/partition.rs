@@ -1,9 +1,10 @@
 //! What a consumer keeps per assigned partition: the four places, and what was fetched ahead.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use bus_core::{Offset, Record, StartAt, Topic};
 
+use crate::mutation::Mutation;
 use crate::protocol::batch::{ControlRecord, ProducerId, StoredBatch};
 use crate::protocol::fetch::Fetched;
 
@@ -14,6 +15,8 @@ pub(super) struct Partition {
     pub(super) fetch: FetchState,
     /// Offset of the next record to deliver, once one was delivered or sought.
     pub(super) position: Option<Offset>,
+    /// The same, with the ends of transactions behind it that were passed.
+    pub(super) passed: Option<Offset>,
     /// What the next auto commit commits.
     pub(super) stored: Option<Offset>,
     /// What was committed last by this consumer.
@@ -51,6 +54,57 @@ struct Buffered {
     batch: StoredBatch,
     /// The first record to deliver.
     next: usize,
+    /// Not if it is the end of a transaction.
+    is_delivered: bool,
+}
+
+/// The aborted transactions that a leader named for what it sent, as librdkafka looks them up.
+struct Aborted {
+    /// Per producer the first offsets of its aborted transactions, ascending; an abort marker
+    /// removes the first.
+    starts: BTreeMap<ProducerId, VecDeque<Offset>>,
+    mutation: Option<Mutation>,
+}
+
+impl Aborted {
+    fn new(named: &[(ProducerId, Offset)], mutation: Option<Mutation>) -> Self {
+        let mut starts = BTreeMap::<ProducerId, VecDeque<Offset>>::new();
+        for (producer, first) in named {
+            let ignores_producer = mutation == Some(Mutation::AbortFilterIgnoresProducer);
+            let producer = if ignores_producer { 0 } else { *producer };
+            starts.entry(producer).or_default().push_back(*first);
+        }
+        for starts in starts.values_mut() {
+            starts.make_contiguous().sort_unstable();
+        }
+        Self { starts, mutation }
+    }
+
+    /// Whether a batch belongs to an aborted transaction. Batches are asked about in their order.
+    fn contains(&mut self, batch: &StoredBatch) -> bool {
+        let Some(stamp) = batch.batch.producer.filter(|_| !self.starts.is_empty()) else {
+            return false;
+        };
+        let producer = match self.mutation {
+            Some(Mutation::AbortFilterIgnoresProducer) => 0,
+            _ => stamp.producer_id,
+        };
+        let Some(starts) = self.starts.get_mut(&producer) else { return false };
+        let has_begun = starts.front().is_some_and(|first| *first <= batch.base_offset);
+        match batch.batch.control {
+            Some(ControlRecord::Abort) if has_begun => {
+                starts.pop_front();
+                false
+            }
+            Some(_) => false,
+            None => has_begun && batch.batch.is_transactional,
+        }
+    }
+}
+
+/// A planted bug.
+fn shows_markers(mutation: Option<Mutation>) -> bool {
+    mutation == Some(Mutation::MarkerDelivered)
 }
 
 impl Partition {
@@ -58,6 +112,7 @@ impl Partition {
         Self {
             fetch: FetchState::Find(start),
             position: None,
+            passed: None,
             stored: None,
             committed: None,
             is_paused: false,
@@ -81,6 +136,7 @@ impl Partition {
             StartAt::Offset(offset) => Some(offset),
             _ => None,
         };
+        self.passed = self.position;
         self.is_seeking = self.position.is_none();
         self.leader_epoch = None;
         if !keep_buffer {
@@ -93,6 +149,7 @@ impl Partition {
         self.fetch = FetchState::At(offset);
         if std::mem::take(&mut self.is_seeking) {
             self.position = Some(offset);
+            self.passed = self.position;
         }
     }
 
@@ -111,29 +168,26 @@ impl Partition {
         !self.buffer.is_empty()
     }
 
-    /// Takes what a fetch brought: records from `from` on, without control records and, where the
-    /// leader named them, without those of aborted transactions. Returns where to fetch next.
-    pub(super) fn take_in(&mut self, from: Offset, fetched: &Fetched) -> Offset {
+    /// Takes what a fetch brought, without the records of transactions that the leader named as
+    /// aborted. Returns where to fetch next.
+    pub(super) fn take_in(
+        &mut self,
+        from: Offset,
+        fetched: &Fetched,
+        mutation: Option<Mutation>,
+    ) -> Offset {
         let mut next_offset = from;
-        let mut open_aborts: Vec<ProducerId> = Vec::new();
-        let mut aborted = fetched.aborted.iter().copied().peekable();
+        let mut aborted = Aborted::new(&fetched.aborted, mutation);
         for batch in &fetched.batches {
-            while let Some((producer, _)) =
-                aborted.next_if(|(_, first)| *first < batch.next_offset())
-            {
-                open_aborts.push(producer);
-            }
-            let producer = batch.batch.producer.map(|stamp| stamp.producer_id);
-            if batch.batch.control == Some(ControlRecord::Abort) {
-                open_aborts.retain(|other| Some(*other) != producer);
-            }
-            let is_aborted = batch.batch.is_transactional
-                && producer.is_some_and(|producer| open_aborts.contains(&producer));
-            if batch.next_offset() > from && batch.batch.control.is_none() && !is_aborted {
+            let is_aborted = aborted.contains(batch);
+            if batch.next_offset() > from && !is_aborted {
                 let next = usize::try_from((from - batch.base_offset).max(0)).unwrap_or(0);
                 self.buffered_bytes += u64::from(batch.batch.size);
-                self.buffered_records += batch.batch.records.len() - next;
-                self.buffer.push_back(Buffered { batch: batch.clone(), next });
+                let is_delivered = batch.batch.control.is_none() || shows_markers(mutation);
+                if is_delivered {
+                    self.buffered_records += batch.batch.records.len() - next;
+                }
+                self.buffer.push_back(Buffered { batch: batch.clone(), next, is_delivered });
             }
             next_offset = next_offset.max(batch.next_offset());
         }
@@ -152,6 +206,14 @@ impl Partition {
         while out.len() < end {
             let Some(front) = self.buffer.front_mut() else { break };
             let stored = &front.batch;
+            if !front.is_delivered {
+                // The end of a transaction: no record, but it is passed.
+                self.leader_epoch = Some(stored.leader_epoch);
+                self.passed = Some(stored.next_offset());
+                self.buffered_bytes -= u64::from(stored.batch.size);
+                self.buffer.pop_front();
+                continue;
+            }
             let records = &stored.batch.records;
             let count = (records.len() - front.next).min(end - out.len());
             let first = stored.base_offset + i64::try_from(front.next).unwrap_or(0);
@@ -171,6 +233,7 @@ impl Partition {
             }
             self.leader_epoch = Some(stored.leader_epoch);
             self.position = Some(first + i64::try_from(count).unwrap_or(0));
+            self.passed = self.position;
             self.buffered_records -= count;
             front.next += count;
             if front.next == records.len() {

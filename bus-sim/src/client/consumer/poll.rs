@@ -122,7 +122,7 @@ impl Consumer {
             let number = topic_partition.partition;
             partition.deliver(&topic_partition.topic, number, room, &mut records);
             if stores {
-                partition.stored = partition.position;
+                partition.stored = partition.passed;
             }
         };
         self.partitions.iter_mut().skip(first).for_each(&mut deliver);

@@ -145,6 +145,7 @@ impl Consumer {
                 };
                 part.state = PartState::Asked;
                 let request = Request::ListOffsets(list_offsets::Request {
+                    replica: None,
                     isolation_level: self.config.isolation_level,
                     partitions: vec![list_offsets::PartitionRequest {
                         topic_partition: part.topic_partition.clone(),

@@ -12,7 +12,7 @@ use crate::node::{Effects, Timer};
 use crate::protocol::{Request, init_producer_id, metadata, produce};
 use crate::time::SimTime;
 
-use super::partition::{Batch, Readiness};
+use super::partition::{Batch, BatchStamp, Readiness};
 use super::session::Session;
 use super::{Producer, Token};
 
@@ -67,12 +67,21 @@ impl Producer {
             let producer = match self.session {
                 Session::Off => None,
                 Session::Assigned { id, epoch } => Some((id, epoch)),
-                Session::Unassigned { .. } | Session::Requested { .. } | Session::Draining => {
-                    return;
-                }
+                Session::Unassigned { .. }
+                | Session::Requested { .. }
+                | Session::Draining
+                | Session::Uninitialized
+                | Session::AwaitingAbort
+                | Session::Failed => return,
             };
-            let partition = i32::try_from(index).unwrap_or(i32::MAX);
-            let topic_partition = TopicPartition { topic: topic.clone(), partition };
+            // What is sent again waits for what is in flight, so that it is known what is missing.
+            if queue.is_draining() {
+                return;
+            }
+            let topic_partition = super::topic_partition(topic, index);
+            if !self.may_send(&topic_partition) {
+                return;
+            }
             let Some((leader, _)) = self.metadata.leader(&topic_partition) else {
                 return self.want_metadata_later(now, effects);
             };
@@ -84,7 +93,9 @@ impl Producer {
                 return;
             }
             let is_reversed = self.mutation == Some(Mutation::BatchReversed);
-            let Some(batch) = queue.take(&self.config, producer, is_reversed) else { return };
+            let stamp =
+                BatchStamp { producer, is_transactional: self.transaction.is_some(), is_reversed };
+            let Some(batch) = queue.take(&self.config, stamp) else { return };
             if self.config.acks == Acks::None {
                 queue.landed(&batch);
             }
@@ -100,7 +111,10 @@ impl Producer {
         batch: Batch,
         effects: &mut Effects,
     ) {
+        let settings = self.transaction.as_ref().map(|transaction| transaction.settings());
         let request = Request::Produce(produce::Request {
+            transactional_id: settings.map(|settings| settings.id.clone()),
+            is_version_2: settings.is_some_and(|settings| settings.is_version_2),
             acks: self.config.acks,
             timeout: self.config.request_timeout,
             partitions: vec![produce::PartitionRequest {
@@ -121,6 +135,9 @@ impl Producer {
 
     /// Asks for a producer id when one is needed and may be asked for.
     pub(super) fn pump_session(&mut self, now: SimTime, effects: &mut Effects) {
+        if self.transaction.is_some() {
+            return self.pump_transactional_session(now, effects);
+        }
         let attempt = match self.session {
             Session::Draining if self.requests_in_flight == 0 => 0,
             Session::Unassigned { retry_at, attempt }
@@ -135,7 +152,10 @@ impl Producer {
         };
         self.session = Session::Requested { attempt };
         let broker = any_broker(&self.identity, &self.metadata.brokers, attempt);
-        let request = Request::InitProducerId(init_producer_id::Request { current: None });
+        let request = Request::InitProducerId(init_producer_id::Request {
+            transactional: None,
+            current: None,
+        });
         let deadline = now + SOCKET_TIMEOUT;
         let link = Link::data(broker);
         self.connections.send(now, link, Token::InitProducerId, request, deadline, effects);

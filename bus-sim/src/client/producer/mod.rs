@@ -10,6 +10,7 @@ mod outcome;
 mod partition;
 mod session;
 mod topic;
+mod transaction;
 
 use std::collections::BTreeMap;
 use std::task::Waker;
@@ -32,6 +33,8 @@ use crate::time::SimTime;
 use partition::{Batch, Pending};
 use session::Session;
 use topic::TopicState;
+use transaction::Transaction;
+pub(crate) use transaction::TransactionSettings;
 
 /// What a request is remembered by.
 #[derive(Debug)]
@@ -39,6 +42,14 @@ pub(crate) enum Token {
     Metadata,
     InitProducerId,
     Produce(TopicPartition, Batch),
+    /// Of the transaction.
+    FindCoordinator,
+    AddPartitions,
+    AddOffsets,
+    /// The coordinator of a group.
+    FindGroup,
+    TxnOffsetCommit,
+    EndTxn,
 }
 
 /// A producer.
@@ -52,6 +63,8 @@ pub(crate) struct Producer {
     refresh: Refresh,
     topics: BTreeMap<Topic, TopicState>,
     session: Session,
+    /// `None` for a producer without transactions.
+    transaction: Option<Box<Transaction>>,
     /// Produce requests without an outcome, on all links.
     requests_in_flight: u32,
     next_number: u64,
@@ -90,12 +103,37 @@ impl Producer {
         mutation: Option<Mutation>,
     ) -> Self {
         let session = if config.enable_idempotence { Session::unassigned() } else { Session::Off };
+        Self::with_session(identity, config, brokers, mutation, session)
+    }
+
+    /// A producer of transactions.
+    pub(crate) fn transactional(
+        identity: Identity,
+        config: ProducerConfig,
+        settings: TransactionSettings,
+        brokers: i32,
+        mutation: Option<Mutation>,
+    ) -> Self {
+        let session = Session::Uninitialized;
+        let mut producer = Self::with_session(identity, config, brokers, mutation, session);
+        producer.transaction = Some(Box::new(Transaction::new(settings)));
+        producer
+    }
+
+    fn with_session(
+        identity: Identity,
+        config: ProducerConfig,
+        brokers: i32,
+        mutation: Option<Mutation>,
+        session: Session,
+    ) -> Self {
         Self {
             connections: Connections::new(identity),
             metadata: Metadata::new(brokers),
             refresh: Refresh::default(),
             topics: BTreeMap::new(),
             session,
+            transaction: None,
             requests_in_flight: 0,
             next_number: 0,
             buffered_records: 0,
@@ -152,13 +190,16 @@ impl Producer {
                 state.unassigned.push_back((partition, pending));
                 self.want_metadata(now, effects);
             }
-            Some(Err(error)) => {
-                self.fail_pending(vec![pending], |_| error.clone(), effects);
-            }
+            Some(Err(error)) => self.reject(pending, error, effects),
             Some(Ok(partition)) => {
                 let queue = &mut state.partitions[partition];
                 queue.push(pending);
-                if queue.is_full(&self.config) || self.is_flushing() {
+                let is_full = queue.is_full(&self.config);
+                if self.transaction.is_some() {
+                    let place = topic_partition(&topic, partition);
+                    self.add_to_transaction(now, place, effects);
+                }
+                if is_full || self.is_flushing() {
                     self.pump(now, &topic, partition, effects);
                 } else {
                     self.watch_linger(now + self.config.linger, effects);
@@ -201,9 +242,8 @@ impl Producer {
     ) {
         if self.closing.is_some() {
             reply.send(Err(closed()), effects);
-        } else if let Some(partitions) = self.metadata.partitions(&topic) {
-            reply.send(Ok(partitions), effects);
         } else {
+            // As librdkafka's, the answer is the cluster's of now: the topic may have grown.
             self.topics.entry(topic.clone()).or_insert_with(|| TopicState::unknown(now));
             self.partition_requests.push((topic, reply));
             self.want_metadata(now, effects);
@@ -239,13 +279,17 @@ impl Producer {
         self.closing = Some(Closing::Closed);
         self.wake_ready(effects);
         self.fail_everything(effects);
+        self.drop_call(effects);
         self.connections.close_all(effects);
     }
 
     /// What a call of the application waits for, if one does.
     pub(crate) fn waiting(&self) -> Option<String> {
-        (self.buffered_records > 0)
-            .then(|| format!("a producer has {} records undelivered", self.buffered_records))
+        let call = self.transaction.as_ref().and_then(|transaction| transaction.waiting());
+        call.or_else(|| {
+            (self.buffered_records > 0)
+                .then(|| format!("a producer has {} records undelivered", self.buffered_records))
+        })
     }
 
     pub(crate) fn handle(&mut self, now: SimTime, input: Input, effects: &mut Effects) {
@@ -259,6 +303,7 @@ impl Producer {
             Err(Input::Timer(Timer::Client(timer))) => self.timer(now, timer, effects),
             Err(_) => {}
         }
+        self.pump_transaction(now, effects);
         self.finish_close_if_drained(effects);
     }
 
@@ -281,6 +326,7 @@ impl Producer {
                 self.expire(now, effects);
                 self.pump_all(now, effects);
             }
+            ClientTimer::Transaction => self.transaction_timer_fired(now, effects),
             ClientTimer::OperationTimeout => {
                 if matches!(self.closing, Some(Closing::Flushing(_))) {
                     self.finish_close(effects);
@@ -307,7 +353,7 @@ impl Producer {
                 let result = response.partitions.into_iter().next().map(|first| first.result);
                 match result {
                     Some(Ok(appended)) => {
-                        self.delivered(topic_partition, batch, Some(appended), effects);
+                        self.acknowledged(topic_partition, batch, Some(appended), effects);
                     }
                     Some(Err(error)) => self.refused(now, topic_partition, batch, error, effects),
                     None => self.lost(now, topic_partition, batch, true, effects),
@@ -324,14 +370,21 @@ impl Producer {
                 self.requests_in_flight -= 1;
                 self.lost(now, topic_partition, batch, was_sent, effects);
             }
-            Outcome::Response(..) => {}
+            outcome => self.transaction_concluded(now, outcome, effects),
         }
     }
 
+    fn check_open(&self) -> Result<()> {
+        if self.closing.is_some() { Err(closed()) } else { Ok(()) }
+    }
+
+    /// Whether nothing is sent any more.
+    fn closing_for_good(&self) -> bool {
+        matches!(self.closing, Some(Closing::Closed))
+    }
+
     fn check(&self, record: &ProducerRecord) -> Result<()> {
-        if self.closing.is_some() {
-            return Err(closed());
-        }
+        self.check_open()?;
         record.topic.validate()?;
         if let Some(partition) = record.partition.filter(|partition| *partition < 0) {
             let message = format!("partition {partition} is negative; partitions start at 0");
@@ -351,7 +404,7 @@ impl Producer {
                 format!("the buffer holds {} records; wait for ready()", self.buffered_records);
             return Err(Error::new(ErrorKind::QueueFull, message));
         }
-        Ok(())
+        self.transaction.as_ref().map_or(Ok(()), |transaction| transaction.check_send())
     }
 
     fn refuse(&self, error: Error, record: &ProducerRecord) -> Delivery {
@@ -414,6 +467,7 @@ impl Producer {
             return;
         };
         self.fail_everything(effects);
+        self.drop_call(effects);
         effects.cancel_timer(Timer::Client(ClientTimer::OperationTimeout));
         self.connections.close_all(effects);
         for reply in replies {
@@ -435,6 +489,11 @@ impl Producer {
             effects.complete(Completion::Wake(waker));
         }
     }
+}
+
+fn topic_partition(topic: &Topic, index: usize) -> TopicPartition {
+    let partition = Partition::try_from(index).unwrap_or(Partition::MAX);
+    TopicPartition { topic: topic.clone(), partition }
 }
 
 fn closed() -> Error {

@@ -8,6 +8,7 @@ use bus_core::{
 
 use crate::client::{Completion, DeliveredBatch, backoff};
 use crate::node::Effects;
+use crate::protocol::batch::{BATCH_OVERHEAD, ProducerEpoch, ProducerId};
 use crate::protocol::{metadata, produce};
 use crate::time::SimTime;
 
@@ -16,12 +17,27 @@ use super::dispatch::SESSION_RETRY;
 use super::partition::{Batch, PartitionQueue, Pending};
 use super::session::Session;
 use super::topic::TopicState;
+use super::transaction::failed_delivery;
 
 /// `topic.metadata.propagation.max.ms`: a topic that is unknown for this long does not exist. 5 s
 /// is what `bus-kafka` sets; librdkafka's own default is 30 s.
 const PROPAGATION: Duration = Duration::from_secs(5);
 
 impl Producer {
+    /// A leader has a batch in its log.
+    pub(super) fn acknowledged(
+        &mut self,
+        topic_partition: TopicPartition,
+        batch: Batch,
+        appended: Option<produce::Appended>,
+        effects: &mut Effects,
+    ) {
+        if let Some(queue) = self.queue(&topic_partition) {
+            queue.acknowledge(&batch);
+        }
+        self.delivered(topic_partition, batch, appended, effects);
+    }
+
     /// A batch is in the log (or was sent off, with acks=0).
     pub(super) fn delivered(
         &mut self,
@@ -54,7 +70,12 @@ impl Producer {
         match kind {
             E::DuplicateSequenceNumber => {
                 // In the log since too long ago to say where.
-                self.delivered(topic_partition, batch, None, effects);
+                self.acknowledged(topic_partition, batch, None, effects);
+            }
+            E::OutOfOrderSequenceNumber | E::UnknownProducerId | E::InvalidProducerEpoch
+                if self.transaction.is_some() =>
+            {
+                self.sequence_refused(now, topic_partition, batch, kind, effects);
             }
             E::OutOfOrderSequenceNumber | E::UnknownProducerId | E::InvalidProducerEpoch => {
                 // Behind a batch that failed it is only early; the oldest one cannot be appended
@@ -109,16 +130,25 @@ impl Producer {
         match result {
             Ok((id, epoch)) => {
                 self.session = Session::Assigned { id, epoch };
-                for state in self.topics.values_mut() {
-                    for queue in &mut state.partitions {
-                        queue.restamp((id, epoch));
-                    }
-                }
+                self.restamp_queues((id, epoch));
+                self.identified(now, (id, epoch), effects);
+            }
+            Err(kind) if self.transaction.is_some() => {
+                self.identity_refused(now, kind, attempt, effects);
             }
             Err(_) => {
                 let retry_at = now + SESSION_RETRY;
                 self.session = Session::Unassigned { retry_at, attempt: attempt + 1 };
                 self.watch_retry(retry_at, effects);
+            }
+        }
+    }
+
+    /// Numbers what is queued from the start, for a new producer id or epoch.
+    pub(super) fn restamp_queues(&mut self, identity: (ProducerId, ProducerEpoch)) {
+        for state in self.topics.values_mut() {
+            for queue in &mut state.partitions {
+                queue.restamp(identity);
             }
         }
     }
@@ -163,13 +193,16 @@ impl Producer {
         let mut oldest: Option<SimTime> = None;
         let mut expired_pending = Vec::new();
         let mut expired_batches = Vec::new();
+        let mut expired_in_queue = 0;
         for (topic, state) in &mut self.topics {
             let is_expired = |enqueued: SimTime| enqueued + timeout <= now;
             let count =
                 state.unassigned.partition_point(|(_, pending)| is_expired(pending.enqueued));
             expired_pending.extend(state.unassigned.drain(..count).map(|(_, pending)| pending));
             for (partition, queue) in (0..).zip(&mut state.partitions) {
-                expired_pending.extend(queue.take_expired(is_expired));
+                let expired = queue.take_expired(is_expired);
+                expired_in_queue += expired.len();
+                expired_pending.extend(expired);
                 while queue.retries.front().is_some_and(|retry| is_expired(retry.enqueued)) {
                     let topic_partition = TopicPartition { topic: topic.clone(), partition };
                     expired_batches
@@ -187,6 +220,9 @@ impl Producer {
         self.fail_pending(expired_pending, |_| timed_out().definite(), effects);
         for (topic_partition, batch) in expired_batches {
             self.give_up(topic_partition, batch, ErrorKind::MessageTimedOut, effects);
+        }
+        if expired_in_queue > 0 && self.transaction.is_some() {
+            self.records_timed_out(effects);
         }
         // What is in flight has its own deadline; look again when the oldest in a queue is due.
         if self.buffered_records > 0 {
@@ -219,9 +255,63 @@ impl Producer {
                 reply.send(Ok(()), effects);
             }
         }
-        if !failed.is_empty() {
-            effects.complete(Completion::Undelivered(failed));
+        self.undelivered(failed, effects);
+    }
+
+    /// Drops what is queued, as aborting a transaction does; what is in flight goes on.
+    pub(super) fn purge_queues(&mut self, effects: &mut Effects) {
+        self.fail_queues(&Error::new(ErrorKind::Purged, "dropped with its transaction"), effects);
+    }
+
+    /// Fails what is queued; what is in flight goes on.
+    pub(super) fn fail_queues(&mut self, why: &Error, effects: &mut Effects) {
+        let certain = || why.clone().definite().with_operation(Operation::Send);
+        let mut failed = Vec::new();
+        let mut topics = std::mem::take(&mut self.topics);
+        for state in topics.values_mut() {
+            let waiting = state.unassigned.drain(..).map(|(_, pending)| pending);
+            let mut pending = waiting.collect::<Vec<_>>();
+            for queue in &mut state.partitions {
+                let (open, retries) = queue.purge();
+                pending.extend(open);
+                for batch in retries {
+                    let bytes = payload_bytes(&batch);
+                    self.release(&batch.numbers, bytes, effects);
+                    let error = certain();
+                    let is_known = !batch.is_possibly_persisted;
+                    let error = if is_known { error } else { error.indeterminate() };
+                    let senders = batch.senders.into_iter();
+                    failed.extend(senders.map(|sender| (sender, error.clone())));
+                }
+            }
+            for pending in pending {
+                self.release(&[pending.number], u64::from(pending.size), effects);
+                failed.push((pending.sender, certain()));
+            }
         }
+        self.topics = topics;
+        self.undelivered(failed, effects);
+    }
+
+    /// Fails a record that was not taken into the buffer after all.
+    pub(super) fn reject(&mut self, pending: Pending, error: Error, effects: &mut Effects) {
+        self.release(&[pending.number], u64::from(pending.size), effects);
+        let error = error.with_operation(Operation::Send);
+        effects.complete(Completion::Undelivered(vec![(pending.sender, error)]));
+    }
+
+    /// Reports records that were not delivered.
+    fn undelivered(&mut self, mut failed: Vec<(DeliverySender, Error)>, effects: &mut Effects) {
+        if failed.is_empty() {
+            return;
+        }
+        if let Some(transaction) = &mut self.transaction {
+            transaction.count_failures(failed.len());
+            for (_, error) in &mut failed {
+                *error = failed_delivery(error.clone());
+            }
+        }
+        effects.complete(Completion::Undelivered(failed));
     }
 
     /// Reports all records as delivered, though they are not: a planted bug.
@@ -260,7 +350,7 @@ impl Producer {
             let error = error(&pending).with_operation(Operation::Send);
             failed.push((pending.sender, error));
         }
-        effects.complete(Completion::Undelivered(failed));
+        self.undelivered(failed, effects);
     }
 
     fn assign_waiting(
@@ -275,7 +365,13 @@ impl Producer {
             let key = pending.record.key.as_deref();
             let linger = self.config.sticky_linger;
             match state.partition_for(now, &self.identity, topic, explicit, key, linger, bias) {
-                Some(Ok(partition)) => state.partitions[partition].push(pending),
+                Some(Ok(partition)) => {
+                    state.partitions[partition].push(pending);
+                    if self.transaction.is_some() {
+                        let place = super::topic_partition(topic, partition);
+                        self.add_to_transaction(now, place, effects);
+                    }
+                }
                 Some(Err(error)) => self.fail_pending(vec![pending], |_| error.clone(), effects),
                 None => state.unassigned.push_back((explicit, pending)),
             }
@@ -313,7 +409,7 @@ impl Producer {
         }
     }
 
-    fn send_again(
+    pub(super) fn send_again(
         &mut self,
         now: SimTime,
         topic_partition: TopicPartition,
@@ -325,9 +421,13 @@ impl Producer {
         batch.attempts += 1;
         batch.retry_at = now + wait;
         self.watch_retry(batch.retry_at, effects);
+        let is_idempotent = self.session != Session::Off;
         if let Some(queue) = self.queue(&topic_partition) {
             queue.landed(&batch);
             queue.put_back(batch);
+            if is_idempotent {
+                queue.drain();
+            }
         }
     }
 
@@ -339,7 +439,22 @@ impl Producer {
         kind: ErrorKind,
         effects: &mut Effects,
     ) {
-        self.drain_session();
+        if self.transaction.is_some() {
+            self.given_up_in_transaction(&topic_partition, kind, effects);
+        } else {
+            self.drain_session();
+        }
+        self.fail_batch(topic_partition, batch, kind, effects);
+    }
+
+    /// Reports the records of a batch as not delivered.
+    pub(super) fn fail_batch(
+        &mut self,
+        topic_partition: TopicPartition,
+        batch: Batch,
+        kind: ErrorKind,
+        effects: &mut Effects,
+    ) {
         self.settle(&topic_partition, &batch, effects);
         let error = match kind {
             ErrorKind::MessageTimedOut => timed_out(),
@@ -349,7 +464,7 @@ impl Producer {
         let error =
             if batch.is_possibly_persisted { error.indeterminate() } else { error.definite() };
         let failed = batch.senders.into_iter().map(|sender| (sender, error.clone())).collect();
-        effects.complete(Completion::Undelivered(failed));
+        self.undelivered(failed, effects);
     }
 
     /// A batch has its final outcome: its room in the buffer is free.
@@ -357,8 +472,7 @@ impl Producer {
         if let Some(queue) = self.queue(topic_partition) {
             queue.landed(batch);
         }
-        let bytes = batch.content.size.saturating_sub(crate::protocol::batch::BATCH_OVERHEAD);
-        self.release(&batch.numbers, u64::from(bytes), effects);
+        self.release(&batch.numbers, payload_bytes(batch), effects);
     }
 
     fn release(&mut self, numbers: &[u64], bytes: u64, effects: &mut Effects) {
@@ -385,10 +499,18 @@ impl Producer {
         }
     }
 
-    fn queue(&mut self, topic_partition: &TopicPartition) -> Option<&mut PartitionQueue> {
+    pub(super) fn queue(
+        &mut self,
+        topic_partition: &TopicPartition,
+    ) -> Option<&mut PartitionQueue> {
         let index = usize::try_from(topic_partition.partition).ok()?;
         self.topics.get_mut(&topic_partition.topic)?.partitions.get_mut(index)
     }
+}
+
+/// The bytes of a batch's records.
+fn payload_bytes(batch: &Batch) -> u64 {
+    u64::from(batch.content.size.saturating_sub(BATCH_OVERHEAD))
 }
 
 fn timed_out() -> Error {

@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use bus_core::{DeliverySender, ProducerConfig};
 
-use crate::protocol::batch::{BatchRecord, ProducerStamp, RecordBatch, Sequence, sequence_after};
+use crate::protocol::batch::{
+    BatchRecord, ProducerEpoch, ProducerId, ProducerStamp, RecordBatch, Sequence, sequence_after,
+    sequence_before,
+};
 use crate::time::SimTime;
 
 /// A record in the buffer.
@@ -47,6 +50,20 @@ pub(super) struct PartitionQueue {
     /// The numbers of the first records of the batches in flight, ascending.
     pub(super) in_flight: Vec<u64>,
     next_sequence: Sequence,
+    /// The sequence behind the last batch that was acknowledged.
+    next_acknowledged: Sequence,
+    /// A batch failed and others are still in flight: nothing is sent before they have an outcome.
+    is_draining: bool,
+}
+
+/// What a batch is marked with.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BatchStamp {
+    /// Producer id and epoch.
+    pub(super) producer: Option<(ProducerId, ProducerEpoch)>,
+    pub(super) is_transactional: bool,
+    /// A planted bug.
+    pub(super) is_reversed: bool,
 }
 
 /// Whether something can be sent.
@@ -97,15 +114,10 @@ impl PartitionQueue {
     }
 
     /// Takes the batch to send next: a failed one, or a new one of the open records.
-    pub(super) fn take(
-        &mut self,
-        config: &ProducerConfig,
-        producer: Option<(i64, i16)>,
-        is_reversed: bool,
-    ) -> Option<Batch> {
+    pub(super) fn take(&mut self, config: &ProducerConfig, stamp: BatchStamp) -> Option<Batch> {
         let batch = match self.retries.pop_front() {
             Some(retry) => retry,
-            None => self.cut(config, producer, is_reversed)?,
+            None => self.cut(config, stamp)?,
         };
         let place = self.in_flight.partition_point(|first| *first < batch.first_number);
         self.in_flight.insert(place, batch.first_number);
@@ -115,6 +127,39 @@ impl PartitionQueue {
     /// Notes that a batch has an outcome.
     pub(super) fn landed(&mut self, batch: &Batch) {
         self.in_flight.retain(|first| *first != batch.first_number);
+        self.is_draining &= !self.in_flight.is_empty();
+    }
+
+    /// Sends nothing before all that is in flight has an outcome.
+    pub(super) fn drain(&mut self) {
+        self.is_draining = !self.in_flight.is_empty();
+    }
+
+    pub(super) const fn is_draining(&self) -> bool {
+        self.is_draining
+    }
+
+    /// Notes that the log has a batch.
+    pub(super) fn acknowledge(&mut self, batch: &Batch) {
+        if let Some(stamp) = batch.content.producer {
+            self.next_acknowledged = sequence_after(stamp.base_sequence, batch.senders.len());
+        }
+    }
+
+    /// Whether a batch before this one is not acknowledged.
+    pub(super) fn is_ahead(&self, batch: &Batch) -> bool {
+        let first = batch.content.producer.map_or(0, |stamp| stamp.base_sequence);
+        first.wrapping_sub(self.next_acknowledged) > 0
+    }
+
+    /// Takes everything that is not in flight. The sequences of what had been sent before are given
+    /// out again.
+    pub(super) fn purge(&mut self) -> (VecDeque<Pending>, VecDeque<Batch>) {
+        self.open_bytes = 0;
+        let retries = std::mem::take(&mut self.retries);
+        let count = retries.iter().map(|batch| batch.senders.len()).sum();
+        self.next_sequence = sequence_before(self.next_sequence, count);
+        (std::mem::take(&mut self.open), retries)
     }
 
     /// Whether no older batch is in flight or waits.
@@ -131,8 +176,9 @@ impl PartitionQueue {
     }
 
     /// Gives the batches that wait sequences from the start, of a new producer session.
-    pub(super) fn restamp(&mut self, (producer_id, producer_epoch): (i64, i16)) {
+    pub(super) fn restamp(&mut self, (producer_id, producer_epoch): (ProducerId, ProducerEpoch)) {
         self.next_sequence = 0;
+        self.next_acknowledged = 0;
         for batch in &mut self.retries {
             let stamp =
                 ProducerStamp { producer_id, producer_epoch, base_sequence: self.next_sequence };
@@ -149,12 +195,8 @@ impl PartitionQueue {
         taken
     }
 
-    fn cut(
-        &mut self,
-        config: &ProducerConfig,
-        producer: Option<(i64, i16)>,
-        is_reversed: bool,
-    ) -> Option<Batch> {
+    fn cut(&mut self, config: &ProducerConfig, stamp: BatchStamp) -> Option<Batch> {
+        let BatchStamp { producer, is_transactional, is_reversed } = stamp;
         let enqueued = self.open.front()?.enqueued;
         let count = self.records_for_batch(config);
         let mut records = Vec::with_capacity(count);
@@ -175,8 +217,9 @@ impl PartitionQueue {
             ProducerStamp { producer_id, producer_epoch, base_sequence }
         });
         let first_number = *numbers.first()?;
+        let content = RecordBatch { is_transactional, ..RecordBatch::new(stamp, records) };
         Some(Batch {
-            content: Arc::new(RecordBatch::new(stamp, records)),
+            content: Arc::new(content),
             senders,
             first_number,
             numbers,

@@ -17,6 +17,13 @@ pub(super) enum Session {
     /// Another one is needed, once nothing is in flight: until then nothing is sent, because what
     /// is in flight might be appended and could not be recognized under a new id.
     Draining,
+    /// Of a transactional producer before `init_transactions`.
+    Uninitialized,
+    /// Of a transactional producer: another epoch is needed, once the transaction is aborted. Until
+    /// then nothing is sent.
+    AwaitingAbort,
+    /// Of a transactional producer: there will be no producer id any more.
+    Failed,
 }
 
 impl Session {
