@@ -68,32 +68,128 @@ pub trait Producer: Send + Sync + fmt::Debug {
 
 /// A producer whose sends and offsets become visible together or not at all (KIP-98).
 ///
-/// Made by [`Bus::transactional_producer`](crate::Bus::transactional_producer). The newest producer
-/// of a transactional id fences all older ones: their every call fails with
-/// [`ErrorKind::ProducerFenced`], whose recovery is `Close`.
+/// Made by [`Bus::transactional_producer`](crate::Bus::transactional_producer).
+/// [`init_transactions`](Self::init_transactions) comes first; then each transaction goes from
+/// [`begin`](Self::begin) over [`send`](Producer::send) and [`send_offsets`](Self::send_offsets) to
+/// [`commit`](Self::commit) or [`abort`](Self::abort).
+///
+/// ```
+/// # async fn example(bus: &bus_core::Bus) -> bus_core::Result<()> {
+/// use bus_core::{Producer, ProducerConfig, ProducerRecord, Recovery, TransactionConfig};
+///
+/// let transaction = TransactionConfig::new("billing-1");
+/// let producer = bus.transactional_producer(ProducerConfig::default(), transaction)?;
+/// producer.init_transactions().await?;
+/// loop {
+///     producer.begin()?;
+///     // `commit` fails if this delivery does, so it need not be awaited.
+///     drop(producer.send(ProducerRecord::to("invoices").value("42")));
+///     match producer.commit().await {
+///         Ok(()) => return Ok(()),
+///         Err(error) if error.recovery() == Recovery::Abort => producer.abort().await?,
+///         Err(error) => return Err(error),
+///     }
+/// }
+/// # }
+/// ```
+///
+/// # Errors
+/// Every error says by its [`recovery`](crate::Error::recovery) how to go on:
+/// - [`Recovery::Retry`](crate::Recovery::Retry): call the same again; it resumes. It is safe for
+///   `commit` as well.
+/// - [`Recovery::Abort`](crate::Recovery::Abort): the transaction has failed. Until `abort`, every
+///   call repeats the error that made it fail, but for `send`, which is an
+///   [`ErrorKind::InvalidState`]. Every failed [`Delivery`] is such an error: its record is no part
+///   of the transaction. What `send` refuses for its arguments is none; it changes nothing.
+/// - [`Recovery::Close`](crate::Recovery::Close): the producer cannot go on, and every later call
+///   repeats the error. Above all [`ErrorKind::ProducerFenced`]: the newest producer of a
+///   transactional id fences all older ones. An older one notices with its next request, and so
+///   does one whose transaction was aborted because it took longer than
+///   [`transaction_timeout`](crate::TransactionConfig::transaction_timeout).
+/// - [`Recovery::Fix`](crate::Recovery::Fix): the call was wrong, and nothing has changed.
+///   [`ErrorKind::InvalidState`]: the call does not fit: everything before `init_transactions` but
+///   that, a second `init_transactions` or `begin`, and `send`, `send_offsets`, `commit`, or
+///   `abort` without a transaction.
+///
+/// Transactions go one after the other, and so do their calls. A call whose future is dropped goes
+/// on by itself. Until it has ended, every other one is an [`ErrorKind::InvalidState`] to
+/// [`Retry`](crate::Recovery::Retry), except that `init_transactions`, `commit`, and `abort`,
+/// called once more, wait for the outcome of the one that is under way.
+///
+/// Closing or dropping the producer does not end an open transaction: the next producer of the
+/// transactional id aborts it, or the coordinator after the transaction timeout.
 pub trait TransactionalProducer: Producer {
-    /// Fences older producers of the transactional id and finishes what they left open. Call once,
-    /// first.
-    fn init_transactions(&self) -> BoxFuture<'_, Result<()>>;
-
-    /// Begins a transaction: sends after this belong to it.
+    /// Fences older producers of the transactional id and aborts what they left open; what they
+    /// were committing is committed. Call once, first.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidState`] if one is open.
+    /// - [`ErrorKind::InvalidState`]: it was done before;
+    /// - [`ErrorKind::TimedOut`] or the reason, such as [`ErrorKind::CoordinatorNotAvailable`]: not
+    ///   done within 30 s; to retry, which resumes;
+    /// - [`ErrorKind::InvalidTransactionTimeout`]: the transaction timeout is above the broker's
+    ///   `transaction.max.timeout.ms`; this producer cannot go on;
+    /// - [`ErrorKind::Closed`].
+    fn init_transactions(&self) -> BoxFuture<'_, Result<()>>;
+
+    /// Begins a transaction: sends after this belong to it. No broker hears of it; the time of the
+    /// transaction begins with its first record or offset.
+    ///
+    /// # Errors
+    /// - [`ErrorKind::InvalidState`]: a transaction is open, or `init_transactions` was not called;
+    /// - the error of the transaction, to abort, if one is open that has failed;
+    /// - [`ErrorKind::ProducerFenced`], if that was noticed before;
+    /// - [`ErrorKind::Closed`].
     fn begin(&self) -> Result<()>;
 
     /// Commits the offsets of a consumer as part of the transaction (KIP-447): they count only if
-    /// the transaction commits and the member still belongs to the group.
+    /// the transaction commits and the member still belongs to the group. No offsets are fine, and
+    /// nothing. The offset to commit is that of the next record to process, as in
+    /// [`Consumer::commit`](crate::Consumer::commit).
+    ///
+    /// `group` is the consumer's [`group_metadata`](crate::Consumer::group_metadata) of now: keep
+    /// none over a rebalance. That of a consumer that is no member (generation -1, no member id) is
+    /// not checked, so it does not keep zombies off.
+    ///
+    /// # Errors
+    /// - [`ErrorKind::InvalidState`]: no transaction is open;
+    /// - [`ErrorKind::InvalidArgument`]: an offset is negative; nothing has changed;
+    /// - to abort: [`ErrorKind::IllegalGeneration`] (the group has rebalanced since),
+    ///   [`ErrorKind::UnknownMemberId`] (another group's member, or one that is gone),
+    ///   [`ErrorKind::FencedInstanceId`], [`ErrorKind::InvalidGroupId`] (the empty group id),
+    ///   [`ErrorKind::OffsetMetadataTooLarge`]; [`ErrorKind::UnknownTopicOrPartition`], after
+    ///   trying for 30 s, or the transaction timeout if that is less;
+    /// - [`ErrorKind::ProducerFenced`];
+    /// - [`ErrorKind::Closed`].
     fn send_offsets<'a>(
         &'a self,
         offsets: &'a [(TopicPartition, OffsetAndMetadata)],
         group: &'a GroupMetadata,
     ) -> BoxFuture<'a, Result<()>>;
 
-    /// Flushes and commits. After an indeterminate error, calling it again is safe.
+    /// Flushes and commits: every delivery of the transaction has resolved when this has. Without
+    /// records and offsets there is nothing to commit, and no broker hears of it.
+    ///
+    /// After an indeterminate error that may be retried, calling it again is safe.
+    ///
+    /// # Errors
+    /// - [`ErrorKind::InvalidState`]: no transaction is open;
+    /// - [`ErrorKind::TransactionAbortable`]: a delivery failed, which says why; or the error that
+    ///   made the transaction fail. To abort;
+    /// - [`ErrorKind::TimedOut`]: not done within 30 s; to retry, which resumes;
+    /// - [`ErrorKind::ProducerFenced`], indeterminate if this call noticed it: an earlier attempt
+    ///   of its request may have committed before;
+    /// - [`ErrorKind::Closed`].
     fn commit(&self) -> BoxFuture<'_, Result<()>>;
 
-    /// Aborts: nothing that was sent since `begin` becomes visible to `read_committed` readers.
+    /// Aborts: nothing that was sent since `begin` becomes visible to `read_committed` readers, and
+    /// no offset is committed. Records that are still in the buffer are dropped: their deliveries
+    /// fail with [`ErrorKind::Purged`].
+    ///
+    /// # Errors
+    /// - [`ErrorKind::InvalidState`]: no transaction is open;
+    /// - [`ErrorKind::TimedOut`]: not done within 30 s; to retry, which resumes;
+    /// - [`ErrorKind::ProducerFenced`];
+    /// - [`ErrorKind::Closed`].
     fn abort(&self) -> BoxFuture<'_, Result<()>>;
 }
 

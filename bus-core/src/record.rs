@@ -116,6 +116,22 @@ impl TopicPartition {
     pub fn new(topic: impl Into<Topic>, partition: Partition) -> Self {
         Self { topic: topic.into(), partition }
     }
+
+    /// Checks what can be checked without the cluster.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidTopic`] for an invalid name, [`ErrorKind::InvalidArgument`] for a
+    /// negative partition.
+    pub fn validate(&self) -> Result<()> {
+        self.topic.validate()?;
+        if self.partition < 0 {
+            let message = format!("partition {} is negative; they start at 0", self.partition);
+            return Err(
+                Error::new(ErrorKind::InvalidArgument, message).with_topic_partition(self.clone())
+            );
+        }
+        Ok(())
+    }
 }
 
 impl fmt::Display for TopicPartition {

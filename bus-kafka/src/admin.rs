@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bus_core::{
-    Admin, BoxFuture, ClusterDescription, Error, ErrorKind, GroupDescription, GroupListing,
-    GroupOffset, GroupState, NewTopic, Offset, OffsetAndMetadata, Operation, Partition, Result,
-    Topic, TopicDescription, TopicPartition,
+    Admin, BoxFuture, BrokerDescription, ClusterDescription, Error, ErrorKind, GroupDescription,
+    GroupListing, GroupOffset, GroupState, NewTopic, Offset, OffsetAndMetadata, Operation,
+    Partition, Result, Topic, TopicDescription, TopicPartition,
 };
 use futures_util::FutureExt as _;
 use rdkafka::client::Client;
@@ -350,23 +350,36 @@ fn group_offsets(client: &Client<Context>, group_id: &str) -> Result<Vec<GroupOf
     Ok(offsets)
 }
 
-/// Waits until this client sees the topic with all its partitions, and their leaders answer for
-/// them.
+/// Waits until this client sees the topic with all its partitions, their leaders answer for them,
+/// and every other broker knows it: a client may ask any of them.
 fn await_topic(client: &Client<Context>, topic: &Topic, partitions: Partition) -> Result<()> {
+    /// A broker that is slower may have died a moment ago.
+    const PATIENCE: Duration = Duration::from_secs(1);
+
     let wanted: Vec<_> =
         (0..partitions).map(|partition| TopicPartition::new(topic, partition)).collect();
-    await_metadata(|| {
-        let is_led = match metadata::of_topic(client, topic, OPERATION_TIMEOUT) {
-            Ok(found) => {
-                found.partitions.len() >= wanted.len()
-                    && found.partitions.iter().all(|partition| partition.leader.is_some())
-            }
-            Err(_) => false,
-        };
-        is_led
-            && requests::high_watermarks(client.native_client(), &wanted, OPERATION_TIMEOUT)
-                .is_ok_and(|ends| ends.iter().all(|end| end.error.is_none()))
-    });
+    let native = client.native_client();
+    let is_led = || {
+        metadata::of_topic(client, topic, OPERATION_TIMEOUT).is_ok_and(|found| {
+            found.partitions.len() >= wanted.len()
+                && found.partitions.iter().all(|partition| partition.leader.is_some())
+        })
+    };
+    let is_answered_for = || {
+        requests::high_watermarks(native, &wanted, OPERATION_TIMEOUT)
+            .is_ok_and(|ends| ends.iter().all(|end| end.error.is_none()))
+    };
+    let is_known = |broker: &BrokerDescription| {
+        requests::partitions_known(native, broker.id, topic, PATIENCE)
+            .is_ok_and(|count| count >= wanted.len())
+    };
+    let is_known_everywhere = || {
+        client.fetch_metadata(Some(topic.as_str()), OPERATION_TIMEOUT).is_ok_and(|metadata| {
+            let brokers = metadata::brokers(&metadata);
+            brokers.len() == 1 || brokers.iter().all(is_known)
+        })
+    };
+    await_metadata(|| is_led() && is_answered_for() && is_known_everywhere());
     Ok(())
 }
 

@@ -15,7 +15,7 @@ use tokio::runtime::Handle;
 use crate::admin::{AdminClient, KafkaAdmin};
 use crate::config::Options;
 use crate::consumer::KafkaConsumer;
-use crate::producer::KafkaProducer;
+use crate::producer::{KafkaProducer, KafkaTransactionalProducer};
 
 /// Connects to a Kafka.
 ///
@@ -63,13 +63,11 @@ impl Backend for KafkaBus {
 
     fn transactional_producer(
         &self,
-        _: ProducerConfig,
-        _: TransactionConfig,
+        config: ProducerConfig,
+        transaction: TransactionConfig,
     ) -> Result<Arc<dyn TransactionalProducer>> {
-        Err(Error::new(
-            ErrorKind::Unsupported,
-            "bus-kafka has no transactions yet; see docs/fidelity.md",
-        ))
+        let config = self.inner.options.transactional_producer(config, &transaction)?;
+        Ok(Arc::new(KafkaTransactionalProducer::new(&config, self.inner.runtime.clone())?))
     }
 
     fn consumer(&self, config: ConsumerConfig) -> Result<Arc<dyn Consumer>> {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use bus_core::config::{Client, is_known_property};
 use bus_core::{
     BusUrl, ConsumerConfig, Error, ErrorKind, OffsetReset, Operation, ProducerConfig, Result,
+    TransactionConfig,
 };
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 
@@ -69,9 +70,31 @@ impl Options {
 
     /// The configuration of a producer with the options applied, and librdkafka's form of it.
     pub(crate) fn producer(&self, mut config: ProducerConfig) -> Result<Producer> {
-        for (name, value) in self.of(Client::Producer) {
-            config.set(name, value)?;
-        }
+        self.apply(&mut config)?;
+        self.native_producer(config, None)
+    }
+
+    /// The same for a producer of transactions.
+    pub(crate) fn transactional_producer(
+        &self,
+        mut config: ProducerConfig,
+        transaction: &TransactionConfig,
+    ) -> Result<Producer> {
+        self.apply(&mut config)?;
+        let config = transaction.bound(config);
+        transaction.validate(&config)?;
+        self.native_producer(config, Some(transaction))
+    }
+
+    fn apply(&self, config: &mut ProducerConfig) -> Result<()> {
+        self.of(Client::Producer).try_for_each(|(name, value)| config.set(name, value))
+    }
+
+    fn native_producer(
+        &self,
+        config: ProducerConfig,
+        transaction: Option<&TransactionConfig>,
+    ) -> Result<Producer> {
         config.validate()?;
         let mut native = self.base(config.to_properties());
         let largest = config.max_request_size.saturating_add(WIRE_OVERHEAD).min(1_000_000_000);
@@ -80,8 +103,12 @@ impl Options {
         native.set("queue.buffering.max.messages", "0");
         native.set("queue.buffering.max.kbytes", i32::MAX.to_string());
         native.set("partitioner", "murmur2_random");
+        if let Some(TransactionConfig { transactional_id, transaction_timeout }) = transaction {
+            native.set("transactional.id", transactional_id);
+            native.set("transaction.timeout.ms", transaction_timeout.as_millis().to_string());
+        }
         check_native(&native)?;
-        Ok(Producer { config, native })
+        Ok(Producer { config, native, is_transactional: transaction.is_some() })
     }
 
     /// The configuration of a consumer with the options applied, and librdkafka's form of it.
@@ -146,6 +173,7 @@ impl Options {
 pub(crate) struct Producer {
     pub(crate) config: ProducerConfig,
     pub(crate) native: ClientConfig,
+    pub(crate) is_transactional: bool,
 }
 
 /// A consumer's configuration, as the bus and as librdkafka have it.
@@ -263,6 +291,21 @@ mod tests {
         let error = options.producer(config).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidConfig);
         assert!(error.to_string().contains("compression.level"), "{error}");
+    }
+
+    #[test]
+    fn a_transaction_bounds_the_producer() {
+        let options = parse("kafka://a?delivery.timeout.ms=100000").unwrap();
+        let transaction_timeout = Duration::from_secs(9);
+        let transaction = TransactionConfig { transaction_timeout, ..TransactionConfig::new("t") };
+        let make = |config| options.transactional_producer(config, &transaction);
+        let producer = make(ProducerConfig::default()).unwrap();
+        assert_eq!(producer.config.delivery_timeout, transaction_timeout);
+        assert_eq!(producer.native.get("transactional.id"), Some("t"));
+        assert_eq!(producer.native.get("transaction.timeout.ms"), Some("9000"));
+        let linger = transaction_timeout;
+        let error = make(ProducerConfig { linger, ..Default::default() }).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidConfig);
     }
 
     #[test]

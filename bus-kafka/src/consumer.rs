@@ -23,8 +23,8 @@ use std::time::Duration;
 
 use bus_core::consumer::validate_offset;
 use bus_core::{
-    BoxFuture, Commit, Consumer, Error, ErrorKind, GroupMetadata, Offset, OffsetAndMetadata,
-    Operation, Polled, Result, StartAt, Subscription, Timestamp, TopicPartition, Watermarks,
+    BoxFuture, Commit, Consumer, Error, GroupMetadata, Offset, OffsetAndMetadata, Operation,
+    Polled, Result, StartAt, Subscription, Timestamp, TopicPartition, Watermarks,
 };
 use futures_util::FutureExt as _;
 use tokio::runtime::Handle;
@@ -146,7 +146,8 @@ impl Consumer for KafkaConsumer {
         let group_id = self.core.config.group_id.clone()?;
         let native = self.core.native.client().ok();
         let member = native.and_then(|native| requests::generation_and_member(native.client()));
-        // A closed consumer is in no generation.
+        // Who is no member, and a closed consumer, is in no generation; librdkafka keeps the last.
+        let member = member.filter(|(_, member_id)| !member_id.is_empty());
         let (generation, member_id) = member.unwrap_or((-1, String::new()));
         let group_instance_id = self.core.config.group_instance_id.clone();
         // librdkafka makes its own form from these fields, so there is nothing to carry along.
@@ -183,20 +184,8 @@ fn named(operation: Operation) -> impl Fn(Error) -> Error {
     move |error| error.with_operation(operation)
 }
 
-/// Checks a partition that the application names.
-fn validate(topic_partition: &TopicPartition) -> Result<()> {
-    topic_partition.topic.validate()?;
-    // Offsets and partitions are checked alike; only the words differ.
-    if topic_partition.partition < 0 {
-        let message = format!("partition {} is negative", topic_partition.partition);
-        return Err(Error::new(ErrorKind::InvalidArgument, message)
-            .with_topic_partition(topic_partition.clone()));
-    }
-    Ok(())
-}
-
 /// Checks a partition and an offset of it.
-fn validate_both(topic_partition: &TopicPartition, offset: Offset) -> Result<()> {
-    validate(topic_partition)?;
+pub(crate) fn validate_both(topic_partition: &TopicPartition, offset: Offset) -> Result<()> {
+    topic_partition.validate()?;
     validate_offset(topic_partition, offset)
 }

@@ -12,6 +12,7 @@
 
 pub(crate) mod admin;
 pub(crate) mod consumer;
+pub(crate) mod transaction;
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr::{self, NonNull};

@@ -4,7 +4,8 @@
 //! - [`connect`] and [`KafkaBus`] (`bus.rs`): options, the first broker, the clients;
 //! - `config.rs`: the options of the URL, and the bus's configuration in librdkafka's properties;
 //! - `producer.rs`: `send` and its outcome; `producer/buffer.rs`: room and flushes;
-//!   `producer/thread.rs`: the thread that serves librdkafka;
+//!   `producer/thread.rs`: the thread that serves librdkafka; `producer/transaction.rs`:
+//!   transactions;
 //! - `consumer.rs` and its modules: the queue of events, and what `poll` makes of it;
 //! - `admin.rs`, `metadata.rs`: topics, groups, the cluster;
 //! - `error.rs`: librdkafka's codes as kinds; `context.rs`: its log, statistics, and errors as
@@ -19,6 +20,10 @@
 //! | `Producer::flush` | `flush`, which turns lingering off; the bus counts what is left |
 //! | `Producer::partitions_for` | `metadata` |
 //! | `Producer::close` | `flush`, `purge`, `destroy` |
+//! | `TransactionalProducer::init_transactions` | `init_transactions` |
+//! | `TransactionalProducer::begin` | `begin_transaction` |
+//! | `TransactionalProducer::send_offsets` | `send_offsets_to_transaction` |
+//! | `TransactionalProducer::commit`, `abort` | `commit_transaction`, `abort_transaction` |
 //! | `Consumer::subscribe` | `subscribe` |
 //! | `Consumer::unsubscribe` | `unsubscribe`, and the answer to its revocation |
 //! | `Consumer::assign` | `assign`; times by `offsets_for_times` first |
@@ -51,8 +56,8 @@
 //!
 //! # What differs from the contract
 //! In `docs/fidelity.md`; in short:
-//! - [`Unsupported`](ErrorKind::Unsupported) for now: transactions, changing offsets of a group,
-//!   topic configuration, deleting records;
+//! - [`Unsupported`](ErrorKind::Unsupported) for now: changing offsets of a group, topic
+//!   configuration, deleting records;
 //! - [`Unsupported`](ErrorKind::Unsupported) for good: the timestamp 0, which librdkafka takes for
 //!   none;
 //! - a NUL in the name of a header ends the name when it is read;

@@ -5,16 +5,17 @@
 
 mod buffer;
 mod thread;
+mod transaction;
 
 use std::any::Any;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use bus_core::{
     Acks, BoxFuture, Delivery, Error, ErrorKind, Headers, Operation, Partition, Producer,
-    ProducerRecord, RecordMetadata, Recovery, Result, Topic, TopicPartition,
+    ProducerRecord, RecordMetadata, Result, Topic, TopicPartition,
 };
 use futures_util::FutureExt as _;
 use parking_lot::RwLock;
@@ -29,6 +30,7 @@ use tokio::time::timeout;
 use self::buffer::Buffer;
 pub use self::buffer::Ticket;
 use self::thread::ServingThread;
+pub(crate) use self::transaction::KafkaTransactionalProducer;
 use crate::config::Producer as Config;
 use crate::context::Context;
 use crate::error::{Code, from_rdkafka};
@@ -42,17 +44,25 @@ pub(crate) struct KafkaProducer {
     runtime: Handle,
     max_request_size: usize,
     delivery_timeout: Duration,
+    is_transactional: bool,
 }
 
 impl KafkaProducer {
     /// Makes a producer and the thread that serves it.
     pub(crate) fn new(config: &Config, runtime: Handle) -> Result<Self> {
-        let Config { config, native } = config;
-        let context =
-            ProducerContext { context: Context::default(), has_offsets: config.acks != Acks::None };
+        let Config { config, native, is_transactional } = config;
+        let context = ProducerContext {
+            context: Context::default(),
+            has_offsets: config.acks != Acks::None,
+            transactional: is_transactional.then(OnceLock::new),
+        };
         let producer = BaseProducer::from_config_and_context(native, context)
             .map_err(|error| from_rdkafka(&error, Operation::Send))?;
         let producer = Arc::new(producer);
+        if let Some(own) = &producer.context().transactional {
+            // The context is new, so this is the first and only time.
+            drop(own.set(Arc::downgrade(&producer)));
+        }
         let native = Arc::new(NativeProducer { slot: RwLock::new(Some(Arc::clone(&producer))) });
         let buffer =
             Buffer::new(to_usize(config.buffer_records), to_usize(config.buffer_kbytes) << 10);
@@ -69,6 +79,7 @@ impl KafkaProducer {
             runtime,
             max_request_size: to_usize(config.max_request_size),
             delivery_timeout: config.delivery_timeout,
+            is_transactional: *is_transactional,
         })
     }
 
@@ -78,7 +89,6 @@ impl KafkaProducer {
         if let Some(partition) = record.partition.filter(|partition| *partition < 0) {
             let message = format!("partition {partition} is negative; partitions start at 0");
             return Err(Error::new(ErrorKind::UnknownTopicOrPartition, message)
-                .with_recovery(Recovery::Fix)
                 .with_topic_partition(TopicPartition::new(&record.topic, partition)));
         }
         if record.timestamp == Some(bus_core::Timestamp::EPOCH) {
@@ -99,7 +109,10 @@ impl KafkaProducer {
     }
 
     fn enqueue(&self, record: &ProducerRecord) -> Result<Delivery> {
-        let size = self.check(record)?;
+        // Whatever is wrong with the record: that the producer is closed comes first.
+        let size = self
+            .check(record)
+            .map_err(|error| if self.buffer.is_closed() { buffer::closed() } else { error })?;
         let (ticket, delivery) = self.buffer.admit(record.topic.clone(), size)?;
         let mut message = BaseRecord::with_opaque_to(record.topic.as_str(), ticket);
         message.partition = record.partition;
@@ -112,9 +125,46 @@ impl KafkaProducer {
             Err((error, message)) => {
                 // The ticket gives the room back; the error goes out through a new delivery.
                 drop(message);
-                Err(refused(producer, &error, record))
+                Err(self.refused(producer, &error, record))
             }
         })?
+    }
+}
+
+impl KafkaProducer {
+    /// The error of a record that librdkafka did not take.
+    fn refused(
+        &self,
+        producer: &BaseProducer<ProducerContext>,
+        error: &KafkaError,
+        record: &ProducerRecord,
+    ) -> Error {
+        let error = match (error.rdkafka_error_code(), producer.client().fatal_error()) {
+            (Some(RDKafkaErrorCode::Fatal), Some((code, reason))) if self.is_transactional => {
+                transaction::fatal(code, reason)
+            }
+            (Some(RDKafkaErrorCode::Fatal), Some((code, reason))) => {
+                let message = format!("{reason} ({code})");
+                Error::new(ErrorKind::Fatal, message)
+            }
+            (Some(RDKafkaErrorCode::State), _) if self.is_transactional => {
+                let message = "records can be sent only in a transaction that is open and sound";
+                Error::new(ErrorKind::InvalidState, message)
+            }
+            (Some(code), _) => {
+                let code = Code::from(code);
+                code.error(format!("{} (topic {})", code.description(), record.topic))
+            }
+            (None, _) => from_rdkafka(error, Operation::Send),
+        };
+        // It never got into the buffer.
+        let error = error.definite();
+        match record.partition {
+            Some(partition) => {
+                error.with_topic_partition(TopicPartition::new(&record.topic, partition))
+            }
+            None => error,
+        }
     }
 }
 
@@ -147,8 +197,8 @@ impl Producer for KafkaProducer {
 
     fn partitions_for(&self, topic: Topic) -> BoxFuture<'_, Result<Partition>> {
         async move {
-            topic.validate()?;
             let producer = self.native.producer()?;
+            topic.validate()?;
             let lookup = move || metadata::of_topic(producer.client(), &topic, OPERATION_TIMEOUT);
             let description = crate::blocking(&self.runtime, lookup).await??;
             Ok(Partition::try_from(description.partitions.len()).unwrap_or(Partition::MAX))
@@ -237,11 +287,18 @@ impl fmt::Debug for NativeProducer {
 }
 
 /// What librdkafka calls back: the outcome of each record, and what it tells on the side.
-#[derive(Debug)]
 pub struct ProducerContext {
     context: Context,
     /// Whether brokers say offsets, which they do not with `acks=0`.
     has_offsets: bool,
+    /// The producer itself, if it has transactions.
+    transactional: Option<OnceLock<Weak<BaseProducer<Self>>>>,
+}
+
+impl fmt::Debug for ProducerContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ProducerContext").field("context", &self.context).finish_non_exhaustive()
+    }
 }
 
 impl ClientContext for ProducerContext {
@@ -272,6 +329,10 @@ impl rdkafka::producer::ProducerContext for ProducerContext {
             Err((error, message)) => {
                 let code = Code::from(error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail));
                 let error = code.error(format!("{} (topic {topic})", code.description()));
+                let error = match &self.transactional {
+                    Some(own) => transaction::failed_delivery(error, own.get()),
+                    None => error,
+                };
                 let error = if ffi::may_be_persisted(message) {
                     error.indeterminate()
                 } else {
@@ -326,34 +387,6 @@ impl Drop for Flushing {
 fn warm_up(producer: &BaseProducer<ProducerContext>) {
     for _ in 0..2 {
         ffi::refresh_metadata(producer.client().native_client(), Duration::from_secs(1));
-    }
-}
-
-/// The error of a record that librdkafka did not take.
-fn refused(
-    producer: &BaseProducer<ProducerContext>,
-    error: &KafkaError,
-    record: &ProducerRecord,
-) -> Error {
-    let fatal = producer.client().fatal_error();
-    let error = match (error.rdkafka_error_code(), fatal) {
-        (Some(RDKafkaErrorCode::Fatal), Some((code, reason))) => {
-            let message = format!("{reason} ({code})");
-            Error::new(ErrorKind::Fatal, message)
-        }
-        (Some(code), _) => {
-            let code = Code::from(code);
-            code.error(format!("{} (topic {})", code.description(), record.topic))
-        }
-        (None, _) => from_rdkafka(error, Operation::Send),
-    };
-    // It never got into the buffer.
-    let error = error.definite();
-    match record.partition {
-        Some(partition) => {
-            error.with_topic_partition(TopicPartition::new(&record.topic, partition))
-        }
-        None => error,
     }
 }
 

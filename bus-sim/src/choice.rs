@@ -25,6 +25,8 @@ pub enum Label {
     MetadataBroker,
     /// The id of a topic.
     TopicId,
+    /// How long controllers need to elect the next. Harmless: the least.
+    ControllerElection,
     /// The seed of tokio's own randomness.
     Scheduler,
 }

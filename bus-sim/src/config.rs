@@ -164,6 +164,23 @@ impl SimConfig {
         Ok(())
     }
 
+    /// `broker.session.timeout.ms`: a single broker has nobody to hand over to.
+    pub(crate) fn broker_session_timeout(&self) -> Duration {
+        let default = Duration::from_secs(if self.brokers > 1 { 4 } else { 9 });
+        self.broker.broker_session_timeout.unwrap_or(default)
+    }
+
+    /// `broker.heartbeat.interval.ms`.
+    pub(crate) fn broker_heartbeat_interval(&self) -> Duration {
+        let default = Duration::from_millis(if self.brokers > 1 { 500 } else { 2_000 });
+        self.broker.broker_heartbeat_interval.unwrap_or(default)
+    }
+
+    /// A replication factor, or as many as there are brokers.
+    pub(crate) fn replication_factor(&self, factor: i16) -> i16 {
+        factor.min(i16::try_from(self.brokers).unwrap_or(i16::MAX))
+    }
+
     /// Checks the values.
     ///
     /// # Errors
@@ -249,20 +266,43 @@ pub struct BrokerConfig {
     pub offsets_retention: Duration,
     /// `offsets.retention.check.interval.ms`: 10 min.
     pub offsets_retention_check_interval: Duration,
+    /// `offsets.commit.timeout.ms`: how long a coordinator waits for replicas, 5 s.
+    pub offsets_commit_timeout: Duration,
     /// `offset.metadata.max.bytes`: 4096.
     pub offset_metadata_max_bytes: usize,
     /// `num.partitions`: 1.
     pub num_partitions: i32,
-    /// `default.replication.factor`: 1.
+    /// `default.replication.factor`: 3, or as many as there are brokers (Kafka: 1).
     pub default_replication_factor: i16,
-    /// `broker.heartbeat.interval.ms`: 2 s.
-    pub broker_heartbeat_interval: Duration,
-    /// `broker.session.timeout.ms`: 9 s.
-    pub broker_session_timeout: Duration,
+    /// `offsets.topic.replication.factor`: 3, or as many as there are brokers.
+    pub offsets_topic_replication_factor: i16,
+    /// `min.insync.replicas` of topics that say nothing else: 1.
+    pub min_insync_replicas: usize,
+    /// `unclean.leader.election.enable` of topics that say nothing else: off.
+    pub unclean_leader_election: bool,
+    /// `auto.leader.rebalance.enable`: on.
+    pub auto_leader_rebalance: bool,
+    /// `leader.imbalance.check.interval.seconds`: 5 min.
+    pub leader_imbalance_check_interval: Duration,
+    /// `broker.heartbeat.interval.ms`; `None` for 2 s with one broker, and 500 ms with more
+    /// (Kafka: 2 s).
+    pub broker_heartbeat_interval: Option<Duration>,
+    /// `broker.session.timeout.ms`; `None` for 9 s with one broker, and 4 s with more (Kafka: 9 s).
+    pub broker_session_timeout: Option<Duration>,
+    /// `controller.quorum.fetch.timeout.ms`: how long the other controllers wait for a crashed one
+    /// before they elect the next, 2 s.
+    pub controller_quorum_fetch_timeout: Duration,
+    /// `controller.quorum.election.backoff.max.ms`: how long an election may take on top, 1 s.
+    pub controller_quorum_election_backoff_max: Duration,
     /// `producer.id.expiration.ms`: 1 day.
     pub producer_id_expiration: Duration,
     /// `transaction.state.log.num.partitions`: 5 (Kafka: 50).
     pub transaction_state_partitions: i32,
+    /// `transaction.state.log.replication.factor`: 3, or as many as there are brokers.
+    pub transaction_state_replication_factor: i16,
+    /// `transaction.state.log.min.isr` where there are three replicas: 2. With fewer it is 1 (Kafka:
+    /// 2).
+    pub transaction_state_min_insync_replicas: usize,
     /// `transaction.max.timeout.ms`: 15 min.
     pub transaction_max_timeout: Duration,
     /// `transactional.id.expiration.ms`: 7 days.
@@ -276,6 +316,35 @@ pub struct BrokerConfig {
     /// The feature `transaction.version`: 2, as of a new cluster. A client of version 1 goes on as
     /// before; with 2 the coordinator's own aborts raise the epoch as KIP-890 says.
     pub transaction_version: i16,
+    /// `replica.lag.time.max.ms`: 30 s. A follower that was not caught up for so long is out of
+    /// sync.
+    pub replica_lag_time_max: Duration,
+    /// `replica.fetch.wait.max.ms`: 500 ms.
+    pub replica_fetch_wait_max: Duration,
+    /// `replica.fetch.backoff.ms`: 1 s.
+    pub replica_fetch_backoff: Duration,
+    /// `replica.fetch.max.bytes`: 1 MiB of a partition.
+    pub replica_fetch_max_bytes: u32,
+    /// `replica.fetch.response.max.bytes`: 10 MiB of all partitions.
+    pub replica_fetch_response_max_bytes: u32,
+    /// `replica.high.watermark.checkpoint.interval.ms`: 5 s.
+    pub high_watermark_checkpoint_interval: Duration,
+    /// How long an append is in the page cache only, where a loss of power takes it: 30 s, as Linux
+    /// has it (`vm.dirty_expire_centisecs`). Kafka itself leaves flushing to the system.
+    pub page_cache_expiry: Duration,
+    /// How a replica that begins to follow finds out what to take back: by leader epochs.
+    pub truncation: Truncation,
+}
+
+/// How a replica that begins to follow a leader finds out which records to take back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Truncation {
+    /// Those that the leader does not have, by the epochs of both logs (KIP-101, KIP-279).
+    #[default]
+    ByLeaderEpoch,
+    /// All above its own high watermark, as Kafka did before 0.11: it can lose records that were
+    /// acknowledged by all replicas, or keep some that the leader does not have.
+    ToHighWatermark,
 }
 
 impl Default for BrokerConfig {
@@ -289,19 +358,37 @@ impl Default for BrokerConfig {
             group_max_size: usize::MAX,
             offsets_retention: Duration::from_hours(7 * 24),
             offsets_retention_check_interval: Duration::from_mins(10),
+            offsets_commit_timeout: Duration::from_secs(5),
             offset_metadata_max_bytes: 4096,
             num_partitions: 1,
-            default_replication_factor: 1,
-            broker_heartbeat_interval: Duration::from_secs(2),
-            broker_session_timeout: Duration::from_secs(9),
+            default_replication_factor: 3,
+            offsets_topic_replication_factor: 3,
+            min_insync_replicas: 1,
+            unclean_leader_election: false,
+            auto_leader_rebalance: true,
+            leader_imbalance_check_interval: Duration::from_mins(5),
+            broker_heartbeat_interval: None,
+            broker_session_timeout: None,
+            controller_quorum_fetch_timeout: Duration::from_secs(2),
+            controller_quorum_election_backoff_max: Duration::from_secs(1),
             producer_id_expiration: Duration::from_hours(24),
             transaction_state_partitions: 5,
+            transaction_state_replication_factor: 3,
+            transaction_state_min_insync_replicas: 2,
             transaction_max_timeout: Duration::from_mins(15),
             transactional_id_expiration: Duration::from_hours(7 * 24),
             transactional_id_expiration_interval: Duration::from_hours(1),
             transaction_abort_interval: Duration::from_millis(500),
             transaction_partition_verification: true,
             transaction_version: 2,
+            replica_lag_time_max: Duration::from_secs(30),
+            replica_fetch_wait_max: Duration::from_millis(500),
+            replica_fetch_backoff: Duration::from_secs(1),
+            replica_fetch_max_bytes: 1 << 20,
+            replica_fetch_response_max_bytes: 10 << 20,
+            high_watermark_checkpoint_interval: Duration::from_secs(5),
+            page_cache_expiry: Duration::from_secs(30),
+            truncation: Truncation::ByLeaderEpoch,
         }
     }
 }

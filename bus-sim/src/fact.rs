@@ -24,6 +24,69 @@ pub enum Fact {
         /// The digest of its records.
         digest: u64,
     },
+    /// A batch was appended to the log of a follower.
+    Replicated {
+        /// The broker.
+        broker: BrokerId,
+        /// The partition.
+        topic_partition: TopicPartition,
+        /// The offset of its first record.
+        base_offset: Offset,
+        /// How many offsets it takes.
+        count: u32,
+        /// The epoch of the leader that appended it.
+        leader_epoch: i32,
+    },
+    /// A follower took back the end of its log: its leader does not have it.
+    Truncated {
+        /// The broker.
+        broker: BrokerId,
+        /// The partition.
+        topic_partition: TopicPartition,
+        /// Where the log ended.
+        from: Offset,
+        /// Where it ends now.
+        to: Offset,
+    },
+    /// A loss of power took the end of a log: it was in the page cache only.
+    PageCacheLost {
+        /// The broker.
+        broker: BrokerId,
+        /// The partition.
+        topic_partition: TopicPartition,
+        /// Where the log ended.
+        from: Offset,
+        /// Where it ends now.
+        to: Offset,
+    },
+    /// A broker leads a partition from here on.
+    EpochStart {
+        /// The broker.
+        broker: BrokerId,
+        /// The partition.
+        topic_partition: TopicPartition,
+        /// The epoch.
+        leader_epoch: i32,
+        /// The end of its log.
+        offset: Offset,
+    },
+    /// More of a partition is committed: its leader's high watermark rose. Told of partitions with
+    /// several replicas.
+    HighWatermark {
+        /// The leader.
+        broker: BrokerId,
+        /// The partition.
+        topic_partition: TopicPartition,
+        /// The high watermark.
+        offset: Offset,
+    },
+    /// The controller changed who is in sync. Told of partitions with several replicas.
+    InSync {
+        /// The partition.
+        topic_partition: TopicPartition,
+        /// Those in sync.
+        in_sync_replicas: Vec<BrokerId>,
+    },
     /// A batch was recognized as one that is in the log already.
     DuplicateBatch {
         /// The partition.
@@ -164,12 +227,32 @@ pub enum Fact {
 }
 
 impl fmt::Display for Fact {
+    #[expect(clippy::too_many_lines, reason = "one arm for each fact")]
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Appended { broker, topic_partition, base_offset, count, digest } => write!(
                 f,
                 "appended {topic_partition}@{base_offset} +{count} on broker-{broker} {digest:016x}"
             ),
+            Self::Replicated { broker, topic_partition, base_offset, count, leader_epoch } => {
+                let place = format_args!("{topic_partition}@{base_offset} +{count}");
+                write!(f, "replicated {place} on broker-{broker} epoch {leader_epoch}")
+            }
+            Self::Truncated { broker, topic_partition, from, to } => {
+                write!(f, "truncated {topic_partition}@{from} to {to} on broker-{broker}")
+            }
+            Self::PageCacheLost { broker, topic_partition, from, to } => {
+                write!(f, "power lost {topic_partition}@{from} to {to} on broker-{broker}")
+            }
+            Self::EpochStart { broker, topic_partition, leader_epoch, offset } => {
+                write!(f, "epoch {leader_epoch} of {topic_partition}@{offset} on broker-{broker}")
+            }
+            Self::HighWatermark { broker, topic_partition, offset } => {
+                write!(f, "high watermark {topic_partition}@{offset} on broker-{broker}")
+            }
+            Self::InSync { topic_partition, in_sync_replicas } => {
+                write!(f, "in sync {topic_partition} {in_sync_replicas:?}")
+            }
             Self::DuplicateBatch { topic_partition, base_offset } => {
                 write!(f, "duplicate of {topic_partition}@{base_offset}")
             }

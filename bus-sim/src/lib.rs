@@ -37,7 +37,7 @@ pub mod protocol;
 pub mod time;
 mod world;
 
-pub use config::{BrokerConfig, SimConfig};
+pub use config::{BrokerConfig, SimConfig, Truncation};
 pub use driver::{Outcome, Sim, SimHandle, SimReport, Stalled};
 pub use mutation::Mutation;
 pub use protocol::Api;

@@ -75,6 +75,12 @@ mutations! {
     SessionNeverExpires = "session-never-expires",
     /// Broker: a sync returns the assignment of the generation before.
     StaleAssignment = "stale-assignment",
+    /// Broker: what a coordinator wrote counts before it is replicated.
+    CommitAckedBeforeReplicated = "commit-acked-before-replicated",
+    /// Broker: a coordinator that takes over loads nothing.
+    CoordinatorLoadsNothing = "coordinator-loads-nothing",
+    /// Controller: any replica that is alive may be elected, in sync or not.
+    ElectedOutOfSync = "elected-out-of-sync",
     /// Broker: a duplicate batch is answered as out of order instead of with its offset.
     DuplicateAnsweredAsError = "duplicate-answered-as-error",
     /// Client: a transaction is committed before its records are delivered.
@@ -92,7 +98,7 @@ mutations! {
     /// Broker: the epochs of transactional producers are not checked.
     ZombieTransactionAccepted = "zombie-transaction-accepted",
     /// Broker: offsets that are sent to a transaction count at once.
-    OffsetsOutsideTransaction = "offsets-outside-transaction",
+    OffsetsBeforeCommit = "offsets-before-commit",
     /// Broker: those that read committed records read up to the high watermark.
     OpenTransactionVisible = "open-transaction-visible",
     /// Broker: a commit of several partitions leaves the last one without its marker.
@@ -103,4 +109,18 @@ mutations! {
     UnstableOffsetServed = "unstable-offset-served",
     /// Broker: the generation of offsets that are sent to a transaction is not checked.
     TransactionOfOldGenerationAccepted = "transaction-of-old-generation-accepted",
+    /// Broker: the high watermark is the end of the leader's log.
+    WatermarkAheadOfInSync = "watermark-ahead-of-in-sync",
+    /// Broker: a new follower truncates to its high watermark.
+    TruncatedToWatermark = "truncated-to-watermark",
+    /// Broker: a follower whose log diverges keeps what its leader does not have.
+    DivergenceIgnored = "divergence-ignored",
+    /// Broker: `acks=all` is answered as soon as the leader has the records.
+    AckedBeforeReplicated = "acked-before-replicated",
+    /// Broker: `min.insync.replicas` is taken for 1.
+    MinInsyncReplicasIgnored = "min-insync-replicas-ignored",
+    /// Broker: consumers read up to the end of the leader's log.
+    ReadAboveWatermark = "read-above-watermark",
+    /// Broker: the leader epoch that a client knows of is not checked.
+    LeaderEpochIgnored = "leader-epoch-ignored",
 }

@@ -130,6 +130,7 @@ pub(crate) enum Effect {
     CancelTimer { timer: Timer },
     Complete(Completion),
     Fact(Fact),
+    Stop,
 }
 
 impl Effects {
@@ -178,6 +179,11 @@ impl Effects {
     /// Hands an outcome to the application.
     pub(crate) fn complete(&mut self, completion: Completion) {
         self.list.push(Effect::Complete(completion));
+    }
+
+    /// Ends a broker in good order, after all else that it wants done.
+    pub fn stop(&mut self) {
+        self.list.push(Effect::Stop);
     }
 
     /// Records what is true now, for the trace and the explanations: no node sees it.

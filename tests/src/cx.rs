@@ -8,8 +8,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bus_core::{
-    Admin, Bus, ConsumerConfig, NewTopic, Partition, Producer, ProducerConfig, ProducerExt,
-    ProducerRecord, Record, RecordMetadata, Result, StartAt, Subscription, Topic, TopicPartition,
+    Admin, Bus, ConsumerConfig, IsolationLevel, NewTopic, Partition, Producer, ProducerConfig,
+    ProducerExt, ProducerRecord, Record, RecordMetadata, Result, StartAt, Subscription, Topic,
+    TopicPartition, TransactionConfig, TransactionalProducer,
 };
 use futures_util::future::try_join_all;
 use parking_lot::Mutex;
@@ -162,6 +163,46 @@ impl Cx {
         self.0.bus.producer(quick_producer())
     }
 
+    /// Makes a producer of transactions that does not linger, and initializes it.
+    ///
+    /// # Errors
+    /// Whatever the backend says.
+    pub async fn transactional(
+        &self,
+        transactional_id: &str,
+    ) -> Result<Arc<dyn TransactionalProducer>> {
+        self.transactional_with(quick_producer(), TransactionConfig::new(transactional_id)).await
+    }
+
+    /// Makes a producer of transactions of this configuration, and initializes it.
+    ///
+    /// # Errors
+    /// Whatever the backend says.
+    pub async fn transactional_with(
+        &self,
+        config: ProducerConfig,
+        transaction: TransactionConfig,
+    ) -> Result<Arc<dyn TransactionalProducer>> {
+        let producer = self.0.bus.transactional_producer(config, transaction)?;
+        producer.init_transactions().await?;
+        Ok(producer)
+    }
+
+    /// Sends so many records with values of their own to one partition, all of them as soon as
+    /// possible, and waits until they are acknowledged.
+    ///
+    /// # Errors
+    /// The first that a delivery has.
+    pub async fn send_to(
+        &self,
+        producer: &(impl ProducerExt + ?Sized),
+        place: &TopicPartition,
+        records: usize,
+    ) -> Result<Vec<RecordMetadata>> {
+        let records: Vec<_> = (0..records).map(|_| self.record(place)).collect();
+        producer.send_all(records).await.into_iter().collect()
+    }
+
     /// Sends so many records with values of their own, in turn to each partition of the topic, and
     /// waits until they are acknowledged.
     ///
@@ -242,6 +283,24 @@ impl Cx {
         Ok(Reader::new(consumer))
     }
 
+    /// A consumer outside of any group that reads these partitions from their start, at an
+    /// isolation level.
+    ///
+    /// # Errors
+    /// Whatever the backend says.
+    pub fn isolated(
+        &self,
+        isolation_level: IsolationLevel,
+        partitions: &[TopicPartition],
+    ) -> Result<Reader> {
+        let config = quick_consumer(ConsumerConfig { isolation_level, ..Default::default() });
+        let consumer = self.0.bus.consumer(config)?;
+        let from: Vec<_> =
+            partitions.iter().map(|place| (place.clone(), StartAt::Beginning)).collect();
+        consumer.assign(&from)?;
+        Ok(Reader::new(consumer))
+    }
+
     /// Reads so many records of one partition from its start.
     ///
     /// # Errors
@@ -319,6 +378,10 @@ impl Cx {
         self.0.partitions.lock().insert(reports.as_str().into(), 1);
         let script = Script { topic: topic.to_string(), reports: reports.clone(), role };
         self.note(Event::Foreign(topic.clone()));
+        if let Some((transactional_id, output)) = script.role.transactions() {
+            self.note(Event::ForeignTransactions(transactional_id.to_owned()));
+            self.note(Event::Foreign(output.unwrap_or(topic.as_str()).into()));
+        }
         let name = self.name("process");
         self.0.fixture.start(&name, script).map_err(Failure::assertion)?;
         Process::new(self, name, &Topic::from(reports))

@@ -22,6 +22,12 @@ pub trait Fixture: Send + Sync {
     /// about `timeout`.
     fn unreachable(&self, timeout: Duration) -> BoxFuture<'_, Result<Bus>>;
 
+    /// How many brokers the cluster has, from number 1 on.
+    fn brokers(&self) -> i32;
+
+    /// Whether this broker runs, as far as the fixture can know.
+    fn is_broker_up(&self, broker: i32) -> bool;
+
     /// Whether waiting costs no real time.
     fn is_virtual_time(&self) -> bool;
 
@@ -45,8 +51,10 @@ pub enum Need {
     VirtualTime,
     /// Processes that crash, pause, and restart.
     Processes,
-    /// Brokers that crash and restart.
+    /// Brokers that crash, shut down, and restart.
     Brokers,
+    /// Three brokers, each with a replica of every partition.
+    Replicas,
     /// Links that are cut.
     Links,
     /// Requests and responses that are lost.
@@ -68,6 +76,12 @@ pub enum Fault {
     CrashBrokers,
     /// The brokers are back.
     RestartBrokers,
+    /// This broker is gone at once.
+    CrashBroker(i32),
+    /// This broker hands its partitions over and is gone, soon.
+    ShutdownBroker(i32),
+    /// This broker is back.
+    RestartBroker(i32),
     /// No broker and this process hear each other.
     Cut(String),
     /// All links work, and all brokers are up.
@@ -88,6 +102,12 @@ pub enum Api {
     JoinGroup,
     SyncGroup,
     Heartbeat,
+    InitProducerId,
+    AddPartitionsToTxn,
+    AddOffsetsToTxn,
+    TxnOffsetCommit,
+    EndTxn,
+    WriteTxnMarkers,
 }
 
 impl fmt::Display for Fault {

@@ -9,8 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bus_core::{
-    Bytes, ErrorKind, Offset, OffsetAndMetadata, OffsetReset, Partition, ProducerRecord, Rebalance,
-    Record, RecordMetadata, Result, StartAt, Timestamp, Topic, TopicPartition,
+    Bytes, ErrorKind, IsolationLevel, Offset, OffsetAndMetadata, OffsetReset, Partition,
+    ProducerRecord, Rebalance, Record, RecordMetadata, Result, StartAt, Timestamp, Topic,
+    TopicPartition,
 };
 use parking_lot::Mutex;
 
@@ -27,6 +28,8 @@ pub enum Client {
     Producer {
         /// Whether retries keep the order: idempotence, or one request in flight.
         keeps_order: bool,
+        /// Who it is across restarts, if it has transactions.
+        transactional_id: Option<String>,
     },
     /// A consumer.
     Consumer(ConsumerFacts),
@@ -39,6 +42,8 @@ pub enum Client {
 pub struct ConsumerFacts {
     /// Its group.
     pub group_id: Option<String>,
+    /// Whether it is given records of transactions that are open or aborted.
+    pub isolation: IsolationLevel,
     /// Where it starts without a committed offset.
     pub reset: OffsetReset,
     /// Whether it commits by itself.
@@ -57,6 +62,14 @@ pub struct SendId(pub usize);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct CommitId(pub usize);
 
+/// How a transaction is to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each is the call of that name")]
+pub enum End {
+    Commit,
+    Abort,
+}
+
 /// What a commit names.
 pub type CommitOffsets = Vec<(TopicPartition, OffsetAndMetadata)>;
 
@@ -70,6 +83,12 @@ pub enum Event {
     Send { send: SendId, record: ProducerRecord },
     /// The delivery of a send resolved.
     Sent { send: SendId, outcome: Result<RecordMetadata> },
+    /// A transaction began: what the producer sends from here on belongs to it.
+    Begun,
+    /// The transaction is about to be ended.
+    Ending(End),
+    /// The end of the transaction was answered.
+    Ended { end: End, outcome: Result<()> },
     /// Partitions were assigned by hand.
     Assigned(Vec<(TopicPartition, StartAt)>),
     /// The consumer subscribed, giving up what it had before.
@@ -106,6 +125,8 @@ pub enum Event {
     GroupDeleted(String),
     /// Processes outside of this history write to the topic too.
     Foreign(Topic),
+    /// A process outside of this history has transactions, by this transactional id.
+    ForeignTransactions(String),
     /// The case makes the law impossible to keep, for the stated reason.
     Excused { law: Law, reason: &'static str },
 }

@@ -13,14 +13,18 @@
 //! - [`cx`], [`reader`], [`process`], [`script`]: what cases are written with;
 //! - [`history`], [`recorded`]: who writes the history; [`oracle`], [`audit`]: who judges it;
 //! - [`fixture`]: what a backend provides; [`on_sim`], [`on_kafka`]: the two;
-//! - [`runner`], [`results`]: one run, and the table of all.
+//! - [`column`]: on what the suite runs; [`runner`]: one run of a case; [`trials`]: of all cases;
+//!   [`results`]: the table of all columns.
 //!
-//! The runners are in `tests/`: `sim.rs`, `kafka.rs` (only where `BUS_TEST_KAFKA` names brokers),
-//! and `mutants.rs`, which plants bugs in the simulator that named cases must catch.
+//! The runners are in `tests/`: `sim.rs` and `sim3.rs`, the simulator with one and three brokers;
+//! `kafka.rs` and `kafka3.rs`, the same on a real Kafka, which `BUS_TEST_KAFKA` and
+//! `BUS_TEST_KAFKA3` name; and `mutants.rs`, which plants bugs in the simulator that named cases
+//! must catch.
 
 pub mod audit;
 pub mod case;
 pub mod cases;
+pub mod column;
 pub mod cx;
 pub mod failure;
 pub mod fixture;
@@ -35,3 +39,4 @@ pub mod results;
 pub mod runner;
 pub mod script;
 pub mod suite;
+pub mod trials;

@@ -2,16 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bus_core::{BoxFuture, Bus, BusUrl, Result, Topic};
+use bus::kafka::{BrokerState, Cluster, Options};
+use bus_core::{BoxFuture, Bus, BusUrl, ErrorKind, Result, Topic};
 use futures_util::FutureExt as _;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use crate::case::Case;
+use crate::column::Column;
 use crate::cx::Cx;
 use crate::failure::{Failure, FailureKind, Verdict};
 use crate::fixture::{Fault, Fixture, Need};
@@ -21,33 +24,135 @@ use crate::script::{Script, play};
 /// In real time; everything that a case waits for has a deadline below it.
 const CASE_TIMEOUT: Duration = Duration::from_secs(90);
 
+/// How long a broker may take until its replicas are in sync again.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The topics in which the coordinators keep their state.
+const INTERNAL_TOPICS: [&str; 2] = ["__consumer_offsets", "__transaction_state"];
+
 /// Names the script of a child process.
 const CHILD: &str = "BUS_TEST_CHILD";
 
-/// Why a case that needs this is skipped on a real Kafka; `None` if it can be run.
-pub const fn lacks(need: Need) -> Option<&'static str> {
-    match need {
-        Need::Processes => None,
-        Need::VirtualTime => Some("an hour of idling takes an hour"),
-        Need::Brokers => Some("the brokers are shared and run outside of the suite"),
-        Need::Links => Some("the network of a real machine is not cut"),
-        Need::Losses => Some("a single message of a real connection cannot be lost"),
+/// A Kafka to run cases on.
+#[derive(Clone, Debug)]
+pub struct Kafka {
+    /// How many brokers it is to have.
+    pub brokers: i32,
+    /// Its addresses.
+    pub hosts: String,
+    /// The cluster, if the suite may stop its brokers.
+    pub owned: Option<Arc<Owned>>,
+}
+
+/// A cluster of `bus kafka up` whose brokers the suite may stop.
+#[derive(Debug)]
+pub struct Owned {
+    options: Options,
+    cluster: Mutex<Cluster>,
+}
+
+impl Owned {
+    fn open(name: String) -> Result<Self, String> {
+        let dir = std::env::var_os("BUS_TEST_KAFKA_DIR").map(PathBuf::from);
+        let cluster = Cluster::open(dir.as_deref(), &name).map_err(|error| error.to_string())?;
+        let options = Options { dir, name, ..Options::default() };
+        Ok(Self { options, cluster: Mutex::new(cluster) })
+    }
+
+    /// Starts whatever does not run, all at once: one alone would wait for the others.
+    fn heal(&self) -> Result<(), String> {
+        *self.cluster.lock() = Cluster::up(&self.options).map_err(|error| error.to_string())?;
+        Ok(())
     }
 }
 
-/// Runs a case on the Kafka of this URL, inside a tokio runtime; `unique` is a part of all names.
-///
-/// # Errors
-/// Why the case does not hold.
-pub async fn run(case: &Case, url: &str, unique: String) -> Verdict {
-    let bus = connect(url).await?;
-    let fixture = Arc::new(OnKafka { url: url.to_owned(), bus, children: Mutex::default() });
-    let cx = Cx::new(fixture, unique)?;
-    let verdict = tokio::time::timeout(CASE_TIMEOUT, runner::run(case, &cx)).await;
-    remove_topics(&cx).await;
-    verdict.unwrap_or_else(|_| {
-        let message = format!("not over within {CASE_TIMEOUT:?}\n{}", cx.history().excerpt(60));
-        Err(Failure::new(FailureKind::Stalled, message))
+impl Kafka {
+    /// The Kafka that the environment names for a column, if it does: `BUS_TEST_KAFKA` for one
+    /// broker, `BUS_TEST_KAFKA3` for three. With `_NAME` behind it, the name of the cluster that
+    /// `bus kafka up` has made in its usual folder, or in `BUS_TEST_KAFKA_DIR`: then cases may stop
+    /// its brokers.
+    ///
+    /// # Errors
+    /// If there is no such cluster.
+    pub fn named(column: &Column) -> Result<Option<Self>, String> {
+        let variable = Self::variable(column);
+        let Ok(hosts) = std::env::var(variable) else { return Ok(None) };
+        let name = std::env::var(format!("{variable}_NAME")).ok();
+        let owned = name.map(Owned::open).transpose()?.map(Arc::new);
+        Ok(Some(Self { brokers: column.brokers, hosts, owned }))
+    }
+
+    /// The variable that names the Kafka of a column.
+    pub const fn variable(column: &Column) -> &'static str {
+        if column.brokers == 1 { "BUS_TEST_KAFKA" } else { "BUS_TEST_KAFKA3" }
+    }
+
+    /// Why a case that needs this is skipped; `None` if it can be run.
+    pub const fn lacks(&self, need: Need) -> Option<&'static str> {
+        match need {
+            Need::Processes => None,
+            Need::VirtualTime => Some("an hour of idling takes an hour"),
+            Need::Brokers if self.owned.is_some() => None,
+            Need::Brokers => Some("the brokers are shared and run outside of the suite"),
+            Need::Replicas if self.brokers >= 3 => None,
+            Need::Replicas => Some("one broker has no replicas"),
+            Need::Links => Some("the network of a real machine is not cut"),
+            Need::Losses => Some("a single message of a real connection cannot be lost"),
+        }
+    }
+
+    /// Whether a case disturbs others, so that it must run alone.
+    pub fn is_disturbed_by(&self, case: &Case) -> bool {
+        case.needs.contains(&Need::Brokers)
+    }
+
+    /// Runs a case, inside a tokio runtime; `unique` is a part of all names.
+    ///
+    /// # Errors
+    /// Why the case does not hold.
+    pub async fn run(&self, case: &Case, unique: String) -> Verdict {
+        let bus = connect(&self.url()).await?;
+        let fixture = OnKafka { kafka: self.clone(), bus, children: Mutex::default() };
+        let cx = Cx::new(Arc::new(fixture), unique)?;
+        let verdict = tokio::time::timeout(CASE_TIMEOUT, runner::run(case, &cx)).await;
+        let verdict = verdict.unwrap_or_else(|_| {
+            let message = format!("not over within {CASE_TIMEOUT:?}\n{}", cx.history().excerpt(60));
+            Err(Failure::new(FailureKind::Stalled, message))
+        });
+        let healed = if self.is_disturbed_by(case) { settle(&cx).await } else { Ok(()) };
+        remove_topics(&cx).await;
+        verdict.and(healed)
+    }
+
+    fn url(&self) -> String {
+        format!("kafka://{}", self.hosts)
+    }
+}
+
+/// Brings all brokers back, and waits until the replicas that coordinators need are in sync.
+async fn settle(cx: &Cx) -> Verdict {
+    cx.inflict(&Fault::Heal)?;
+    let admin = cx.raw_bus().admin()?;
+    let are_in_sync = async || -> Result<bool> {
+        for topic in INTERNAL_TOPICS {
+            let described = match admin.describe_topic(topic.into()).await {
+                Err(error) if error.kind() == ErrorKind::UnknownTopicOrPartition => continue,
+                described => described?,
+            };
+            if described.partitions.iter().any(|p| p.in_sync_replicas.len() < p.replicas.len()) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    };
+    let settled = async {
+        while !are_in_sync().await.unwrap_or(false) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(SETTLE_TIMEOUT, settled).await.map_err(|_| {
+        let message = format!("the replicas are not in sync again within {SETTLE_TIMEOUT:?}");
+        Failure::new(FailureKind::Deadline, message)
     })
 }
 
@@ -65,7 +170,7 @@ async fn remove_topics(cx: &Cx) {
 }
 
 struct OnKafka {
-    url: String,
+    kafka: Kafka,
     bus: Bus,
     children: Mutex<BTreeMap<String, (Child, Script)>>,
 }
@@ -110,11 +215,15 @@ impl Fixture for OnKafka {
     }
 
     fn another_bus(&self) -> BoxFuture<'_, Result<Bus>> {
-        connect(&self.url).boxed()
+        async { connect(&self.kafka.url()).await }.boxed()
     }
 
     fn url(&self) -> String {
-        self.url.clone()
+        self.kafka.url()
+    }
+
+    fn brokers(&self) -> i32 {
+        self.kafka.brokers
     }
 
     fn unreachable(&self, timeout: Duration) -> BoxFuture<'_, Result<Bus>> {
@@ -124,6 +233,15 @@ impl Fixture for OnKafka {
             connect(&url).await
         }
         .boxed()
+    }
+
+    fn is_broker_up(&self, broker: i32) -> bool {
+        // Who does not own the cluster stops nothing.
+        self.owned().map_or(true, |owned| {
+            let status = owned.cluster.lock().status();
+            let found = status.iter().find(|found| i32::from(found.broker) == broker);
+            found.is_some_and(|found| found.state != BrokerState::Stopped)
+        })
     }
 
     fn is_virtual_time(&self) -> bool {
@@ -145,19 +263,40 @@ impl Fixture for OnKafka {
                 let script = self.children.lock().get(process).map(|(_, script)| script.clone());
                 self.start(process, script.ok_or("there is no such process")?)
             }
+            Fault::CrashBrokers => self.each_broker(Cluster::kill),
+            Fault::RestartBrokers => self.owned()?.heal(),
+            Fault::CrashBroker(id) => self.broker(*id, Cluster::kill),
+            Fault::ShutdownBroker(id) => self.broker(*id, Cluster::shutdown),
+            Fault::RestartBroker(id) => self.broker(*id, Cluster::start),
+            Fault::Heal if self.kafka.owned.is_some() => self.owned()?.heal(),
             Fault::Heal => Ok(()),
-            Fault::CrashBrokers
-            | Fault::RestartBrokers
-            | Fault::Cut(_)
-            | Fault::LoseRequest(_)
-            | Fault::LoseResponse(_) => Err(format!("{fault} cannot be done on a real Kafka")),
+            Fault::Cut(_) | Fault::LoseRequest(_) | Fault::LoseResponse(_) => {
+                Err(format!("{fault} cannot be done on a real Kafka"))
+            }
         }
     }
 }
 
+/// What is done to one broker of a cluster.
+type Deed = fn(&mut Cluster, u16) -> Result<(), bus::kafka::Error>;
+
 impl OnKafka {
+    /// Does something to one broker, and waits until it is done.
+    fn broker(&self, id: i32, deed: Deed) -> Result<(), String> {
+        let id = u16::try_from(id).map_err(|error| error.to_string())?;
+        deed(&mut self.owned()?.cluster.lock(), id).map_err(|error| error.to_string())
+    }
+
+    fn owned(&self) -> Result<&Owned, String> {
+        self.kafka.owned.as_deref().ok_or_else(|| "the brokers belong to others".to_owned())
+    }
+
+    fn each_broker(&self, deed: Deed) -> Result<(), String> {
+        (1..=self.kafka.brokers).try_for_each(|id| self.broker(id, deed))
+    }
+
     fn spawn(&self, script: &Script) -> Result<Child, String> {
-        let task = ChildTask { url: self.url.clone(), script: script.clone() };
+        let task = ChildTask { url: self.kafka.url(), script: script.clone() };
         let task = serde_json::to_string(&task).map_err(|error| error.to_string())?;
         let program = std::env::current_exe().map_err(|error| error.to_string())?;
         Command::new(program)

@@ -3,31 +3,51 @@
 use std::time::Duration;
 
 use bus_core::{BoxFuture, Bus, Result};
-use bus_sim::{Mutation, Sim, SimConfig, SimHandle};
+use bus_sim::{BrokerConfig, Mutation, Sim, SimConfig, SimHandle};
 use futures_util::FutureExt as _;
 
 use crate::case::Case;
+use crate::column::Column;
 use crate::cx::Cx;
 use crate::failure::{Failure, FailureKind, Verdict};
-use crate::fixture::{Api, Fault, Fixture};
+use crate::fixture::{Api, Fault, Fixture, Need};
 use crate::runner;
 use crate::script::{Script, play};
-
-/// How many brokers each world has.
-const BROKERS: i32 = 1;
 
 /// The longest case idles for an hour; one with a planted bug may never end by itself.
 const TIME_LIMIT: Duration = Duration::from_hours(3);
 const EVENT_LIMIT: u64 = 3_000_000;
 
+/// Why a case that needs this is skipped on this column; `None` if it can be run.
+pub const fn lacks(column: &Column, need: Need) -> Option<&'static str> {
+    match need {
+        Need::Replicas if column.brokers < 3 => Some("one broker has no replicas"),
+        Need::Replicas
+        | Need::VirtualTime
+        | Need::Processes
+        | Need::Brokers
+        | Need::Links
+        | Need::Losses => None,
+    }
+}
+
 /// Runs a case in a fresh world of this seed, with a planted bug or without.
 ///
 /// # Errors
 /// Why the case does not hold.
-pub fn run(case: &Case, seed: u64, mutation: Option<Mutation>) -> Verdict {
+pub fn run(case: &Case, column: &Column, seed: u64, mutation: Option<Mutation>) -> Verdict {
+    let brokers = column.brokers;
+    // As `bus kafka up` sets it: as many copies as there are brokers, up to three.
+    let broker = BrokerConfig {
+        default_replication_factor: 3,
+        offsets_topic_replication_factor: 3,
+        leader_imbalance_check_interval: Duration::from_secs(2),
+        ..Default::default()
+    };
     let config = SimConfig {
         seed,
-        brokers: BROKERS,
+        brokers,
+        broker,
         mutation,
         time_limit: TIME_LIMIT,
         event_limit: EVENT_LIMIT,
@@ -36,7 +56,7 @@ pub fn run(case: &Case, seed: u64, mutation: Option<Mutation>) -> Verdict {
     let work = || {
         let sim = Sim::new(config)?;
         let outcome = sim.run(|sim| async move {
-            let cx = Cx::new(std::sync::Arc::new(OnSim { sim }), "case".to_owned())?;
+            let cx = Cx::new(std::sync::Arc::new(OnSim { sim, brokers }), "case".to_owned())?;
             runner::run(case, &cx).await
         });
         outcome
@@ -52,6 +72,7 @@ pub fn run(case: &Case, seed: u64, mutation: Option<Mutation>) -> Verdict {
 
 struct OnSim {
     sim: SimHandle,
+    brokers: i32,
 }
 
 impl Fixture for OnSim {
@@ -64,12 +85,20 @@ impl Fixture for OnSim {
     }
 
     fn url(&self) -> String {
-        format!("sim://?seed=1&brokers={BROKERS}")
+        format!("sim://?seed=1&brokers={}", self.brokers)
+    }
+
+    fn brokers(&self) -> i32 {
+        self.brokers
     }
 
     fn unreachable(&self, _timeout: Duration) -> BoxFuture<'_, Result<Bus>> {
         std::future::ready(self.each_broker(|id| self.sim.crash_broker(id)).map(|()| self.bus()))
             .boxed()
+    }
+
+    fn is_broker_up(&self, broker: i32) -> bool {
+        self.sim.is_broker_up(broker).unwrap_or(false)
     }
 
     fn is_virtual_time(&self) -> bool {
@@ -89,6 +118,9 @@ impl Fixture for OnSim {
             Fault::Restart(process) => self.sim.restart(process),
             Fault::CrashBrokers => self.each_broker(|id| self.sim.crash_broker(id)),
             Fault::RestartBrokers => self.each_broker(|id| self.sim.restart_broker(id)),
+            Fault::CrashBroker(id) => self.sim.crash_broker(*id),
+            Fault::ShutdownBroker(id) => self.sim.shutdown_broker(*id),
+            Fault::RestartBroker(id) => self.sim.restart_broker(*id),
             Fault::Cut(process) => self.each_broker(|id| self.sim.partition_link(process, id)),
             Fault::Heal => {
                 self.sim.heal();
@@ -109,7 +141,7 @@ impl Fixture for OnSim {
 
 impl OnSim {
     fn each_broker(&self, act: impl Fn(i32) -> Result<()>) -> Result<()> {
-        (1..=BROKERS).try_for_each(act)
+        (1..=self.brokers).try_for_each(act)
     }
 }
 
@@ -121,5 +153,11 @@ const fn simulated(api: Api) -> bus_sim::Api {
         Api::JoinGroup => bus_sim::Api::JoinGroup,
         Api::SyncGroup => bus_sim::Api::SyncGroup,
         Api::Heartbeat => bus_sim::Api::Heartbeat,
+        Api::InitProducerId => bus_sim::Api::InitProducerId,
+        Api::AddPartitionsToTxn => bus_sim::Api::AddPartitionsToTxn,
+        Api::AddOffsetsToTxn => bus_sim::Api::AddOffsetsToTxn,
+        Api::TxnOffsetCommit => bus_sim::Api::TxnOffsetCommit,
+        Api::EndTxn => bus_sim::Api::EndTxn,
+        Api::WriteTxnMarkers => bus_sim::Api::WriteTxnMarkers,
     }
 }

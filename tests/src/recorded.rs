@@ -1,8 +1,9 @@
 //! `Recorded`: any bus, with a history of what its clients do.
 //!
 //! Cases are plain code on a [`Bus`]; this adapter around it writes their [`History`]. It changes
-//! nothing but that a delivery or commit resolves in a task of its own. Transactional producers are
-//! passed through, unrecorded.
+//! nothing but that a delivery or commit resolves in a task of its own.
+
+mod producers;
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -12,14 +13,15 @@ use std::time::Duration;
 
 use bus_core::{
     Acks, Admin, Backend, BoxFuture, Bus, ClusterDescription, Commit, Consumer, ConsumerConfig,
-    Delivery, GroupDescription, GroupListing, GroupMetadata, GroupOffset, NewTopic, Offset,
-    OffsetAndMetadata, Partition, Polled, ProcessStart, Producer, ProducerConfig, ProducerRecord,
-    Rebalance, RebalanceCompleter, RebalanceGuard, Result, StartAt, Subscription, Timestamp, Topic,
+    GroupDescription, GroupListing, GroupMetadata, GroupOffset, NewTopic, Offset,
+    OffsetAndMetadata, Partition, Polled, ProcessStart, Producer, ProducerConfig, Rebalance,
+    RebalanceCompleter, RebalanceGuard, Result, StartAt, Subscription, Timestamp, Topic,
     TopicDescription, TopicPartition, TransactionConfig, TransactionalProducer, Uuid, Watermarks,
 };
 use futures_util::FutureExt as _;
 use parking_lot::Mutex;
 
+use self::producers::{RecordedProducer, RecordedTransactions};
 use crate::history::{Client, ClientId, ConsumerFacts, Entry, Event, History};
 
 /// A bus like `bus` whose clients write `history`.
@@ -51,8 +53,8 @@ impl Backend for Recorded {
             || config.max_in_flight == 1
             || (config.retries == 0 && config.acks != Acks::None);
         let inner = self.bus.producer(config)?;
-        let pen = self.pen(Client::Producer { keeps_order });
-        Ok(Arc::new(RecordedProducer { inner, pen, turn: Mutex::default() }))
+        let pen = self.pen(Client::Producer { keeps_order, transactional_id: None });
+        Ok(Arc::new(RecordedProducer::new(inner, pen)))
     }
 
     fn transactional_producer(
@@ -60,12 +62,16 @@ impl Backend for Recorded {
         config: ProducerConfig,
         transaction: TransactionConfig,
     ) -> Result<Arc<dyn TransactionalProducer>> {
-        self.bus.transactional_producer(config, transaction)
+        let transactional_id = Some(transaction.transactional_id.clone());
+        let inner = self.bus.transactional_producer(config, transaction)?;
+        let pen = self.pen(Client::Producer { keeps_order: true, transactional_id });
+        Ok(Arc::new(RecordedTransactions::new(inner, pen)))
     }
 
     fn consumer(&self, config: ConsumerConfig) -> Result<Arc<dyn Consumer>> {
         let facts = ConsumerFacts {
             group_id: config.group_id.clone(),
+            isolation: config.isolation_level,
             reset: config.auto_offset_reset,
             auto_commit: config.enable_auto_commit,
             auto_store: config.enable_auto_offset_store,
@@ -125,55 +131,6 @@ impl Pen {
 impl fmt::Debug for Pen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Pen").field(&self.client).finish()
-    }
-}
-
-#[derive(Debug)]
-struct RecordedProducer {
-    inner: Arc<dyn Producer>,
-    pen: Pen,
-    turn: Mutex<()>,
-}
-
-#[deny(clippy::missing_trait_methods, reason = "what an adapter leaves out is not recorded")]
-impl Producer for RecordedProducer {
-    fn send(&self, record: ProducerRecord) -> Delivery {
-        let (send, delivery) = {
-            // Calls of several threads have one order: that of the history.
-            let _turn = self.turn.lock();
-            let send = self.pen.history.next_send();
-            self.pen.write(Event::Send { send, record: record.clone() });
-            (send, self.inner.send(record))
-        };
-        let (sender, recorded) = Delivery::channel();
-        let pen = self.pen.clone();
-        drop(self.pen.bus.spawn("recorded delivery", async move {
-            let outcome = delivery.await;
-            pen.write(Event::Sent { send, outcome: outcome.clone() });
-            sender.complete(outcome);
-        }));
-        recorded
-    }
-
-    fn ready(&self) -> BoxFuture<'_, Result<()>> {
-        self.inner.ready()
-    }
-
-    fn flush(&self) -> BoxFuture<'_, Result<()>> {
-        self.inner.flush()
-    }
-
-    fn partitions_for(&self, topic: Topic) -> BoxFuture<'_, Result<Partition>> {
-        self.inner.partitions_for(topic)
-    }
-
-    fn close(&self, timeout: Duration) -> BoxFuture<'_, Result<()>> {
-        self.pen.write(Event::Closed);
-        self.inner.close(timeout)
-    }
-
-    fn native(&self) -> &dyn Any {
-        self.inner.native()
     }
 }
 

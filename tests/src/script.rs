@@ -4,6 +4,8 @@
 //! reports through the bus: it sends what it does to a topic of the case, and waits for the
 //! acknowledgement before it goes on.
 
+mod transactions;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,12 +44,50 @@ pub enum Role {
         /// How many.
         records: usize,
     },
+    /// Sends records to the topic, each in a transaction of its own, until it is stopped.
+    Transactor {
+        /// Who it is.
+        transactional_id: String,
+    },
+    /// Copies the topic to another one as a member of a group: each batch that a poll returns is a
+    /// transaction, with its offsets.
+    Copier {
+        /// The configuration of the consumer, by property names.
+        properties: Vec<(String, String)>,
+        /// Who it is.
+        transactional_id: String,
+        /// Where it copies to: to the partition of the same number.
+        output: String,
+        /// Where it stands still for good: at this step of the transaction of this number.
+        stop: Option<(usize, Step)>,
+    },
+}
+
+/// A step of a transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Step {
+    /// Its records are acknowledged.
+    Sent,
+    /// So are its offsets.
+    OffsetsSent,
+    /// It is committed.
+    Committed,
 }
 
 impl Role {
     /// A member of this configuration that commits so many records.
     pub fn member(config: &ConsumerConfig, commits: usize) -> Self {
         Self::Member { properties: config.to_properties(), commits, insists: false }
+    }
+
+    /// The transactional id, if it has transactions, and the topic that they write to, if that is
+    /// another one.
+    pub fn transactions(&self) -> Option<(&str, Option<&str>)> {
+        match self {
+            Self::Member { .. } | Self::Publisher { .. } => None,
+            Self::Transactor { transactional_id } => Some((transactional_id, None)),
+            Self::Copier { transactional_id, output, .. } => Some((transactional_id, Some(output))),
+        }
     }
 }
 
@@ -62,6 +102,8 @@ pub enum Report {
     CommitFailed(ErrorKind),
     PollFailed(ErrorKind),
     Published { value: String, at: (TopicPartition, Offset) },
+    Reached(usize, Step),
+    TransactionFailed(ErrorKind),
     Failed(String),
     Ended,
 }
@@ -77,6 +119,13 @@ pub async fn play(bus: Bus, script: Script) {
             consume(&bus, &script, properties, *commits, *insists, &reporter).await
         }
         Role::Publisher { records } => publish(&script, *records, &reporter).await,
+        Role::Transactor { transactional_id } => {
+            transactions::transact(&bus, &script, transactional_id, &reporter).await
+        }
+        Role::Copier { properties, transactional_id, output, stop } => {
+            let copier = transactions::Copier { properties, transactional_id, output, stop };
+            copier.copy(&bus, &script, &reporter).await
+        }
     };
     let last = match outcome {
         Ok(()) => Report::Ended,

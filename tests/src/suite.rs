@@ -6,7 +6,7 @@ use crate::fixture::Need;
 /// Lists cases: group, then module, then number, function, and what it needs.
 macro_rules! suite {
     ($($group:ident { $($module:ident { $(
-        $id:literal $function:ident $(needs $need:ident)?;
+        $id:literal $function:ident $(needs $($need:ident)+)?;
     )+ })+ })+) => {
         /// All cases, in order.
         pub const CASES: &[Case] = &[$($($(
@@ -14,7 +14,7 @@ macro_rules! suite {
                 group: Group::$group,
                 id: $id,
                 name: concat!(stringify!($module), "::", stringify!($function)),
-                needs: &[$(Need::$need)?],
+                needs: &[$($(Need::$need),+)?],
                 run: |cx| Box::pin(crate::cases::$module::$function(cx)),
             },
         )+)+)+];
@@ -162,6 +162,104 @@ suite! {
             "K1" assigned_consumer_may_commit;
             "K3" crash_before_the_commit_redelivers_once needs Processes;
             "K4" lost_commit_can_be_retried needs Losses;
+        }
+    }
+    Transactions {
+        transactions {
+            "X5" aborted_records_are_invisible;
+            "X5" commit_makes_all_partitions_visible;
+            "X5" open_transaction_holds_back_committed_readers;
+            "X5" other_partitions_do_not_wait;
+            "X5" markers_take_offsets;
+            "X5" position_follows_records_not_markers;
+            "X5" watermarks_follow_the_isolation_level;
+            "X5" empty_transaction_leaves_no_trace;
+            "X5" many_transactions_in_a_row;
+            "X5" transaction_after_an_abort_starts_anew;
+            "X5" interleaved_transactions_are_told_apart;
+            "X5" abort_and_commit_of_one_producer_are_told_apart;
+            "X5" latest_is_the_last_stable_offset;
+            "X5" transactions_keep_the_order;
+            "X5" flush_commits_nothing;
+            "X5" commit_flushes;
+            "X5" large_transaction_is_one;
+            "X5" topic_grows_amid_a_transaction;
+            "X5" transaction_spans_topics_and_payloads;
+            "X5" plain_records_and_transactions_mix;
+            "K6" members_resume_over_markers;
+            "X5" dropped_commit_goes_on;
+        }
+        exactly_once {
+            "X5" offsets_commit_with_the_transaction;
+            "X5" abort_rolls_offsets_back;
+            "X5" pending_offsets_are_waited_for;
+            "X5" members_start_behind_pending_offsets;
+            "X5" offsets_of_a_transaction_add_up;
+            "X5" later_plain_commit_stays;
+            "X5" aborted_work_is_done_again;
+            "X5" crash_after_the_records_copies_nothing_twice needs Processes;
+            "X5" crash_after_the_offsets_copies_nothing_twice needs Processes;
+            "X5" crash_after_the_commit_copies_nothing_twice needs Processes;
+            "X6" offsets_of_an_old_generation_are_refused;
+            "X6" offsets_of_an_unknown_member_are_refused;
+            "X6" offsets_of_a_fenced_instance_are_refused;
+            "X6" offsets_of_nobody_are_taken;
+            "X5" offsets_of_no_group_are_refused;
+            "X5" rebalance_copies_nothing_twice;
+        }
+        transaction_fencing {
+            "X6" newer_producer_fences_the_send;
+            "X6" newer_producer_fences_the_commit;
+            "X6" newer_producer_fences_the_abort;
+            "X6" newer_producer_fences_the_offsets;
+            "X6" newer_producer_fences_the_next_transaction;
+            "X6" init_aborts_what_was_left_open;
+            "X6" zombie_records_never_show;
+            "X6" other_ids_are_not_fenced;
+            "X6" newest_producer_wins;
+            "X6" producer_takes_over_after_a_close;
+            "X6" overdue_transaction_is_aborted;
+            "X6" overdue_commit_is_refused;
+            "X6" overdue_offsets_are_refused;
+            "X6" idle_producer_outlives_the_timeout;
+            "X6" crashed_transaction_is_ended_by_the_next needs Processes;
+            "X6" paused_producer_wakes_up_fenced needs Processes;
+        }
+        transaction_errors {
+            "X5" everything_needs_the_initialization;
+            "X5" second_initialization_is_refused;
+            "X5" second_begin_is_refused;
+            "X5" calls_without_a_transaction_are_refused;
+            "X5" closed_producer_of_transactions_refuses_every_call;
+            "X5" refused_records_do_not_harm;
+            "X5" record_too_large_for_the_topic_fails_the_transaction;
+            "X5" record_for_a_missing_topic_fails_the_transaction;
+            "X5" metadata_too_long_fails_the_transaction;
+            "X5" transaction_timeout_above_the_limit_is_refused;
+            "X5" impossible_transactions_are_refused;
+        }
+        transaction_faults {
+            "X5" lost_messages_of_a_transaction_are_repeated needs Losses;
+            "X5" lost_abort_is_repeated needs Losses;
+            "X5" lost_initialization_is_repeated needs Losses;
+            "X5" open_transaction_survives_a_broker_restart needs Brokers;
+            "X5" commit_survives_a_broker_restart needs Brokers;
+        }
+    }
+    Replication {
+        failover {
+            "R1" replicas_are_spread needs Replicas;
+            "R1" impossible_replication_factors_are_refused needs Replicas;
+            "R2" more_in_sync_replicas_than_replicas_means_all;
+            "R3" leader_failover_loses_nothing_acknowledged needs Replicas Brokers;
+            "R3" acks_1_may_lose_records_with_their_leader needs Replicas Brokers;
+            "R3" readers_continue_over_a_failover needs Replicas Brokers;
+            "R4" group_survives_its_coordinator needs Replicas Brokers;
+            "R4" transaction_survives_its_coordinator needs Replicas Brokers;
+            "R2" too_few_in_sync_replicas_refuse_acks_all needs Replicas Brokers;
+            "R2" in_sync_replicas_shrink_and_grow needs Replicas Brokers;
+            "R5" shutdown_hands_over_and_the_preferred_leader_returns needs Replicas Brokers;
+            "R5" rolling_restart_loses_nothing needs Replicas Brokers;
         }
     }
     Lifecycle {

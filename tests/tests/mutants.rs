@@ -11,7 +11,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bus_sim::Mutation;
+use conformance::column::{Column, SIM, SIM3};
 use conformance::failure::{Failure, FailureKind};
+use conformance::fixture::Need;
 use conformance::suite::{CASES, case};
 use conformance::{case::Case, on_sim};
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -73,12 +75,13 @@ fn check(mutation: Mutation, rows: &Rows) -> Result<(), Failed> {
     let Some(Some(catcher)) = catcher else {
         return Err(format!("no case of the suite is named to catch {}", mutation.name()).into());
     };
+    let column = column(catcher);
     let mut caught = Vec::new();
     for seed in 0..SEEDS {
-        if let Err(failure) = on_sim::run(catcher, seed, None) {
+        if let Err(failure) = on_sim::run(catcher, column, seed, None) {
             return Err(format!("without the bug, seed {seed}: {failure}").into());
         }
-        if let Err(failure) = on_sim::run(catcher, seed, Some(mutation)) {
+        if let Err(failure) = on_sim::run(catcher, column, seed, Some(mutation)) {
             if failure.kind == FailureKind::Crash {
                 return Err(format!("the simulator crashed, seed {seed}: {failure}").into());
             }
@@ -96,6 +99,11 @@ fn check(mutation: Mutation, rows: &Rows) -> Result<(), Failed> {
     Ok(())
 }
 
+/// Where a case is run: with three brokers if it needs them.
+fn column(case: &Case) -> &'static Column {
+    if case.needs.contains(&Need::Replicas) { &SIM3 } else { &SIM }
+}
+
 fn first_line(failure: &Failure) -> String {
     failure.to_string().lines().next().unwrap_or_default().replace('|', "/")
 }
@@ -106,6 +114,7 @@ fn others(mutation: Mutation, catcher: &Case) -> String {
         return String::new();
     }
     let others = CASES.iter().filter(|case| case.name != catcher.name);
-    let count = others.filter(|case| on_sim::run(case, 0, Some(mutation)).is_err()).count();
+    let is_caught = |case: &&Case| on_sim::run(case, column(case), 0, Some(mutation)).is_err();
+    let count = others.filter(is_caught).count();
     format!(" and {count} others")
 }

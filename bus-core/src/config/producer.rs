@@ -201,7 +201,8 @@ pub struct TransactionConfig {
     /// `transactional.id`: who the producer is across restarts; the newest fences the older.
     pub transactional_id: String,
     /// `transaction.timeout.ms`: the coordinator aborts an open transaction after this. 1 minute,
-    /// as in Kafka.
+    /// as in Kafka. It also bounds the producer's `delivery_timeout`: what is delivered later can
+    /// be no part of the transaction.
     pub transaction_timeout: Duration,
 }
 
@@ -212,6 +213,13 @@ impl TransactionConfig {
             transactional_id: transactional_id.into(),
             transaction_timeout: Duration::from_mins(1),
         }
+    }
+
+    /// The configuration of a producer within the bounds of its transactions.
+    #[must_use]
+    pub fn bound(&self, producer: ProducerConfig) -> ProducerConfig {
+        let delivery_timeout = producer.delivery_timeout.min(self.transaction_timeout);
+        ProducerConfig { delivery_timeout, ..producer }
     }
 
     /// Checks the values, and that `producer` fits.
@@ -225,8 +233,10 @@ impl TransactionConfig {
         if !producer.enable_idempotence {
             return Err(conflict("transactions need enable.idempotence=true"));
         }
-        if self.transaction_timeout < Duration::from_secs(1) {
-            return Err(conflict("property transaction.timeout.ms must be at least 1000"));
+        if !(1_000..=i32::MAX as u128).contains(&self.transaction_timeout.as_millis()) {
+            return Err(conflict(
+                "property transaction.timeout.ms must be from 1000 to 2147483647",
+            ));
         }
         Ok(())
     }
@@ -258,6 +268,36 @@ mod tests {
             let error = config.validate().unwrap_err();
             assert!(error.to_string().contains("enable.idempotence"), "{error}");
         }
+    }
+
+    #[test]
+    fn no_delivery_takes_longer_than_its_transaction() {
+        let transaction_timeout = Duration::from_secs(7);
+        let transaction = TransactionConfig { transaction_timeout, ..TransactionConfig::new("t") };
+        let bounded = transaction.bound(ProducerConfig::default());
+        assert_eq!(bounded.delivery_timeout, transaction_timeout);
+        let brief = ProducerConfig { delivery_timeout: Duration::from_secs(1), ..bounded };
+        assert_eq!(transaction.bound(brief.clone()), brief);
+    }
+
+    #[test]
+    fn transactions_have_a_name_a_time_and_idempotence() {
+        let producer = ProducerConfig::default();
+        let plain = ProducerConfig { enable_idempotence: false, ..producer.clone() };
+        let timed = |millis| TransactionConfig {
+            transaction_timeout: Duration::from_millis(millis),
+            ..TransactionConfig::new("t")
+        };
+        for (transaction, producer, part) in [
+            (TransactionConfig::new(""), &producer, "transactional.id"),
+            (TransactionConfig::new("t"), &plain, "enable.idempotence"),
+            (timed(999), &producer, "transaction.timeout.ms"),
+            (timed(1 << 31), &producer, "transaction.timeout.ms"),
+        ] {
+            let error = transaction.validate(producer).unwrap_err();
+            assert!(error.to_string().contains(part), "{error}");
+        }
+        assert!(timed(1_000).validate(&producer).is_ok());
     }
 
     #[test]

@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 
 use super::core::{Core, Native, fatal, to_list};
 use super::place::{add, find};
-use super::{validate, validate_both};
+use super::validate_both;
 use crate::ffi::consumer as requests;
 use crate::ffi::{self, Event, EventKind, Failure};
 use crate::{OPERATION_TIMEOUT, blocking};
@@ -157,7 +157,7 @@ pub(crate) async fn committed(
 ) -> Result<Vec<Option<OffsetAndMetadata>>> {
     core.check_open()?;
     check_group(core)?;
-    partitions.iter().try_for_each(validate)?;
+    partitions.iter().try_for_each(TopicPartition::validate)?;
     if partitions.is_empty() {
         return Ok(Vec::new());
     }

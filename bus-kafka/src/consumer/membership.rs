@@ -11,8 +11,8 @@ use rdkafka::error::RDKafkaErrorCode;
 
 use super::core::{Core, Kept, Native, Pump, to_list};
 use super::place::{add, first_place, look_up_starts, no_offset, pause_again, start};
+use super::rebalance;
 use super::state::{Mode, Place, State};
-use super::{rebalance, validate};
 use crate::ffi::consumer::{self as requests, Protocol};
 use crate::ffi::{EventKind, Failure};
 use crate::offload::{self, Offloaded};
@@ -76,7 +76,7 @@ fn refused(failure: Failure, subscription: &Subscription) -> Error {
 pub(crate) fn assign(core: &Arc<Core>, partitions: &[(TopicPartition, StartAt)]) -> Result<()> {
     core.check_open()?;
     for (i, (topic_partition, to)) in partitions.iter().enumerate() {
-        validate(topic_partition)?;
+        topic_partition.validate()?;
         to.validate(topic_partition)?;
         if partitions[..i].iter().any(|(other, _)| other == topic_partition) {
             return Err(Error::new(ErrorKind::InvalidArgument, "the partition is named twice")

@@ -7,9 +7,9 @@ use bus_core::{
 use rdkafka::TopicPartitionList;
 use rdkafka::error::RDKafkaErrorCode;
 
+use super::commit;
 use super::core::{Core, Kept, Native, Pump, to_list};
 use super::state::{Place, State};
-use super::{commit, validate};
 use crate::error::from_rdkafka;
 use crate::ffi::consumer::{self as requests, Protocol};
 use crate::ffi::{Failure, Listed};
@@ -205,8 +205,8 @@ pub(crate) async fn look_up_starts(
 
 /// Asks the leader for the ends of a partition.
 pub(crate) async fn watermarks(core: &Core, topic_partition: TopicPartition) -> Result<Watermarks> {
-    validate(&topic_partition)?;
     let native = core.native.client()?;
+    topic_partition.validate()?;
     let look_up = move || {
         let TopicPartition { topic, partition } = &topic_partition;
         ask_leaders(|| {
@@ -230,7 +230,7 @@ pub(crate) async fn offsets_for_times(
 ) -> Result<Vec<Option<Offset>>> {
     let native = core.native.client()?;
     for (topic_partition, _) in &times {
-        validate(topic_partition)?;
+        topic_partition.validate()?;
     }
     if times.is_empty() {
         return Ok(Vec::new());

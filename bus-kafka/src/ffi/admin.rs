@@ -5,7 +5,7 @@ use std::ptr;
 use std::time::Duration;
 
 use bus_core::{
-    GroupDescription, GroupListing, GroupState, MemberDescription, NewTopic, TopicPartition,
+    GroupDescription, GroupListing, GroupState, MemberDescription, NewTopic, Topic, TopicPartition,
 };
 use rdkafka::TopicPartitionList;
 use rdkafka::client::NativeClient;
@@ -278,6 +278,43 @@ pub(crate) fn high_watermarks(
                 .collect())
         }
     })
+}
+
+/// How many partitions of a topic a broker knows. Waits for the answer of that broker.
+pub(crate) fn partitions_known(
+    client: &NativeClient,
+    broker: i32,
+    topic: &Topic,
+    timeout: Duration,
+) -> Result<usize, Failure> {
+    let name = to_c(topic.as_str())?;
+    // SAFETY: the name is alive and copied; the collection is ours, destroyed below.
+    let topics =
+        unsafe { sys::rd_kafka_TopicCollection_of_topic_names([name.as_ptr()].as_mut_ptr(), 1) };
+    let send = |options: *const Options, queue: *mut RawQueue| {
+        // SAFETY: `call` hands out what is alive, and only this request has these options.
+        unsafe {
+            sys::rd_kafka_AdminOptions_set_broker(options.cast_mut(), broker, ptr::null_mut(), 0);
+            sys::rd_kafka_DescribeTopics(client.ptr(), topics, options, queue);
+        }
+    };
+    let described = call(client, Op::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS, timeout, send, |event| {
+        let (mut topics, mut partitions) = (0, 0);
+        // SAFETY: the event is the reply to this request and lends the results.
+        unsafe {
+            let result = sys::rd_kafka_event_DescribeTopics_result(event);
+            let found = sys::rd_kafka_DescribeTopics_result_topics(result, &raw mut topics);
+            if topics == 0 {
+                return Err(no_reply());
+            }
+            copy_error(sys::rd_kafka_TopicDescription_error(*found))?;
+            sys::rd_kafka_TopicDescription_partitions(*found, &raw mut partitions);
+        }
+        Ok(partitions)
+    });
+    // SAFETY: ours, and no longer used.
+    unsafe { sys::rd_kafka_TopicCollection_destroy(topics) };
+    described
 }
 
 /// Deletes a group.

@@ -111,6 +111,16 @@ impl Buffer {
         Some(ended.end.map(drop))
     }
 
+    /// Refuses a call after `close`.
+    pub(crate) fn check_open(&self) -> Result<()> {
+        if self.current.lock().is_some() { Ok(()) } else { Err(closed()) }
+    }
+
+    /// Whether it was closed.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.current.lock().is_none()
+    }
+
     fn has_room(&self) -> bool {
         let records = self.records.load(Ordering::SeqCst);
         let bytes = self.bytes.load(Ordering::SeqCst);

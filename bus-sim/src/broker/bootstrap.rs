@@ -1,11 +1,12 @@
 //! A cluster that is up: every broker registered and unfenced, `__consumer_offsets` and
 //! `__transaction_state` there, as a Kafka cluster is after its first use.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bus_core::{Topic, Uuid};
 
-use super::controller::{Controller, elect};
+use super::controller::Controller;
 use super::image::Image;
 use super::{Broker, OFFSETS_TOPIC, TRANSACTIONS_TOPIC};
 use crate::config::SimConfig;
@@ -17,15 +18,14 @@ use crate::time::SimTime;
 /// start of the world.
 pub fn bootstrap(config: &Arc<SimConfig>) -> (Controller, Vec<Broker>) {
     let log = genesis(config);
-    let mut image = Image::default();
-    log.iter().for_each(|record| image.replay(record));
+    let controller = Controller::resumed(config, log);
     let brokers = (1..=config.brokers).map(|id| {
         let mut broker = Broker::new(id, config);
-        broker.resume(&image);
+        broker.resume(&controller.image);
         broker
     });
     let brokers = brokers.collect();
-    (Controller::resumed(config, log, image), brokers)
+    (controller, brokers)
 }
 
 impl Broker {
@@ -50,21 +50,25 @@ fn genesis(config: &SimConfig) -> Vec<MetadataRecord> {
         log.push(MetadataRecord::RegisterBroker { broker, broker_epoch, incarnation: 1 });
         log.push(MetadataRecord::BrokerFenced { broker, is_fenced: false });
     }
-    let offsets = config.broker.offsets_topic_partitions;
-    let transactions = config.broker.transaction_state_partitions;
-    for (name, id, count) in [(OFFSETS_TOPIC, 1, offsets), (TRANSACTIONS_TOPIC, 2, transactions)] {
+    let broker = &config.broker;
+    let offsets = (broker.offsets_topic_partitions, broker.offsets_topic_replication_factor);
+    let transactions =
+        (broker.transaction_state_partitions, broker.transaction_state_replication_factor);
+    for (name, id, (count, factor)) in
+        [(OFFSETS_TOPIC, 1, offsets), (TRANSACTIONS_TOPIC, 2, transactions)]
+    {
         let topic = Topic::from(name);
+        let factor = i32::from(config.replication_factor(factor));
         log.push(MetadataRecord::Topic { topic: topic.clone(), topic_id: Uuid::from_u128(id) });
+        if name == TRANSACTIONS_TOPIC {
+            let least = if factor < 3 { 1 } else { broker.transaction_state_min_insync_replicas };
+            let least = Some(least.to_string());
+            let config = BTreeMap::from([("min.insync.replicas".to_owned(), least)]);
+            log.push(MetadataRecord::TopicConfig { topic: topic.clone(), config });
+        }
         for partition in 0..count {
-            let replicas: Vec<BrokerId> = vec![partition % config.brokers + 1];
-            let state = PartitionState {
-                in_sync_replicas: replicas.clone(),
-                leader: None,
-                replicas,
-                leader_epoch: -1,
-                partition_epoch: -1,
-            };
-            let state = elect(&state, |_| true).expect("a broker is alive and in sync");
+            let replicas = (0..factor).map(|turn| (partition + turn) % config.brokers + 1);
+            let state = PartitionState::new(replicas.collect::<Vec<BrokerId>>());
             log.push(MetadataRecord::Partition { topic: topic.clone(), partition, state });
         }
     }

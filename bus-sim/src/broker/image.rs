@@ -9,11 +9,12 @@ use std::sync::Arc;
 use bus_core::{Topic, TopicPartition, Uuid};
 
 use super::topic_config::TopicConfig;
+use crate::config::SimConfig;
 use crate::node::BrokerId;
 use crate::protocol::cluster::{BrokerEpoch, MetadataRecord, PartitionState};
 
 /// What a node knows of the cluster.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Image {
     /// The offset of the next record to replay.
     pub(super) offset: i64,
@@ -21,6 +22,8 @@ pub(super) struct Image {
     pub(super) brokers: BTreeMap<BrokerId, Registration>,
     /// The topics. Shared between images, which are equal most of the time.
     pub(super) topics: BTreeMap<Topic, Arc<TopicImage>>,
+    /// What the brokers are configured with for topics that say nothing else.
+    topic_defaults: TopicConfig,
 }
 
 /// A broker, as it registered last.
@@ -29,6 +32,15 @@ pub(super) struct Registration {
     pub(super) epoch: BrokerEpoch,
     pub(super) incarnation: u32,
     pub(super) is_fenced: bool,
+    /// In a controlled shutdown.
+    pub(super) is_shutting_down: bool,
+}
+
+impl Registration {
+    /// Whether the broker may lead, and be in sync.
+    pub(super) const fn is_active(&self) -> bool {
+        !self.is_fenced && !self.is_shutting_down
+    }
 }
 
 /// A topic.
@@ -41,6 +53,16 @@ pub(super) struct TopicImage {
 }
 
 impl Image {
+    /// The image of an empty log.
+    pub(super) fn new(config: &SimConfig) -> Self {
+        Self {
+            offset: 0,
+            brokers: BTreeMap::new(),
+            topics: BTreeMap::new(),
+            topic_defaults: TopicConfig::of_brokers(&config.broker),
+        }
+    }
+
     /// Learns a record. Records come in the order of the log.
     pub(super) fn replay(&mut self, record: &MetadataRecord) {
         self.offset += 1;
@@ -50,26 +72,35 @@ impl Image {
                     epoch: *broker_epoch,
                     incarnation: *incarnation,
                     is_fenced: true,
+                    is_shutting_down: false,
                 };
                 self.brokers.insert(*broker, registration);
             }
             MetadataRecord::BrokerFenced { broker, is_fenced } => {
                 if let Some(registration) = self.brokers.get_mut(broker) {
                     registration.is_fenced = *is_fenced;
+                    // A broker that is fenced leaves its controlled shutdown: it may stop.
+                    registration.is_shutting_down &= !is_fenced;
+                }
+            }
+            MetadataRecord::BrokerInControlledShutdown { broker } => {
+                if let Some(registration) = self.brokers.get_mut(broker) {
+                    registration.is_shutting_down = true;
                 }
             }
             MetadataRecord::Topic { topic, topic_id } => {
                 let image = TopicImage {
                     topic_id: *topic_id,
-                    config: TopicConfig::default(),
+                    config: self.topic_defaults.clone(),
                     partitions: Vec::new(),
                 };
                 self.topics.insert(topic.clone(), Arc::new(image));
             }
             MetadataRecord::TopicConfig { topic, config } => {
+                let defaults = self.topic_defaults.clone();
                 let image = self.topic_mut(topic);
                 for (name, value) in config {
-                    image.config.set(name, value.as_deref());
+                    image.config.set(name, value.as_deref(), &defaults);
                 }
             }
             MetadataRecord::Partition { topic, partition, state } => {

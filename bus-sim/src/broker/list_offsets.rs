@@ -1,7 +1,9 @@
 //! ListOffsets: an offset by time, or at one of the ends.
 //!
 //! By time: the first batch whose latest timestamp is not older, and in it the first such record;
-//! not beyond what the isolation level lets a client read.
+//! not beyond what the isolation level lets a client read. What is beyond the high watermark of a
+//! leader that has not reached the start of its epoch is not available (KIP-207): clients may have
+//! seen more. To a follower the end is that of the log.
 //!
 //! Absent: the offset of the latest timestamp, tiered storage. See `docs/fidelity.md`.
 
@@ -22,7 +24,7 @@ impl Broker {
     ) {
         let find = |partition: &PartitionRequest| PartitionResponse {
             topic_partition: partition.topic_partition.clone(),
-            result: self.find_offset(request.isolation_level, partition),
+            result: self.find_offset(request, partition),
         };
         let partitions = request.partitions.iter().map(find).collect();
         let response = Response::ListOffsets(list_offsets::Response { partitions });
@@ -31,18 +33,27 @@ impl Broker {
 
     fn find_offset(
         &self,
-        isolation_level: IsolationLevel,
+        request: &list_offsets::Request,
         partition: &PartitionRequest,
     ) -> Result<Option<Offset>, ErrorKind> {
         let epoch = partition.current_leader_epoch;
         let replica = self.leader(&partition.topic_partition, epoch)?;
-        let limit = self.limit(replica, isolation_level);
-        Ok(match partition.spec {
-            OffsetSpec::Earliest => Some(replica.log.start()),
-            OffsetSpec::Latest => Some(limit),
+        let limit = match request.isolation_level {
+            _ if request.replica.is_some() => replica.log.end(),
+            IsolationLevel::ReadUncommitted => replica.high_watermark(),
+            IsolationLevel::ReadCommitted => replica.last_stable_offset(),
+        };
+        let is_unknown = request.replica.is_none() && replica.lags_behind_epoch();
+        let found = match partition.spec {
+            OffsetSpec::Earliest => return Ok(Some(replica.log.start())),
+            OffsetSpec::Latest => Some(limit).filter(|_| !is_unknown),
             OffsetSpec::Timestamp(timestamp) => {
                 replica.log.find_by_time(timestamp).filter(|offset| *offset < limit)
             }
-        })
+        };
+        if found.is_none() && is_unknown {
+            return Err(ErrorKind::OffsetNotAvailable);
+        }
+        Ok(found)
     }
 }

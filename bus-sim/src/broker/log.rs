@@ -1,18 +1,21 @@
-//! The log of a replica: batches at consecutive offsets, and how to find them by offset and by
-//! time.
+//! The log of a replica: batches in the order of their offsets, and how to find them by offset and
+//! by time.
 //!
 //! - A record keeps its offset; a batch is shared with messages and never copied.
 //! - Found by time: the first batch whose latest timestamp is not older, and in it the first such
 //!   record, as Kafka's time index does.
+//! - An append is in the page cache at once, and on the disk when it was flushed or the system
+//!   wrote it, some time later: until then a loss of power takes it.
 //!
-//! Simplified: one segment; every append is on disk at once.
+//! Simplified: one segment; the system writes batches as a whole, and in their order.
 //! Absent: retention, compaction, deletion of records. See `docs/fidelity.md`.
 
-use std::sync::Arc;
+use std::time::Duration;
 
 use bus_core::{ErrorKind, Offset, Timestamp};
 
-use crate::protocol::batch::{RecordBatch, StoredBatch, StoredTimestamp};
+use crate::protocol::batch::StoredBatch;
+use crate::time::SimTime;
 
 /// The log of a replica.
 #[derive(Clone, Debug, Default)]
@@ -21,6 +24,8 @@ pub(super) struct Log {
     entries: Vec<Entry>,
     start: Offset,
     end: Offset,
+    /// What is before this was flushed to the disk.
+    flushed: Offset,
     /// The bytes of all batches.
     bytes: u64,
 }
@@ -33,6 +38,8 @@ struct Entry {
     position: u64,
     /// The latest timestamp of this batch and all before it; ascends.
     latest: Timestamp,
+    /// When it was appended.
+    appended: SimTime,
 }
 
 /// Why there is nothing at an offset.
@@ -56,22 +63,47 @@ impl Log {
         self.end
     }
 
-    /// Appends a batch, and returns the offset of its first record.
-    pub(super) fn append(
-        &mut self,
-        batch: Arc<RecordBatch>,
-        leader_epoch: i32,
-        timestamp: StoredTimestamp,
-    ) -> Offset {
-        let stored = StoredBatch { base_offset: self.end, leader_epoch, timestamp, batch };
-        let base_offset = stored.base_offset;
+    /// Appends a batch at its offset, which is the end or, if records before it are missing, behind
+    /// it.
+    pub(super) fn append(&mut self, now: SimTime, stored: StoredBatch) {
+        assert!(stored.base_offset >= self.end, "offsets ascend");
         let own = stored.max_timestamp();
         let latest = self.entries.last().map_or(own, |last| last.latest.max(own));
         let position = self.bytes;
         self.bytes += u64::from(stored.batch.size);
         self.end = stored.next_offset();
-        self.entries.push(Entry { stored, position, latest });
-        base_offset
+        self.entries.push(Entry { stored, position, latest, appended: now });
+    }
+
+    /// Takes back the batches that reach beyond `end`.
+    pub(super) fn truncate(&mut self, end: Offset) {
+        if end >= self.end {
+            return;
+        }
+        while let Some(entry) = self.entries.pop_if(|last| last.stored.next_offset() > end) {
+            self.bytes = entry.position;
+        }
+        self.end = end;
+        self.flushed = self.flushed.min(end);
+    }
+
+    /// Writes all to the disk.
+    pub(super) const fn flush(&mut self) {
+        self.flushed = self.end;
+    }
+
+    /// Writes all to the disk if so many records are not.
+    pub(super) fn flush_from(&mut self, records: u64) {
+        if u64::try_from(self.end - self.flushed).is_ok_and(|unflushed| unflushed >= records) {
+            self.flush();
+        }
+    }
+
+    /// What is before this is on the disk, if the system writes each batch after `expiry`.
+    pub(super) fn written(&self, now: SimTime, expiry: Duration) -> Offset {
+        let index = self.entries.partition_point(|entry| entry.appended + expiry <= now);
+        let written = self.entries.get(index).map_or(self.end, |entry| entry.stored.base_offset);
+        written.max(self.flushed)
     }
 
     /// Gives the last offset to the next batch as well: a planted bug.
@@ -82,11 +114,6 @@ impl Log {
     /// All batches, in order.
     pub(super) fn batches(&self) -> impl Iterator<Item = &StoredBatch> {
         self.entries.iter().map(|entry| &entry.stored)
-    }
-
-    /// The last batch.
-    pub(super) fn last(&self) -> Option<&StoredBatch> {
-        self.entries.last().map(|entry| &entry.stored)
     }
 
     /// How many records it holds.
@@ -152,11 +179,22 @@ impl Log {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::broker::tests::batch;
+    use crate::protocol::batch::StoredTimestamp;
 
     fn append(log: &mut Log, times: &[i64]) -> Offset {
-        log.append(Arc::new(batch(times)), 0, StoredTimestamp::CreateTime)
+        append_at(log, SimTime::ZERO, times)
+    }
+
+    fn append_at(log: &mut Log, now: SimTime, times: &[i64]) -> Offset {
+        let base_offset = log.end();
+        let batch = Arc::new(batch(times));
+        let timestamp = StoredTimestamp::CreateTime;
+        log.append(now, StoredBatch { base_offset, leader_epoch: 0, timestamp, batch });
+        base_offset
     }
 
     #[test]
@@ -207,5 +245,35 @@ mod tests {
         assert_eq!(find(51), Some(3));
         assert_eq!(find(60), Some(3));
         assert_eq!(find(61), None);
+    }
+
+    #[test]
+    fn truncation_takes_whole_batches() {
+        let mut log = Log::default();
+        append(&mut log, &[1, 2, 3]);
+        let before = log.clone();
+        append(&mut log, &[9]);
+        append(&mut log, &[5]);
+        log.truncate(3);
+        assert_eq!(format!("{log:?}"), format!("{before:?}"));
+        assert_eq!(append(&mut log, &[4]), 3);
+        log.truncate(0);
+        assert_eq!((log.end(), log.bytes, log.batches().count()), (0, 0, 0));
+    }
+
+    #[test]
+    fn the_disk_has_what_was_flushed_or_is_old_enough() {
+        let expiry = Duration::from_secs(30);
+        let at = |secs| SimTime::ZERO + Duration::from_secs(secs);
+        let mut log = Log::default();
+        append_at(&mut log, at(0), &[1, 2]);
+        append_at(&mut log, at(1), &[3]);
+        assert_eq!(log.written(at(29), expiry), 0);
+        assert_eq!(log.written(at(30), expiry), 2);
+        assert_eq!(log.written(at(31), expiry), 3);
+        log.flush_from(4);
+        assert_eq!(log.written(at(2), expiry), 0);
+        log.flush_from(3);
+        assert_eq!(log.written(at(2), expiry), 3);
     }
 }

@@ -1,27 +1,38 @@
 //! Brokers and the controller: a broker routes requests to machines, one file per API or machine.
 //!
 //! In reading order: `connections` (one request at a time), `session` (with the controller),
-//! `image` (what is known of the cluster), `peers` (other brokers), `replica` and `log` (partitions), `produce`, `fetch`,
-//! `list_offsets`, `metadata`, `topics`, `group` (the group coordinator), and `transaction` (the
-//! transaction coordinator, and what partitions do for it).
+//! `image` (what is known of the cluster), `peers` (other brokers), `partitions`; `replica`, `log`,
+//! `epochs`, and `in_sync` (one partition); `replication` and `alter_partition` (as follower and as
+//! leader), `produce`, `fetch`, `list_offsets`, `metadata`, `topics`, `group` (the group
+//! coordinator), and `transaction` (the transaction coordinator, and what partitions do for it).
 //!
 //! A crash keeps logs, topic ids, and the numbers that must never be used twice; all else is
 //! memory.
 
+mod alter_partition;
 mod bootstrap;
+mod broker_control;
+mod check;
 mod connections;
 mod controller;
+mod election;
 mod encoding;
+mod epochs;
 mod fetch;
 mod group;
 mod image;
+mod in_sync;
 mod list_offsets;
 mod log;
 mod metadata;
+mod offset_for_leader_epoch;
+mod partition_control;
+mod partitions;
 mod peers;
 mod produce;
 mod producer_state;
 mod replica;
+mod replication;
 mod session;
 #[cfg(test)]
 mod tests;
@@ -35,6 +46,7 @@ use std::sync::Arc;
 
 use bus_core::{ErrorKind, Partition, Topic, TopicPartition};
 
+use self::alter_partition::Proposals;
 pub use self::bootstrap::bootstrap;
 use self::connections::{Caller, Connections};
 pub use self::controller::Controller;
@@ -44,10 +56,12 @@ use self::image::Image;
 use self::peers::Peers;
 use self::produce::DelayedProduce;
 use self::replica::Replica;
+use self::replication::Fetcher;
 use self::session::Session;
 use self::topics::Forward;
 use self::transaction::{DelayedMarkers, ProducerIds, Verifying};
 use crate::config::SimConfig;
+use crate::mutation::Mutation;
 use crate::node::{BrokerId, ConnectionId, Effects, Input, Name, NodeId, Timer};
 use crate::protocol::Request;
 use crate::time::SimTime;
@@ -79,9 +93,23 @@ pub enum BrokerTimer {
         /// Its connection.
         connection: ConnectionId,
     },
+    /// When to fetch again, as a follower, after errors.
+    ReplicaFetch {
+        /// The broker to fetch from.
+        leader: BrokerId,
+    },
+    /// When to look for followers that lag.
+    CheckInSync,
+    /// When to propose again who is in sync, after an error.
+    SendProposals,
     /// When a coordinator has read its partition of `__consumer_offsets`.
     LoadCoordinator {
         /// The partition.
+        partition: Partition,
+    },
+    /// When a coordinator gives up what waits for replicas for too long.
+    ExpireWrites {
+        /// Its partition of `__consumer_offsets`.
         partition: Partition,
     },
     /// When a coordinator looks for expired offsets.
@@ -136,6 +164,10 @@ pub enum BrokerTimer {
         /// The group.
         group_id: Name,
     },
+    /// When a controlled shutdown ends although the controller does not allow it.
+    ShutdownExpires,
+    /// Of the controller: when preferred leaders are elected.
+    BalanceLeaders,
     /// Of the controller: when to see whether a broker was heard of.
     BrokerSession {
         /// The broker.
@@ -160,6 +192,10 @@ pub struct Broker {
     image: Image,
     connections: Connections,
     peers: Peers,
+    /// As a follower: what is fetched, by the broker that leads it.
+    fetchers: BTreeMap<BrokerId, Fetcher>,
+    /// As a leader: who shall be in sync.
+    proposals: Proposals,
     /// By connection: it has one request in hand.
     fetches: BTreeMap<ConnectionId, DelayedFetch>,
     produces: BTreeMap<ConnectionId, DelayedProduce>,
@@ -185,9 +221,11 @@ impl Broker {
             producer_ids: ProducerIds::new(id),
             replicas: BTreeMap::new(),
             session: Session::new(id),
-            image: Image::default(),
+            image: Image::new(config),
             connections: Connections::default(),
             peers: Peers::new(id),
+            fetchers: BTreeMap::new(),
+            proposals: Proposals::default(),
             fetches: BTreeMap::new(),
             produces: BTreeMap::new(),
             forwards: BTreeMap::new(),
@@ -202,7 +240,10 @@ impl Broker {
     /// Handles `input` at `now`, adding what shall happen next to `effects`.
     pub fn handle(&mut self, now: SimTime, input: Input, effects: &mut Effects) {
         match input {
-            Input::Start => self.session.start(effects),
+            Input::Start => {
+                self.session.start(effects);
+                self.start_replication(now, effects);
+            }
             Input::Request { connection, .. } if !self.session.is_ready() => {
                 // Kafka opens its listener when it has caught up with the metadata log.
                 effects.disconnect(connection);
@@ -224,13 +265,15 @@ impl Broker {
     }
 
     /// Loses what is in memory. [`Input::Start`] begins it again.
-    pub fn crash(&mut self) {
+    pub fn crash(&mut self, now: SimTime) {
         let Self { id: _, config: _, offsets_topic: _, producer_ids: _, replicas, .. } = self;
-        replicas.values_mut().for_each(Replica::crash);
+        replicas.values_mut().for_each(|replica| replica.crash(now));
         self.session.crash();
-        self.image = Image::default();
+        self.image = Image::new(&self.config);
         self.connections = Connections::default();
         self.peers.crash();
+        self.fetchers.clear();
+        self.proposals = Proposals::default();
         self.fetches.clear();
         self.produces.clear();
         self.forwards.clear();
@@ -241,11 +284,22 @@ impl Broker {
         self.verifying.clear();
     }
 
+    /// Ends in good order: what it has appended is on disk. As after a crash, [`Input::Start`]
+    /// begins it again.
+    pub fn stop(&mut self, now: SimTime) {
+        self.flush();
+        self.session.stop();
+        self.crash(now);
+    }
+
     fn dispatch(&mut self, now: SimTime, caller: Caller, request: Request, effects: &mut Effects) {
         match request {
             Request::Produce(request) => self.produce(now, caller, request, effects),
             Request::Fetch(request) => self.fetch(now, caller, request, effects),
             Request::ListOffsets(request) => self.list_offsets(caller, &request, effects),
+            Request::OffsetForLeaderEpoch(request) => {
+                self.offset_for_leader_epoch(caller, &request, effects);
+            }
             Request::Metadata(request) => self.metadata(caller, &request, effects),
             Request::FindCoordinator(request) => self.find_coordinator(caller, &request, effects),
             Request::JoinGroup(request) => self.join_group(now, caller, request, effects),
@@ -253,7 +307,7 @@ impl Broker {
             Request::Heartbeat(request) => self.heartbeat(now, caller, &request, effects),
             Request::LeaveGroup(request) => self.leave_group(now, caller, &request, effects),
             Request::OffsetCommit(request) => self.offset_commit(now, caller, request, effects),
-            Request::OffsetFetch(request) => self.offset_fetch(caller, request, effects),
+            Request::OffsetFetch(request) => self.offset_fetch(now, caller, request, effects),
             Request::InitProducerId(request) => {
                 self.init_producer_id(now, caller, request, effects);
             }
@@ -275,11 +329,6 @@ impl Broker {
             Request::EndTxn(request) => self.end_txn(now, caller, &request, effects),
             Request::WriteTxnMarkers(request) => {
                 self.write_txn_markers(now, caller, request, effects);
-            }
-            Request::OffsetForLeaderEpoch(_) => {
-                // Not served yet.
-                self.connections.closed(caller.connection);
-                effects.disconnect(caller.connection);
             }
             Request::RegisterBroker(_)
             | Request::BrokerHeartbeat(_)
@@ -310,9 +359,13 @@ impl Broker {
             BrokerTimer::PeerExpires { connection } => {
                 self.peer_expires(now, connection, effects);
             }
+            BrokerTimer::ReplicaFetch { leader } => self.fetch_from(now, leader, effects),
+            BrokerTimer::CheckInSync => self.check_in_sync(now, effects),
+            BrokerTimer::SendProposals => self.send_proposals(effects),
             BrokerTimer::LoadCoordinator { partition } => {
                 self.load_coordinator(now, partition, effects);
             }
+            BrokerTimer::ExpireWrites { partition } => self.expire_writes(now, partition, effects),
             BrokerTimer::ExpireOffsets { partition } => {
                 self.with_shard(now, partition, effects, Shard::expire_offsets);
             }
@@ -350,13 +403,15 @@ impl Broker {
                     shard.sync_due(turn, &group_id);
                 });
             }
-            BrokerTimer::BrokerSession { .. } => {}
+            BrokerTimer::ShutdownExpires => effects.stop(),
+            BrokerTimer::BrokerSession { .. } | BrokerTimer::BalanceLeaders => {}
         }
     }
 
     fn on_disconnected(&mut self, now: SimTime, connection: ConnectionId, effects: &mut Effects) {
         if connection.owner == NodeId::Broker(self.id) {
             if self.session.disconnected(now, connection, effects) {
+                self.proposals_lost();
                 self.forwards.values_mut().for_each(Forward::not_sent);
             } else {
                 self.peer_closed(now, connection, effects);
@@ -385,6 +440,11 @@ impl Broker {
             effects.cancel_timer(Timer::Broker(BrokerTimer::MarkersExpire { connection }));
         }
         self.deletions.remove(&connection);
+    }
+
+    /// Whether that bug is planted.
+    fn has(&self, mutation: Mutation) -> bool {
+        self.config.mutation == Some(mutation)
     }
 
     /// The replica that leads a partition.

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use super::replication::Position;
 use super::session::schedule;
 use super::transaction::MarkersToken;
 use super::{Broker, BrokerTimer};
@@ -29,6 +30,10 @@ pub(super) enum Purpose {
 /// By what a request is remembered until its outcome.
 #[derive(Debug)]
 pub(super) enum Token {
+    /// A fetch of a follower, by where its logs ended.
+    ReplicaFetch(Vec<Position>),
+    /// A follower asked for the end of the leader's log.
+    LeaderEnd(Position),
     /// Markers of a transaction.
     Markers(MarkersToken),
     /// The verification of a transaction, for the request of a connection.
@@ -102,6 +107,13 @@ impl Peers {
         } else {
             peer.waiting.push_back((deadline, token, request));
         }
+    }
+
+    /// Closes the connection to a broker, and forgets what waits on it.
+    pub(super) fn close(&mut self, to: (BrokerId, Purpose), effects: &mut Effects) {
+        let Some(connection) = self.peers.get(&to).map(|peer| peer.connection) else { return };
+        self.closed(connection, effects);
+        effects.disconnect(connection);
     }
 
     fn connected(&mut self, connection: ConnectionId, effects: &mut Effects) {
@@ -204,8 +216,14 @@ impl Broker {
 
     /// Goes on with the outcome of a request to another broker.
     fn conclude(&mut self, now: SimTime, outcome: Outcome, effects: &mut Effects) {
-        let (_broker, token, response) = outcome;
+        let (broker, token, response) = outcome;
         match token {
+            Token::ReplicaFetch(positions) => {
+                self.fetched_from(now, broker, positions, response, effects);
+            }
+            Token::LeaderEnd(position) => {
+                self.learned_end(now, broker, &position, response, effects);
+            }
             Token::Markers(token) => self.markers_concluded(now, token, response, effects),
             Token::Verification(connection) => {
                 self.verification_concluded(now, connection, response, effects);

@@ -4,8 +4,9 @@
 //!   coordinator (see `transaction::verification`), leader, in-sync replicas (`acks=all`), size,
 //!   record rules, timestamps, then whether the transaction is open, and the producer's epoch and
 //!   sequence.
-//! - Answers when `acks` is satisfied; with `All`, when the high watermark passes the batch, or the
-//!   request's timeout ends. A batch that was appended before is answered with its offset.
+//! - Answers when `acks` is satisfied; with `All`, when the high watermark passes the batch (an
+//!   error if too few are in sync then), the leadership is lost, or the request's timeout ends. A
+//!   batch that was appended before is answered with its offset.
 //! - With `acks=0` there is no response; an error closes the connection.
 //!
 //! Simplified: one batch per partition and request (as clients send); no compression.
@@ -53,6 +54,7 @@ impl Broker {
     ) {
         let is_authorized = request.transactional_id.is_some()
             || request.partitions.iter().all(|partition| !partition.batch.is_transactional);
+        let waits = request.acks == Acks::All && !self.has(Mutation::AckedBeforeReplicated);
         let mut required = Vec::new();
         let mut partitions = Vec::with_capacity(request.partitions.len());
         for produce::PartitionRequest { topic_partition, batch } in request.partitions {
@@ -65,12 +67,7 @@ impl Broker {
                 }
             };
             match &result {
-                Ok(appended) if request.acks == Acks::All => {
-                    let end = appended.end;
-                    if self.replicas[&topic_partition].high_watermark() < end {
-                        required.push((partitions.len(), end));
-                    }
-                }
+                Ok(appended) if waits => required.push((partitions.len(), appended.end)),
                 Ok(_) => {}
                 Err(error) => effects.fact(Fact::ProduceRefused {
                     topic_partition: topic_partition.clone(),
@@ -80,7 +77,8 @@ impl Broker {
             let result = result.map(|outcome| outcome.appended);
             partitions.push(PartitionResponse { topic_partition, result });
         }
-        let response = produce::Response { partitions };
+        let mut response = produce::Response { partitions };
+        self.settle(&mut response, &mut required);
         let grown: Vec<_> = response
             .partitions
             .iter()
@@ -162,46 +160,73 @@ impl Broker {
         Ok(Outcome { appended, end: base_offset + count })
     }
 
-    /// Goes on with what waits for a partition to have more.
-    pub(super) fn partition_grew(
+    /// Answers the delayed produces of a partition whose batches are replicated, or cannot be by
+    /// this broker any more.
+    pub(super) fn settle_produces(
         &mut self,
         topic_partition: &TopicPartition,
         effects: &mut Effects,
     ) {
-        self.wake_fetches(topic_partition, effects);
-        self.wake_marker_writes(effects);
-        if self.produces.is_empty() {
-            return;
-        }
-        let is_done = |delayed: &DelayedProduce| {
-            delayed.required.iter().all(|(index, end)| {
-                let partition = &delayed.response.partitions[*index].topic_partition;
-                self.replicas.get(partition).is_some_and(|r| r.high_watermark() >= *end)
-            })
-        };
-        let done = self.produces.iter().filter(|(_, delayed)| is_done(delayed));
-        for connection in done.map(|(connection, _)| *connection).collect::<Vec<_>>() {
-            self.expire_produce(connection, effects);
+        let mut produces = std::mem::take(&mut self.produces);
+        produces.retain(|connection, delayed| {
+            let DelayedProduce { caller, response, required } = delayed;
+            let mut of = required.iter().map(|(index, _)| &response.partitions[*index]);
+            if !of.any(|partition| partition.topic_partition == *topic_partition) {
+                return true;
+            }
+            self.settle(response, required);
+            if required.is_empty() {
+                let connection = *connection;
+                effects.cancel_timer(Timer::Broker(BrokerTimer::ProduceExpires { connection }));
+                let partitions = std::mem::take(&mut response.partitions);
+                let response = Response::Produce(produce::Response { partitions });
+                self.connections.respond(*caller, response, effects);
+            }
+            !required.is_empty()
+        });
+        self.produces = produces;
+    }
+
+    /// Decides the batches that wait no longer.
+    fn settle(&self, response: &mut produce::Response, required: &mut Vec<(usize, Offset)>) {
+        required.retain(|(index, end)| {
+            let partition = &mut response.partitions[*index];
+            match self.replication_of(&partition.topic_partition, *end) {
+                None => true,
+                Some(Ok(())) => false,
+                Some(Err(error)) => {
+                    partition.result = Err(error);
+                    false
+                }
+            }
+        });
+    }
+
+    /// Whether a partition is replicated up to an offset, if that is decided.
+    fn replication_of(
+        &self,
+        topic_partition: &TopicPartition,
+        end: Offset,
+    ) -> Option<Result<(), ErrorKind>> {
+        match self.leader(topic_partition, None) {
+            Err(error) => Some(Err(error)),
+            Ok(replica) if replica.high_watermark() < end => None,
+            Ok(replica) if replica.lacks_replicas_after_append() => {
+                Some(Err(ErrorKind::NotEnoughReplicasAfterAppend))
+            }
+            Ok(_) => Some(Ok(())),
         }
     }
 
     /// Answers a delayed produce; what is not replicated by now has timed out.
     pub(super) fn expire_produce(&mut self, connection: ConnectionId, effects: &mut Effects) {
-        let Some(mut delayed) = self.produces.remove(&connection) else { return };
-        effects.cancel_timer(Timer::Broker(BrokerTimer::ProduceExpires { connection }));
-        for (index, end) in &delayed.required {
-            let partition = &mut delayed.response.partitions[*index];
-            let replica = self.replicas.get(&partition.topic_partition);
-            match replica {
-                Some(replica) if !replica.is_leader() => {
-                    partition.result = Err(ErrorKind::NotLeaderOrFollower);
-                }
-                Some(replica) if replica.high_watermark() >= *end => {}
-                Some(_) => partition.result = Err(ErrorKind::RequestTimedOut),
-                None => partition.result = Err(ErrorKind::UnknownTopicOrPartition),
-            }
+        let Some(delayed) = self.produces.remove(&connection) else { return };
+        let DelayedProduce { caller, mut response, mut required } = delayed;
+        self.settle(&mut response, &mut required);
+        for (index, _) in required {
+            response.partitions[index].result = Err(ErrorKind::RequestTimedOut);
         }
-        self.connections.respond(delayed.caller, Response::Produce(delayed.response), effects);
+        self.connections.respond(caller, Response::Produce(response), effects);
     }
 }
 

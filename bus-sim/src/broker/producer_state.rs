@@ -375,7 +375,10 @@ mod tests {
             match self.states.check(self.now, &batch, None, RULES)? {
                 Sequencing::Duplicate(offset, _) => Ok(offset),
                 Sequencing::Next => {
-                    let offset = self.log.append(batch, 0, StoredTimestamp::CreateTime);
+                    let (offset, timestamp) = (self.log.end(), StoredTimestamp::CreateTime);
+                    let stored =
+                        StoredBatch { base_offset: offset, leader_epoch: 0, timestamp, batch };
+                    self.log.append(self.now, stored);
                     self.states.replay(self.now, self.log.batches().last().unwrap());
                     Ok(offset)
                 }

@@ -1,9 +1,12 @@
 //! A broker's session with the controller: connecting, registering, heartbeats, and the metadata
 //! log.
 //!
+//! - A broker that restarts within its old session is refused until that ends.
+//! - A controlled shutdown asks the controller with heartbeats, and ends when it may, or after 5
+//!   minutes.
+//!
 //! Simplified: one connection carries all of it, and the controller answers in any order; Kafka
-//! uses several connections and the Raft protocol. A broker that restarts within its old session is
-//! refused until that ends, as in Kafka. Absent: controlled shutdown. See `docs/fidelity.md`.
+//! uses several connections and the Raft protocol. See `docs/fidelity.md`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -15,8 +18,8 @@ use super::{Broker, BrokerTimer};
 use crate::config::SimConfig;
 use crate::node::{BrokerId, ConnectionId, CorrelationId, Effects, NodeId, Timer};
 use crate::protocol::cluster::{
-    BrokerEpoch, BrokerHeartbeatRequest, FetchMetadataLogRequest, MetadataRecord,
-    RegisterBrokerRequest,
+    AlterPartitionRequest, BrokerEpoch, BrokerHeartbeatRequest, BrokerHeartbeatResponse,
+    FetchMetadataLogRequest, MetadataRecord, RegisterBrokerRequest,
 };
 use crate::protocol::{Request, Response};
 use crate::time::SimTime;
@@ -29,17 +32,31 @@ pub(super) struct Session {
     connections: u32,
     /// Durable: how often it started.
     incarnation: u32,
+    /// Durable until the next start: the registration as of the last clean shutdown.
+    clean_shutdown: Option<BrokerEpoch>,
+    /// What `clean_shutdown` was at this start.
+    previous_epoch: Option<BrokerEpoch>,
     connection: Option<ConnectionId>,
     is_connected: bool,
     /// The registration.
     epoch: Option<BrokerEpoch>,
     /// Whether it has read the metadata log since it started.
     is_ready: bool,
+    shutdown: Shutdown,
     correlation: CorrelationId,
     /// Tries that failed since the last success.
     failures: u32,
     /// Requests of other connections that were forwarded.
     forwarded: BTreeMap<CorrelationId, ConnectionId>,
+}
+
+/// Whether the broker wants to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shutdown {
+    No,
+    Wanted,
+    /// The controller knows.
+    Answered,
 }
 
 impl Session {
@@ -48,10 +65,13 @@ impl Session {
             id,
             connections: 0,
             incarnation: 0,
+            clean_shutdown: None,
+            previous_epoch: None,
             connection: None,
             is_connected: false,
             epoch: None,
             is_ready: false,
+            shutdown: Shutdown::No,
             correlation: 0,
             failures: 0,
             forwarded: BTreeMap::new(),
@@ -67,8 +87,13 @@ impl Session {
 
     /// Loses what is in memory.
     pub(super) fn crash(&mut self) {
-        let Self { id, connections, incarnation, .. } = *self;
-        *self = Self { connections, incarnation, ..Self::new(id) };
+        let Self { id, connections, incarnation, clean_shutdown, .. } = *self;
+        *self = Self { connections, incarnation, clean_shutdown, ..Self::new(id) };
+    }
+
+    /// Notes that the broker stops in good order: nothing is missing from its logs.
+    pub(super) const fn stop(&mut self) {
+        self.clean_shutdown = self.epoch;
     }
 
     /// Whether the broker knows enough to serve.
@@ -79,6 +104,7 @@ impl Session {
     pub(super) fn start(&mut self, effects: &mut Effects) {
         if self.epoch.is_none() {
             self.incarnation += 1;
+            self.previous_epoch = self.clean_shutdown.take();
         }
         self.connect(effects);
     }
@@ -93,6 +119,20 @@ impl Session {
     /// Whether `connection` is that of this session.
     fn is_own(&self, connection: ConnectionId) -> bool {
         self.connection == Some(connection)
+    }
+
+    /// The registration, if there is one.
+    pub(super) const fn epoch(&self) -> Option<BrokerEpoch> {
+        self.epoch
+    }
+
+    /// Proposes to the controller who shall be in sync, if it is connected.
+    pub(super) fn alter_partition(
+        &mut self,
+        request: AlterPartitionRequest,
+        effects: &mut Effects,
+    ) -> Option<CorrelationId> {
+        self.send(Request::AlterPartition(request), effects)
     }
 
     /// Sends a request, if it is connected.
@@ -119,8 +159,12 @@ impl Session {
     }
 
     fn register(&mut self, effects: &mut Effects) {
-        let (broker, incarnation) = (self.id, self.incarnation);
-        self.send(Request::RegisterBroker(RegisterBrokerRequest { broker, incarnation }), effects);
+        let request = RegisterBrokerRequest {
+            broker: self.id,
+            incarnation: self.incarnation,
+            previous_broker_epoch: self.previous_epoch,
+        };
+        self.send(Request::RegisterBroker(request), effects);
     }
 
     fn heartbeat(&mut self, image: &Image, effects: &mut Effects) {
@@ -129,7 +173,7 @@ impl Session {
             broker: self.id,
             broker_epoch,
             metadata_offset: image.offset,
-            want_shutdown: false,
+            want_shutdown: self.shutdown != Shutdown::No,
         };
         self.send(Request::BrokerHeartbeat(request), effects);
     }
@@ -149,11 +193,7 @@ impl Session {
     ) {
         if self.is_connected && self.epoch.is_some() {
             self.heartbeat(image, effects);
-            schedule(
-                BrokerTimer::Heartbeat,
-                now + config.broker.broker_heartbeat_interval,
-                effects,
-            );
+            schedule(BrokerTimer::Heartbeat, now + config.broker_heartbeat_interval(), effects);
         }
     }
 
@@ -205,8 +245,9 @@ impl Broker {
         if self.session.epoch.is_some() {
             self.session.failures = 0;
             self.session.fetch_metadata(&self.image, effects);
-            let interval = self.config.broker.broker_heartbeat_interval;
+            let interval = self.config.broker_heartbeat_interval();
             schedule(BrokerTimer::Heartbeat, now + interval, effects);
+            self.send_proposals(effects);
         } else {
             self.session.register(effects);
         }
@@ -232,19 +273,19 @@ impl Broker {
                     self.session.failures = 0;
                     self.session.fetch_metadata(&self.image, effects);
                     self.session.heartbeat_due(now, &self.image, &self.config, effects);
+                    self.send_proposals(effects);
+                    self.wake_fetchers(now, effects);
                 }
                 Err(_) => self.session.back_off(now, effects),
             },
-            Response::BrokerHeartbeat(response) => {
-                if response.error.is_some() {
-                    self.session.epoch = None;
-                    self.session.register(effects);
-                }
-            }
+            Response::BrokerHeartbeat(response) => self.on_heartbeat(now, &response, effects),
             Response::FetchMetadataLog(response) => {
                 self.learn(now, &response.records, effects);
                 self.session.fetch_metadata(&self.image, effects);
                 self.caught_up(effects);
+            }
+            Response::AlterPartition(response) => {
+                self.altered_partitions(now, correlation, response, effects);
             }
             response => {
                 if let Some(from) = self.session.forwarded.remove(&correlation) {
@@ -255,9 +296,47 @@ impl Broker {
         self.complete_forwards(effects);
     }
 
+    fn on_heartbeat(
+        &mut self,
+        now: SimTime,
+        response: &BrokerHeartbeatResponse,
+        effects: &mut Effects,
+    ) {
+        if response.error.is_some() {
+            self.session.epoch = None;
+            self.session.register(effects);
+            return;
+        }
+        match self.session.shutdown {
+            Shutdown::No => {}
+            Shutdown::Wanted | Shutdown::Answered if response.may_shut_down => effects.stop(),
+            Shutdown::Wanted => {
+                self.session.shutdown = Shutdown::Answered;
+                schedule(BrokerTimer::Heartbeat, now + SHUTDOWN_RETRY, effects);
+            }
+            Shutdown::Answered => {}
+        }
+    }
+
+    /// Begins a controlled shutdown; [`Effects::stop`] ends it. A broker that is not registered
+    /// stops at once.
+    pub fn begin_shutdown(&mut self, now: SimTime, effects: &mut Effects) {
+        if self.session.shutdown != Shutdown::No {
+            return;
+        }
+        if !self.session.is_ready {
+            effects.stop();
+            return;
+        }
+        self.session.shutdown = Shutdown::Wanted;
+        schedule(BrokerTimer::ShutdownExpires, now + SHUTDOWN_TIMEOUT, effects);
+        self.session.heartbeat_due(now, &self.image, &self.config, effects);
+    }
+
     /// Learns records of the metadata log.
     fn learn(&mut self, now: SimTime, records: &[MetadataRecord], effects: &mut Effects) {
         let mut topics = BTreeSet::<&Topic>::new();
+        let mut has_brokers = false;
         for record in records {
             self.image.replay(record);
             match record {
@@ -267,12 +346,18 @@ impl Broker {
                 | MetadataRecord::RemoveTopic { topic } => {
                     topics.insert(topic);
                 }
-                MetadataRecord::RegisterBroker { .. } | MetadataRecord::BrokerFenced { .. } => {}
+                MetadataRecord::RegisterBroker { .. }
+                | MetadataRecord::BrokerFenced { .. }
+                | MetadataRecord::BrokerInControlledShutdown { .. } => has_brokers = true,
             }
+        }
+        if has_brokers {
+            self.follow_brokers();
         }
         for topic in topics {
             self.follow_topic(now, topic, effects);
         }
+        self.wake_fetchers(now, effects);
     }
 
     /// Once it has read its own registration, it can serve, and tells the controller at once.
@@ -292,6 +377,10 @@ pub(super) fn schedule(timer: BrokerTimer, at: SimTime, effects: &mut Effects) {
     effects.set_timer(Timer::Broker(timer), at);
 }
 
+/// How soon a broker that wants to stop asks the second time.
+const SHUTDOWN_RETRY: Duration = Duration::from_millis(50);
+/// When a broker stops without being allowed to.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_mins(5);
 /// `reconnect.backoff.ms`.
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 /// `reconnect.backoff.max.ms`.

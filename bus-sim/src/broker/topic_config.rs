@@ -1,12 +1,15 @@
 //! Topic properties: which ones there are, which values they take, and those that have an effect.
 //!
 //! Has effect: `max.message.bytes`, `message.timestamp.type`, `message.timestamp.before.max.ms`,
-//! `message.timestamp.after.max.ms`, `min.insync.replicas`; and of `cleanup.policy=compact` only
+//! `message.timestamp.after.max.ms`, `min.insync.replicas`, `unclean.leader.election.enable`,
+//! `flush.messages`; and of `cleanup.policy=compact` only
 //! that records without a key are refused.
 //!
 //! Absent: the mechanisms of all others; they are checked and stored. See `docs/fidelity.md`.
 
 use std::collections::BTreeMap;
+
+use crate::config::BrokerConfig;
 
 /// The properties of a topic that have an effect.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +24,10 @@ pub(super) struct TopicConfig {
     pub(super) timestamp_after_max: i64,
     /// `min.insync.replicas`.
     pub(super) min_insync_replicas: usize,
+    /// `unclean.leader.election.enable`.
+    pub(super) is_unclean_election: bool,
+    /// `flush.messages`.
+    pub(super) flush_messages: u64,
     /// `cleanup.policy` has `compact`.
     pub(super) is_compacted: bool,
 }
@@ -33,15 +40,25 @@ impl Default for TopicConfig {
             timestamp_before_max: i64::MAX,
             timestamp_after_max: 3_600_000,
             min_insync_replicas: 1,
+            is_unclean_election: false,
+            flush_messages: u64::MAX,
             is_compacted: false,
         }
     }
 }
 
 impl TopicConfig {
+    /// What brokers are configured with for topics that say nothing else.
+    pub(super) fn of_brokers(config: &BrokerConfig) -> Self {
+        Self {
+            min_insync_replicas: config.min_insync_replicas,
+            is_unclean_election: config.unclean_leader_election,
+            ..Self::default()
+        }
+    }
+
     /// Sets a property to a checked value, or back to its default.
-    pub(super) fn set(&mut self, name: &str, value: Option<&str>) {
-        let default = Self::default();
+    pub(super) fn set(&mut self, name: &str, value: Option<&str>, default: &Self) {
         match name {
             "max.message.bytes" => self.max_message_bytes = value.and_then(|v| v.parse().ok()),
             "message.timestamp.type" => {
@@ -56,6 +73,12 @@ impl TopicConfig {
             "min.insync.replicas" => {
                 self.min_insync_replicas = number(value, default.min_insync_replicas);
             }
+            "unclean.leader.election.enable" => {
+                self.is_unclean_election = value.map_or(default.is_unclean_election, |value| {
+                    value.trim().eq_ignore_ascii_case("true")
+                });
+            }
+            "flush.messages" => self.flush_messages = number(value, default.flush_messages),
             "cleanup.policy" => {
                 self.is_compacted =
                     value.is_some_and(|list| list.split(',').any(|v| v.trim() == "compact"));
@@ -205,9 +228,10 @@ mod tests {
     #[test]
     fn a_property_goes_back_to_its_default() {
         let mut config = TopicConfig::default();
-        config.set("max.message.bytes", Some("100"));
+        let default = TopicConfig::default();
+        config.set("max.message.bytes", Some("100"), &default);
         assert_eq!(config.max_message_bytes, Some(100));
-        config.set("max.message.bytes", None);
-        assert_eq!(config, TopicConfig::default());
+        config.set("max.message.bytes", None, &default);
+        assert_eq!(config, default);
     }
 }

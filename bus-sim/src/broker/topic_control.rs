@@ -1,10 +1,10 @@
 //! CreateTopics, DeleteTopics, CreatePartitions at the controller.
 //!
 //! - Errors, their order, and their sentences are Kafka's.
-//! - Partitions are spread over the live brokers in turn, from one drawn by the topic's name.
+//! - Partitions are spread over the live brokers in turn, from one drawn by the topic's name; the
+//!   replicas of one are next to each other, fenced brokers last.
 //!
-//! Simplified: one replica per partition; more are refused as `Unsupported` after Kafka's own
-//! checks. Internal topics cannot be deleted. Absent: given assignments, `validate_only`, quotas,
+//! Simplified: Kafka shuffles the brokers after each round. Internal topics cannot be deleted. Absent: given assignments, `validate_only`, quotas,
 //! policies. See `docs/fidelity.md`.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bus_core::{ErrorKind, Partition, Topic, Uuid};
 
 use super::controller::Controller;
+use super::image::Registration;
 use super::topic_config;
 use super::{OFFSETS_TOPIC, TRANSACTIONS_TOPIC};
 use crate::choice::{Label, choice, choice_below};
@@ -22,6 +23,7 @@ use crate::protocol::topics::{
     CreatableTopic, CreatePartitionsRequest, CreateTopicsRequest, DeleteTopicsRequest,
     TopicResponse, TopicResult,
 };
+use crate::time::SimTime;
 
 /// Why something was refused, with a sentence.
 type Refused = (ErrorKind, String);
@@ -29,6 +31,7 @@ type Refused = (ErrorKind, String);
 impl Controller {
     pub(super) fn create_topics(
         &mut self,
+        now: SimTime,
         request: &CreateTopicsRequest,
         effects: &mut Effects,
     ) -> TopicResponse {
@@ -40,7 +43,7 @@ impl Controller {
             }
             match self.plan_topic(creatable) {
                 Ok(records) => {
-                    self.write(records, effects);
+                    self.write(now, records, effects);
                     self.tell_topic(&topic, effects);
                     TopicResult { topic, error: None }
                 }
@@ -52,6 +55,7 @@ impl Controller {
 
     pub(super) fn delete_topics(
         &mut self,
+        now: SimTime,
         request: &DeleteTopicsRequest,
         effects: &mut Effects,
     ) -> TopicResponse {
@@ -64,7 +68,7 @@ impl Controller {
                 let sentence = format!("Topic {topic} is internal and cannot be deleted.");
                 return refused(topic, (ErrorKind::InvalidTopic, sentence));
             }
-            self.write([MetadataRecord::RemoveTopic { topic: topic.clone() }], effects);
+            self.write(now, [MetadataRecord::RemoveTopic { topic: topic.clone() }], effects);
             self.tell_topic(&topic, effects);
             TopicResult { topic, error: None }
         });
@@ -73,6 +77,7 @@ impl Controller {
 
     pub(super) fn create_partitions(
         &mut self,
+        now: SimTime,
         request: &CreatePartitionsRequest,
         effects: &mut Effects,
     ) -> TopicResponse {
@@ -84,7 +89,7 @@ impl Controller {
             }
             match self.plan_growth(&topic, *count) {
                 Ok(records) => {
-                    self.write(records, effects);
+                    self.write(now, records, effects);
                     self.tell_topic(&topic, effects);
                     TopicResult { topic, error: None }
                 }
@@ -110,7 +115,7 @@ impl Controller {
             return Err((ErrorKind::TopicAlreadyExists, sentence));
         }
         topic_config::check(config).map_err(|why| (ErrorKind::InvalidConfig, why))?;
-        self.check_replication_factor(*replication_factor)?;
+        let factor = self.replication_factor(*replication_factor)?;
         let partitions = match *partitions {
             -1 => self.config.broker.num_partitions,
             1.. => *partitions,
@@ -128,7 +133,7 @@ impl Controller {
                 .collect();
             records.push(MetadataRecord::TopicConfig { topic: topic.clone(), config });
         }
-        records.extend(self.place(topic, 0..partitions)?);
+        records.extend(self.place(topic, 0..partitions, factor)?);
         Ok(records)
     }
 
@@ -143,61 +148,65 @@ impl Controller {
                  increase."
             )
         } else {
-            return self.place(topic, now..count);
+            return self.place(topic, now..count, image.partitions[0].replicas.len());
         };
         Err((ErrorKind::InvalidPartitions, sentence))
     }
 
-    fn check_replication_factor(&self, factor: Option<i16>) -> Result<(), Refused> {
+    /// How many replicas a partition shall have.
+    fn replication_factor(&self, factor: Option<i16>) -> Result<usize, Refused> {
         let default = self.config.broker.default_replication_factor;
+        let default = self.config.replication_factor(default);
         let factor = factor.filter(|factor| *factor != -1).unwrap_or(default);
-        if factor < 1 {
-            let sentence =
-                "Replication factor must be larger than 0, or -1 to use the default value.";
-            return Err((ErrorKind::InvalidReplicationFactor, sentence.to_owned()));
+        match usize::try_from(factor) {
+            Ok(factor @ 1..) => Ok(factor),
+            _ => {
+                let sentence =
+                    "Replication factor must be larger than 0, or -1 to use the default value.";
+                Err((ErrorKind::InvalidReplicationFactor, sentence.to_owned()))
+            }
         }
-        let brokers = self.image.brokers.len();
-        if usize::try_from(factor).unwrap_or(0) > brokers {
-            let sentence = format!(
-                "Unable to replicate the partition {factor} time(s): The target replication factor \
-                 of {factor} cannot be reached because only {brokers} broker(s) are registered \
-                 or some brokers have all their log directories cordoned."
-            );
-            return Err((ErrorKind::InvalidReplicationFactor, sentence));
-        }
-        if factor > 1 {
-            let sentence = "The simulator has no replication yet: use a replication factor of 1.";
-            return Err((ErrorKind::Unsupported, sentence.to_owned()));
-        }
-        Ok(())
     }
 
-    /// Spreads new partitions over the live brokers.
+    /// Spreads new partitions over the brokers.
     fn place(
         &self,
         topic: &Topic,
         partitions: std::ops::Range<Partition>,
+        factor: usize,
     ) -> Result<Vec<MetadataRecord>, Refused> {
-        let brokers: Vec<BrokerId> = self.image.live_brokers().collect();
-        if brokers.is_empty() {
-            let sentence =
-                "Unable to replicate the partition 1 time(s): All brokers are currently fenced.";
-            return Err((ErrorKind::InvalidReplicationFactor, sentence.to_owned()));
+        let refuse = |why: String| {
+            let sentence = format!("Unable to replicate the partition {factor} time(s): {why}");
+            Err((ErrorKind::InvalidReplicationFactor, sentence))
+        };
+        let usable = self.image.brokers.iter().filter(|(_, broker)| !broker.is_shutting_down);
+        let (alive, fenced): (Vec<_>, Vec<_>) = usable.partition(|(_, broker)| !broker.is_fenced);
+        let brokers = alive.len() + fenced.len();
+        if factor > brokers {
+            return refuse(format!(
+                "The target replication factor of {factor} cannot be reached because only \
+                 {brokers} broker(s) are registered or some brokers have all their log directories \
+                 cordoned."
+            ));
         }
-        let bound = u64::try_from(brokers.len()).unwrap_or(1);
+        if alive.is_empty() {
+            return refuse("All brokers are currently fenced.".to_owned());
+        }
+        let bound = u64::try_from(alive.len()).unwrap_or(1);
         let cause = ("first broker", topic.as_str());
         let first = choice_below(self.config.seed, Label::TopicId, cause, bound);
         let first = usize::try_from(first).unwrap_or(0);
         let records = partitions.map(|partition| {
             let turn = first + usize::try_from(partition).unwrap_or(0);
-            let broker = brokers[turn % brokers.len()];
-            let state = PartitionState {
-                replicas: vec![broker],
-                in_sync_replicas: vec![broker],
-                leader: Some(broker),
-                leader_epoch: 0,
-                partition_epoch: 0,
+            let in_turn = |brokers: &[(&BrokerId, &Registration)]| {
+                let turns = (turn..turn + brokers.len()).map(|turn| turn % brokers.len());
+                turns.map(|index| *brokers[index].0).collect::<Vec<_>>()
             };
+            let mut replicas = in_turn(&alive);
+            replicas.append(&mut in_turn(&fenced));
+            replicas.truncate(factor);
+            let mut state = PartitionState::new(replicas);
+            state.in_sync_replicas.truncate(alive.len());
             MetadataRecord::Partition { topic: topic.clone(), partition, state }
         });
         Ok(records.collect())

@@ -11,7 +11,6 @@ use std::time::Duration;
 use bus_core::{ErrorKind, Topic, TopicPartition};
 
 use super::connections::Caller;
-use super::replica::Replica;
 use super::session::schedule;
 use super::{Broker, BrokerTimer};
 use crate::node::{ConnectionId, Effects, Timer};
@@ -158,12 +157,7 @@ impl Broker {
         let range = TopicPartition::new(topic, 0)..=TopicPartition::new(topic, i32::MAX);
         let old = self.replicas.range(range).filter(|(_, old)| Some(old.topic_id) != topic_id);
         let old: Vec<_> = old.map(|(topic_partition, _)| topic_partition.clone()).collect();
-        for topic_partition in &old {
-            if let Some(mut replica) = self.replicas.remove(topic_partition) {
-                let waiters = replica.take_fetch_waiters();
-                waiters.into_iter().for_each(|waiter| self.complete_fetch(waiter, effects));
-            }
-        }
+        old.iter().for_each(|topic_partition| self.remove_partition(topic_partition, effects));
         if !old.is_empty() {
             self.forget_offsets(now, topic, effects);
         }
@@ -173,22 +167,13 @@ impl Broker {
                 continue;
             }
             let topic_partition = TopicPartition::new(topic, partition);
-            let replica = self
-                .replicas
-                .entry(topic_partition)
-                .or_insert_with(|| Replica::new(image.topic_id));
-            let had_lead = replica.is_leader();
-            let is_new = replica.follow_image(now, self.id, state, &image.config);
-            let has_lead = replica.is_leader();
-            if had_lead && (is_new || !has_lead) {
-                let waiters = replica.take_fetch_waiters();
-                waiters.into_iter().for_each(|waiter| self.complete_fetch(waiter, effects));
-            }
+            let followed = self.follow_partition(now, &topic_partition, (&image, state), effects);
+            let is_new = followed.has_lead && followed.is_new_epoch;
             if *topic == self.offsets_topic {
-                self.follow_coordinator(now, partition, is_new, has_lead, effects);
+                self.follow_coordinator(now, partition, is_new, followed.has_lead, effects);
             } else if *topic == self.transactions_topic {
                 let new_epoch = is_new.then_some(state.leader_epoch);
-                self.follow_transactions(now, partition, new_epoch, has_lead, effects);
+                self.follow_transactions(now, partition, new_epoch, followed.has_lead, effects);
             }
         }
     }

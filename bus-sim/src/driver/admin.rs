@@ -75,7 +75,7 @@ impl SimAdmin {
             other => return Err(unexpected(&other)),
         };
         match response.topics.into_iter().find_map(|topic| topic.error) {
-            Some((kind, message)) => Err(fixable(kind, message).with_operation(operation)),
+            Some((kind, message)) => Err(Error::new(kind, message).with_operation(operation)),
             None => Ok(()),
         }
     }
@@ -84,6 +84,7 @@ impl SimAdmin {
     async fn end_of(&self, leader: BrokerId, topic_partition: &TopicPartition) -> Result<Offset> {
         let operation = Operation::GroupOffsets;
         let request = Request::ListOffsets(list_offsets::Request {
+            replica: None,
             isolation_level: IsolationLevel::ReadUncommitted,
             partitions: vec![list_offsets::PartitionRequest {
                 topic_partition: topic_partition.clone(),
@@ -167,17 +168,35 @@ impl SimAdmin {
 impl Admin for SimAdmin {
     fn create_topic(&self, topic: NewTopic) -> BoxFuture<'_, Result<()>> {
         let NewTopic { topic, partitions, replication_factor, config } = topic;
+        let is_valid = || {
+            topic.validate()?;
+            check_partitions(partitions)?;
+            check_replication_factor(replication_factor)
+        };
+        if let Err(error) = is_valid() {
+            return refused(error, Operation::CreateTopic);
+        }
         let topics = vec![CreatableTopic { topic, partitions, replication_factor, config }];
         let request = Request::CreateTopics(topics::CreateTopicsRequest { topics });
         Box::pin(self.topic_request(Operation::CreateTopic, request))
     }
 
     fn delete_topic(&self, topic: Topic) -> BoxFuture<'_, Result<()>> {
+        if let Err(error) = topic.validate() {
+            return refused(error, Operation::DeleteTopic);
+        }
         let request = Request::DeleteTopics(topics::DeleteTopicsRequest { topics: vec![topic] });
         Box::pin(self.topic_request(Operation::DeleteTopic, request))
     }
 
     fn create_partitions(&self, topic: Topic, partitions: Partition) -> BoxFuture<'_, Result<()>> {
+        let is_valid = || {
+            topic.validate()?;
+            check_partitions(partitions)
+        };
+        if let Err(error) = is_valid() {
+            return refused(error, Operation::CreatePartitions);
+        }
         let topics = vec![(topic, partitions)];
         let request = Request::CreatePartitions(topics::CreatePartitionsRequest { topics });
         Box::pin(self.topic_request(Operation::CreatePartitions, request))
@@ -186,12 +205,13 @@ impl Admin for SimAdmin {
     fn describe_topic(&self, topic: Topic) -> BoxFuture<'_, Result<TopicDescription>> {
         Box::pin(async move {
             let operation = Operation::DescribeTopics;
+            topic.validate().map_err(|error| error.with_operation(operation))?;
             let response = self.metadata(operation, Some(vec![topic.clone()])).await?;
             match response.topics.into_iter().next().map(|topic| topic.result) {
                 Some(Ok(details)) => Ok(describe_topic(topic, details)),
                 Some(Err(kind)) => {
                     let message = format!("topic {topic} is not available");
-                    Err(fixable(kind, message).with_operation(operation))
+                    Err(Error::new(kind, message).with_operation(operation))
                 }
                 None => Err(Error::from(ErrorKind::UnknownServerError)),
             }
@@ -321,9 +341,28 @@ fn leader_of(metadata: &metadata::Response, topic_partition: &TopicPartition) ->
     topic.result.as_ref().ok()?.partitions.get(index)?.leader
 }
 
-/// An error that the same call would get again.
-fn fixable(kind: ErrorKind, message: String) -> Error {
-    Error::new(kind, message).with_recovery(bus_core::Recovery::Fix)
+/// librdkafka's administration checks what it can before it asks the controller.
+fn check_partitions(partitions: Partition) -> Result<()> {
+    if partitions >= 1 {
+        return Ok(());
+    }
+    let message = format!("a topic has at least 1 partition, not {partitions}");
+    Err(Error::new(ErrorKind::InvalidPartitions, message))
+}
+
+fn check_replication_factor(factor: Option<i16>) -> Result<()> {
+    match factor {
+        Some(factor) if factor < 1 => Err(Error::new(
+            ErrorKind::InvalidReplicationFactor,
+            format!("replication factor {factor} is below 1"),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// A call that fails before it is made.
+fn refused<'a, T: Send + 'a>(error: Error, operation: Operation) -> BoxFuture<'a, Result<T>> {
+    Box::pin(std::future::ready(Err(error.with_operation(operation))))
 }
 
 fn unsupported(operation: Operation) -> Error {

@@ -117,12 +117,62 @@ impl SimHandle {
     pub fn crash_broker(&self, broker: i32) -> Result<()> {
         self.enter(|world| {
             world.check_broker(broker)?;
-            world.crash_broker(broker);
+            world.crash_broker(broker, false);
             Ok(())
         })
     }
 
-    /// Starts a crashed broker; nothing happens if it is up.
+    /// Takes the power of a broker's machine: what it had not written to disk is gone too.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`] if there is no such broker.
+    pub fn lose_power(&self, broker: i32) -> Result<()> {
+        self.enter(|world| {
+            world.check_broker(broker)?;
+            world.crash_broker(broker, true);
+            Ok(())
+        })
+    }
+
+    /// Shuts a broker down in good order: it hands over what it leads, and is down a little later,
+    /// once the controller allows it. Nothing happens if it is down.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`] if there is no such broker.
+    pub fn shutdown_broker(&self, broker: i32) -> Result<()> {
+        self.enter(|world| {
+            world.check_broker(broker)?;
+            world.shut_down_broker(broker);
+            Ok(())
+        })
+    }
+
+    /// Whether a broker is up: it was not crashed, and is not yet shut down.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`] if there is no such broker.
+    pub fn is_broker_up(&self, broker: i32) -> Result<bool> {
+        self.enter(|world| {
+            world.check_broker(broker)?;
+            Ok(world.is_broker_up(broker))
+        })
+    }
+
+    /// Crashes the active controller: until another is elected, two to three seconds later, no
+    /// broker is fenced, no leader elected, and no topic created.
+    pub fn crash_controller(&self) {
+        // After the end of the simulation there is nothing to crash.
+        let _over = self.shared.enter(World::crash_controller);
+    }
+
+    /// Elects the preferred leaders that are in sync, as `kafka-leader-election.sh` does for all
+    /// partitions. Nothing happens while no controller is active.
+    pub fn elect_preferred(&self) {
+        // After the end of the simulation there is nobody to elect.
+        let _over = self.shared.enter(World::elect_preferred);
+    }
+
+    /// Starts a broker that is down; nothing happens if it is up.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidArgument`] if there is no such broker.
@@ -148,7 +198,8 @@ impl SimHandle {
         })
     }
 
-    /// Cuts the links between a broker and all others, the controller included.
+    /// Cuts the links between a broker and all other brokers and the controller; clients still
+    /// reach it.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidArgument`] if there is no such broker.
@@ -160,6 +211,41 @@ impl SimHandle {
             for other in (1..=brokers).filter(|other| *other != broker) {
                 world.cut(Endpoint::Broker(broker), Endpoint::Broker(other));
             }
+            Ok(())
+        })
+    }
+
+    /// Cuts the link between two brokers, in both directions.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`] if there is no such broker.
+    pub fn partition_brokers(&self, a: i32, b: i32) -> Result<()> {
+        self.cut_one_way(a, b)?;
+        self.cut_one_way(b, a)
+    }
+
+    /// Cuts the link between two brokers in one direction: what `from` sends does not reach `to`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`] if there is no such broker.
+    pub fn cut_one_way(&self, from: i32, to: i32) -> Result<()> {
+        self.enter(|world| {
+            world.check_broker(from)?;
+            world.check_broker(to)?;
+            world.cut_one_way(Endpoint::Broker(from), Endpoint::Broker(to));
+            Ok(())
+        })
+    }
+
+    /// Cuts the link between a broker and the controller: it is fenced when its session ends, and
+    /// does not know.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`] if there is no such broker.
+    pub fn partition_from_controller(&self, broker: i32) -> Result<()> {
+        self.enter(|world| {
+            world.check_broker(broker)?;
+            world.cut(Endpoint::Broker(broker), Endpoint::Controller);
             Ok(())
         })
     }

@@ -17,6 +17,8 @@ pub struct RegisterBrokerRequest {
     pub broker: BrokerId,
     /// A number that is another one after each start.
     pub incarnation: u32,
+    /// The registration that it had when it was shut down cleanly, if it was (KIP-966).
+    pub previous_broker_epoch: Option<BrokerEpoch>,
 }
 
 /// The registration.
@@ -85,6 +87,11 @@ pub enum MetadataRecord {
         /// Whether it is fenced now.
         is_fenced: bool,
     },
+    /// A broker began a controlled shutdown: it leads nothing from now on.
+    BrokerInControlledShutdown {
+        /// The broker.
+        broker: BrokerId,
+    },
     /// A topic was created.
     Topic {
         /// The name.
@@ -122,12 +129,31 @@ pub struct PartitionState {
     pub replicas: Vec<BrokerId>,
     /// Those in sync.
     pub in_sync_replicas: Vec<BrokerId>,
+    /// Those that may lead when nobody is in sync (ELR, KIP-966).
+    pub eligible_leaders: Vec<BrokerId>,
+    /// While there is no leader and nobody in sync: who led last.
+    pub last_known_leader: Option<BrokerId>,
     /// The leader, if there is one.
     pub leader: Option<BrokerId>,
     /// Higher with each new leader.
     pub leader_epoch: i32,
     /// Higher with each change.
     pub partition_epoch: i32,
+}
+
+impl PartitionState {
+    /// A new partition with these replicas, all in sync, led by the first.
+    pub fn new(replicas: Vec<BrokerId>) -> Self {
+        Self {
+            in_sync_replicas: replicas.clone(),
+            eligible_leaders: Vec::new(),
+            last_known_leader: None,
+            leader: replicas.first().copied(),
+            replicas,
+            leader_epoch: 0,
+            partition_epoch: 0,
+        }
+    }
 }
 
 /// A leader asks the controller to change who is in sync (AlterPartition, KIP-497).
@@ -157,8 +183,35 @@ pub struct AlterPartition {
 /// What the controller made of it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct AlterPartitionResponse {
-    /// Why nothing of it was looked at.
-    pub error: Option<ErrorKind>,
-    /// Per partition of the request: the state from now on, or why it was refused.
-    pub partitions: Vec<(TopicPartition, Result<PartitionState, ErrorKind>)>,
+    /// Per partition of the request: the state from now on, or why it was refused. Or why nothing
+    /// of it was looked at.
+    pub result: Result<Vec<AlteredPartition>, ClusterError>,
+}
+
+/// What the controller made of a proposal.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct AlteredPartition {
+    /// The partition.
+    pub topic_partition: TopicPartition,
+    /// Its state from now on, or why it was refused.
+    pub result: Result<PartitionState, ClusterError>,
+}
+
+/// An error between brokers and the controller, by Kafka's name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ClusterError {
+    /// The registration of the broker is not its newest.
+    StaleBrokerEpoch,
+    /// There is no such partition.
+    UnknownTopicOrPartition,
+    /// The controller knows less than the broker.
+    NotController,
+    /// There is a newer leader epoch.
+    FencedLeaderEpoch,
+    /// The broker does not lead, or those in sync are no replicas.
+    InvalidRequest,
+    /// The partition epoch is not the newest.
+    InvalidUpdateVersion,
+    /// One of those in sync is fenced, or has registered again.
+    IneligibleReplica,
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use bus_core::{ErrorKind, IsolationLevel, Offset, TopicPartition};
 
 use super::batch::{ProducerId, StoredBatch};
+use super::cluster::BrokerEpoch;
 use super::hash_batches;
 use super::offset_for_leader_epoch::EpochEnd;
 use crate::node::BrokerId;
@@ -15,8 +16,8 @@ use crate::node::BrokerId;
 /// Reads batches of some partitions.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Request {
-    /// The follower that fetches, or `None` for a consumer.
-    pub replica: Option<BrokerId>,
+    /// The follower that fetches, with its registration (KIP-903), or `None` for a consumer.
+    pub replica: Option<(BrokerId, BrokerEpoch)>,
     /// How long to wait for `min_bytes`.
     pub max_wait: Duration,
     /// Answer as soon as there is this much.

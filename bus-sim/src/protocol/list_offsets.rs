@@ -2,9 +2,13 @@
 
 use bus_core::{ErrorKind, IsolationLevel, Offset, Timestamp, TopicPartition};
 
+use crate::node::BrokerId;
+
 /// Finds offsets in some partitions.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Request {
+    /// The follower that asks, for whom the end is that of the log, or `None` for a client.
+    pub replica: Option<BrokerId>,
     /// Whether the end is the high watermark or the last stable offset.
     pub isolation_level: IsolationLevel,
     /// What to find.

@@ -9,11 +9,12 @@ mod trace;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bus_core::{Error, ErrorKind, Result};
 
 use crate::broker::{Broker, Controller, bootstrap};
-use crate::choice::{Label, choice};
+use crate::choice::{Label, choice, choice_below};
 use crate::client::{ClientMachine, Completion};
 use crate::config::SimConfig;
 use crate::digest::Digest;
@@ -36,6 +37,8 @@ pub(crate) enum Event {
     Syn { connection: ConnectionId },
     /// A timer of a node comes.
     Timer { node: NodeId, timer: Timer },
+    /// The next active controller is elected, unless the active one crashed again.
+    Elected { crashes: u32 },
 }
 
 /// The simulated world.
@@ -47,6 +50,9 @@ pub(crate) struct World {
     network: Network,
     trace: Trace,
     controller: Controller,
+    controller_is_up: bool,
+    /// How often the active controller has crashed.
+    controller_crashes: u32,
     brokers: Vec<BrokerSlot>,
     clients: Vec<ClientSlot>,
     processes: Vec<Process>,
@@ -82,6 +88,8 @@ impl World {
             network: Network::new(config.seed, config.latency_min, config.latency_max),
             trace: Trace::new(config.record_trace),
             controller,
+            controller_is_up: true,
+            controller_crashes: 0,
             brokers: brokers.into_iter().map(|broker| BrokerSlot { broker, is_up: true }).collect(),
             clients: Vec::new(),
             processes: vec![Process::new("main")],
@@ -154,6 +162,7 @@ impl World {
                 let digest = Digest::of(&timer);
                 self.deliver(node, Input::Timer(timer), digest);
             }
+            Event::Elected { crashes } => self.controller_elected(crashes),
         }
         true
     }
@@ -181,6 +190,7 @@ impl World {
         self.trace.add(self.now, (node, kind, digest), || describe(node, &input, digest));
         match node {
             NodeId::Broker(id) if !self.broker(id).is_up => {}
+            NodeId::Controller if !self.controller_is_up => {}
             NodeId::Client(id) => self.deliver_to_client(id, input),
             NodeId::Broker(_) | NodeId::Controller => self.handle(node, input),
         }
@@ -217,6 +227,7 @@ impl World {
     }
 
     fn carry_out(&mut self, node: NodeId, effects: &mut Effects) {
+        let mut stops = false;
         for effect in effects.list.drain(..) {
             match effect {
                 Effect::Connect { connection, to } => self.connect(connection, to),
@@ -242,7 +253,11 @@ impl World {
                 Effect::Fact(fact) => {
                     self.trace.add(self.now, &fact, || format!("{node} ! {fact}"));
                 }
+                Effect::Stop => stops = true,
             }
+        }
+        if stops && let NodeId::Broker(id) = node {
+            self.stop_broker(id);
         }
     }
 
@@ -328,7 +343,7 @@ impl World {
     fn is_up(&self, node: NodeId) -> bool {
         match node {
             NodeId::Broker(id) => self.broker(id).is_up,
-            NodeId::Controller => true,
+            NodeId::Controller => self.controller_is_up,
             NodeId::Client(_) => false,
         }
     }
@@ -476,19 +491,85 @@ impl World {
 
 /// Faults.
 impl World {
-    /// Crashes a broker: its memory is gone, its connections break.
-    pub(crate) fn crash_broker(&mut self, id: BrokerId) {
-        self.note(format!("broker-{id} crashes"));
-        let node = NodeId::Broker(id);
+    /// Crashes a broker: its memory is gone, its connections break. If its machine loses power, so
+    /// does what was not on disk.
+    pub(crate) fn crash_broker(&mut self, id: BrokerId, loses_power: bool) {
+        let what = if loses_power { "loses power" } else { "crashes" };
+        self.note(format!("broker-{id} {what}"));
+        let (node, now) = (NodeId::Broker(id), self.now);
         let slot = self.broker_mut(id);
         if !slot.is_up {
             return;
         }
+        slot.broker.check_coordinators(now);
         slot.is_up = false;
-        slot.broker.crash();
+        let mut effects = Effects::default();
+        if loses_power {
+            slot.broker.lose_power(now, &mut effects);
+        } else {
+            slot.broker.crash(now);
+        }
+        self.carry_out(node, &mut effects);
         self.queue.cancel_timers_of(node);
         for connection in self.network.connections_of(node) {
             self.reset(connection);
+        }
+    }
+
+    /// Begins a controlled shutdown of a broker; nothing happens if it is down.
+    pub(crate) fn shut_down_broker(&mut self, id: BrokerId) {
+        self.note(format!("broker-{id} shuts down"));
+        let now = self.now;
+        if !self.broker(id).is_up {
+            return;
+        }
+        let mut effects = std::mem::take(&mut self.effects);
+        self.broker_mut(id).broker.begin_shutdown(now, &mut effects);
+        self.carry_out(NodeId::Broker(id), &mut effects);
+        self.effects = effects;
+    }
+
+    /// A broker has shut down: its connections close, and what it sent before still arrives.
+    fn stop_broker(&mut self, id: BrokerId) {
+        self.note(format!("broker-{id} stops"));
+        let (node, now) = (NodeId::Broker(id), self.now);
+        let slot = self.broker_mut(id);
+        slot.is_up = false;
+        slot.broker.check_coordinators(now);
+        slot.broker.stop(now);
+        self.queue.cancel_timers_of(node);
+        for connection in self.network.connections_of(node) {
+            self.disconnect(connection, node);
+        }
+    }
+
+    /// Crashes the active controller: sessions and requests in hand are lost. The other controllers
+    /// elect the next, which has the same log.
+    pub(crate) fn crash_controller(&mut self) {
+        self.note("controller crashes".to_owned());
+        let node = NodeId::Controller;
+        self.controller.crash();
+        self.queue.cancel_timers_of(node);
+        for connection in self.network.connections_of(node) {
+            self.reset(connection);
+        }
+        self.controller_crashes += 1;
+        let broker = &self.config.broker;
+        let most = broker.controller_quorum_election_backoff_max.as_nanos();
+        let bound = u64::try_from(most).unwrap_or(u64::MAX - 1) + 1;
+        let cause = self.controller_crashes;
+        let more = choice_below(self.config.seed, Label::ControllerElection, cause, bound);
+        let wait = broker.controller_quorum_fetch_timeout + Duration::from_nanos(more);
+        self.controller_is_up = false;
+        self.queue.push(self.now + wait, Event::Elected { crashes: cause });
+    }
+
+    /// The controllers elected the next active one, unless that has crashed too.
+    fn controller_elected(&mut self, crashes: u32) {
+        if crashes == self.controller_crashes {
+            self.controller_is_up = true;
+            self.note("controller elected".to_owned());
+            self.start_node(NodeId::Controller);
         }
     }
 
@@ -514,6 +595,29 @@ impl World {
         self.note(format!("link {a:?} {b:?} is cut"));
         self.network.cut(a, b);
         self.network.cut(b, a);
+    }
+
+    /// Cuts a link in one direction.
+    pub(crate) fn cut_one_way(&mut self, from: Endpoint, to: Endpoint) {
+        self.note(format!("link {from:?} to {to:?} is cut"));
+        self.network.cut(from, to);
+    }
+
+    /// Whether a broker is up.
+    pub(crate) fn is_broker_up(&self, id: BrokerId) -> bool {
+        self.broker(id).is_up
+    }
+
+    /// Elects the preferred leaders that are in sync.
+    pub(crate) fn elect_preferred(&mut self) {
+        self.note("preferred leaders are elected".to_owned());
+        if !self.controller_is_up {
+            return;
+        }
+        let mut effects = std::mem::take(&mut self.effects);
+        self.controller.elect_preferred(self.now, &mut effects);
+        self.carry_out(NodeId::Controller, &mut effects);
+        self.effects = effects;
     }
 
     /// Heals all links.

@@ -188,6 +188,16 @@ impl Cluster {
         }
     }
 
+    /// Asks a broker to stop, and returns when it has: it hands its partitions over first, unless
+    /// that takes longer than 10 s.
+    pub fn shutdown(&mut self, broker: u16) -> Result<(), Error> {
+        let _lock = self.lock(broker)?;
+        let pid = self.signal(broker, Signal::SIGTERM)?;
+        // A frozen process does not see the other signal.
+        self.signal(broker, Signal::SIGCONT)?;
+        self.end(broker, pid, Instant::now() + STOP_TIMEOUT)
+    }
+
     /// Freezes a broker's process: it keeps its connections and answers nothing, as in a long
     /// pause of its garbage collector.
     pub fn freeze(&mut self, broker: u16) -> Result<(), Error> {
@@ -424,20 +434,27 @@ impl Cluster {
         }
         let deadline = Instant::now() + STOP_TIMEOUT;
         for (broker, pid) in running {
-            let mark = self.layout.properties(broker);
-            if process::wait_end(pid, &mark, deadline) {
-                continue;
-            }
-            process::send(pid, &mark, Signal::SIGKILL)
-                .map_err(Error::io(format!("killing process {pid}")))?;
-            if !process::wait_end(pid, &mark, Instant::now() + KILL_TIMEOUT) {
-                return Err(Error::NotEnded { broker, pid });
-            }
+            self.end(broker, pid, deadline)?;
         }
         for broker in &mut self.manifest.brokers {
             broker.pid = None;
         }
         Ok(())
+    }
+
+    /// Waits until a process that was asked to stop has ended; kills it when the time is up.
+    fn end(&self, broker: u16, pid: u32, deadline: Instant) -> Result<(), Error> {
+        let mark = self.layout.properties(broker);
+        if process::wait_end(pid, &mark, deadline) {
+            return Ok(());
+        }
+        process::send(pid, &mark, Signal::SIGKILL)
+            .map_err(Error::io(format!("killing process {pid}")))?;
+        if process::wait_end(pid, &mark, Instant::now() + KILL_TIMEOUT) {
+            Ok(())
+        } else {
+            Err(Error::NotEnded { broker, pid })
+        }
     }
 
     /// Removes data and description; the logs stay for those who want to know what happened.

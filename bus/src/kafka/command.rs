@@ -48,7 +48,9 @@ enum Command {
     },
     /// Kill a broker at once, as a loss of power would
     Kill(Broker),
-    /// Start a broker that was killed
+    /// Stop a broker in peace: it hands its partitions over first
+    Shutdown(Broker),
+    /// Start a broker that was killed or stopped
     Start(Broker),
     /// Freeze a broker: it keeps its connections and answers nothing
     Freeze(Broker),
@@ -90,6 +92,11 @@ pub fn run(arguments: &Arguments) -> Result<(), Error> {
         Command::Kill(Broker { broker }) => {
             open(arguments)?.kill(*broker)?;
             say(format_args!("killed broker {broker}"));
+            Ok(())
+        }
+        Command::Shutdown(Broker { broker }) => {
+            open(arguments)?.shutdown(*broker)?;
+            say(format_args!("stopped broker {broker}"));
             Ok(())
         }
         Command::Start(Broker { broker }) => {

@@ -78,7 +78,7 @@ pub(super) fn parse_property(text: &str) -> Result<(String, String), Error> {
     Ok((name.to_owned(), value.to_owned()))
 }
 
-fn settings(brokers: usize) -> [(&'static str, String); 19] {
+fn settings(brokers: usize) -> [(&'static str, String); 20] {
     // As many copies as Kafka's own default of 3, where there are as many brokers; with three
     // copies one broker may be down and `acks=all` still goes on.
     let replicas = brokers.min(3);
@@ -104,12 +104,16 @@ fn settings(brokers: usize) -> [(&'static str, String); 19] {
         ("group.initial.rebalance.delay.ms", "0".into()),
         // Tests of a dead member shall not wait 6 s.
         ("group.min.session.timeout.ms", "100".into()),
-        // A transaction whose producer is gone shall end soon after its timeout, not within 10 s.
+        // How often the coordinator looks for transactions that are over their time; Kafka's 10 s
+        // are long for a test of one that timed out.
         ("transaction.abort.timed.out.transaction.cleanup.interval.ms", "500".into()),
         ("broker.session.timeout.ms", session.to_string()),
         ("broker.heartbeat.interval.ms", heartbeat.to_string()),
         // The heap is small: the cleaner's default buffer alone would take 128 MiB of it.
         ("log.cleaner.dedupe.buffer.size", "8388608".into()),
+        // How soon a broker that came back leads its partitions again; Kafka's 5 minutes are longer
+        // than anybody watches.
+        ("leader.imbalance.check.interval.seconds", "2".into()),
         // A handful of clients, on a machine with other work to do.
         ("num.network.threads", "2".into()),
         ("num.io.threads", "4".into()),

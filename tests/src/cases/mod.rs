@@ -4,6 +4,8 @@ pub mod admin;
 pub mod commit;
 pub mod consume;
 pub mod errors;
+pub mod exactly_once;
+pub mod failover;
 pub mod fencing;
 pub mod groups;
 pub mod isolation;
@@ -14,6 +16,10 @@ pub mod positions;
 pub mod produce;
 pub mod rebalances;
 pub mod retries;
+pub mod transaction_errors;
+pub mod transaction_faults;
+pub mod transaction_fencing;
+pub mod transactions;
 
 use std::collections::BTreeSet;
 

@@ -6,7 +6,9 @@
 
 use std::collections::BTreeMap;
 
-use bus_core::{Offset, OffsetReset, RebalanceKind, Record, StartAt, Timestamp, TopicPartition};
+use bus_core::{
+    IsolationLevel, Offset, OffsetReset, RebalanceKind, Record, StartAt, Timestamp, TopicPartition,
+};
 
 use super::groups::Commits;
 use super::{Evidence, Law, Log, Violation};
@@ -118,7 +120,7 @@ impl Sessions<'_> {
         if session.is_paused {
             broken(Law::Ownership, format!("{place}@{offset} was delivered while it was paused"));
         }
-        if let Some(log) = self.evidence.logs.get(&place) {
+        if let Some(log) = self.evidence.given(&place, facts.isolation) {
             match log.at(offset) {
                 Some(kept) => {
                     differs(record, kept)
@@ -157,7 +159,7 @@ impl Sessions<'_> {
         place: &TopicPartition,
         offset: Offset,
     ) -> Option<(Law, String)> {
-        let log = &self.evidence.logs[place];
+        let log = self.evidence.given(place, facts.isolation)?;
         let mut expected: Vec<Start> = Vec::new();
         match session.from {
             StartAt::Beginning => expected.push(Start::At(log.start)),
@@ -199,14 +201,15 @@ impl Sessions<'_> {
         facts: &ConsumerFacts,
         place: &TopicPartition,
     ) -> First {
+        let written = self.evidence.written(place).unwrap_or(log);
         let exactly = |offset| {
             let first = log.next_visible(offset).unwrap_or(log.end);
             First { min: first, max: first }
         };
         match start {
-            Start::At(offset) if (log.start..=log.end).contains(&offset) => exactly(offset),
+            Start::At(offset) if (log.start..=written.end).contains(&offset) => exactly(offset),
             Start::Time(time) => {
-                let found = log.records.iter().find(|record| record.timestamp >= time);
+                let found = written.records.iter().find(|record| record.timestamp >= time);
                 found.map_or_else(
                     || self.first(Start::End, log, session, facts, place),
                     |record| exactly(record.offset),
@@ -214,6 +217,8 @@ impl Sessions<'_> {
             }
             // Nothing that was acknowledged before; what came in the meantime may be on either
             // side.
+            // An open transaction holds back the end for readers of committed records.
+            Start::End if self.is_held_back(facts) => First { min: log.start, max: log.end },
             Start::End => First { min: self.end_at(session.since, place, log.start), max: log.end },
             // Out of range, too, is for the reset policy to decide.
             Start::At(_) | Start::Reset => match facts.reset {
@@ -222,6 +227,10 @@ impl Sessions<'_> {
                 OffsetReset::None => First { min: log.end, max: log.start - 1 },
             },
         }
+    }
+
+    fn is_held_back(&self, facts: &ConsumerFacts) -> bool {
+        facts.isolation == IsolationLevel::ReadCommitted && !self.evidence.uncommitted.is_empty()
     }
 
     /// The least that the end of the log can have been at this entry.

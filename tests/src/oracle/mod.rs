@@ -2,7 +2,8 @@
 //!
 //! - [`records`]: what was sent, against the logs: L1, L3, L4, L7, L8, no garbage, right offsets;
 //! - [`delivery`]: what consumers were given, against the logs and the commits: L2, L3, L7, L8;
-//! - [`groups`]: who owned which partition, and what is committed in the end: L5, L6.
+//! - [`groups`]: who owned which partition, and what is committed in the end: L5, L6;
+//! - [`transactions`]: that a transaction is visible as a whole or not at all.
 //!
 //! It is a function of the history and of the [`Evidence`] that is read at the end. Each law has
 //! bad histories that it must reject, in the tests beside it.
@@ -12,11 +13,14 @@ pub mod groups;
 pub mod records;
 #[cfg(test)]
 mod story;
+pub mod transactions;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use bus_core::{Offset, OffsetAndMetadata, Partition, Record, Topic, TopicPartition};
+use bus_core::{
+    IsolationLevel, Offset, OffsetAndMetadata, Partition, Record, Topic, TopicPartition,
+};
 
 use crate::history::{Entry, Event};
 
@@ -42,8 +46,11 @@ pub enum Law {
     Bytes,
     /// Nothing is in a log that was not sent there, or was refused.
     Garbage,
-    /// Offsets are consistent: one record each, without holes, and as acknowledged.
+    /// Offsets are consistent: one record each, without holes but for the markers of transactions,
+    /// and as acknowledged.
     Offset,
+    /// All of a transaction is visible to readers of committed records, or nothing.
+    Transaction,
 }
 
 impl Law {
@@ -60,6 +67,7 @@ impl Law {
             Self::Bytes => "L8 bytes",
             Self::Garbage => "no garbage",
             Self::Offset => "consistent offsets",
+            Self::Transaction => "transactions as a whole",
         }
     }
 }
@@ -88,10 +96,28 @@ impl fmt::Display for Violation {
 /// What the cluster holds when the case is over.
 #[derive(Clone, Debug, Default)]
 pub struct Evidence {
-    /// Each partition of the case's topics that still exist, read from its start to its end.
+    /// Each partition of the case's topics that still exist, read from its start to its end by a
+    /// reader of committed records.
     pub logs: BTreeMap<TopicPartition, Log>,
+    /// The same by a reader of uncommitted records, where there were transactions.
+    pub uncommitted: BTreeMap<TopicPartition, Log>,
     /// What the groups of the case have committed; `None` where that cannot be known.
     pub committed: BTreeMap<String, Option<BTreeMap<TopicPartition, OffsetAndMetadata>>>,
+}
+
+impl Evidence {
+    /// All records of a partition, those of aborted transactions included.
+    fn written(&self, place: &TopicPartition) -> Option<&Log> {
+        self.uncommitted.get(place).or_else(|| self.logs.get(place))
+    }
+
+    /// The records of a partition that a consumer of this isolation level is to be given.
+    fn given(&self, place: &TopicPartition, isolation: IsolationLevel) -> Option<&Log> {
+        match isolation {
+            IsolationLevel::ReadCommitted => self.logs.get(place),
+            IsolationLevel::ReadUncommitted => self.written(place),
+        }
+    }
 }
 
 /// A partition as a fresh consumer read it.
@@ -124,6 +150,7 @@ pub fn judge(entries: &[Entry], evidence: &Evidence) -> Vec<Violation> {
     let mut violations = records::check(entries, evidence);
     violations.extend(delivery::check(entries, evidence));
     violations.extend(groups::check(entries, evidence));
+    violations.extend(transactions::check(entries, evidence));
     let excused: BTreeSet<Law> = entries
         .iter()
         .filter_map(|entry| match entry.event {

@@ -7,18 +7,20 @@ use bus_core::{
     partitioner,
 };
 
+use super::transactions::{Fate, Transactions};
 use super::{Evidence, Law, Log, Violation, partition_counts};
 use crate::history::{Client, ClientId, Entry, Event, SendId, Shown};
 
 /// Checks the laws of this module.
 pub fn check(entries: &[Entry], evidence: &Evidence) -> Vec<Violation> {
     let sends = sends(entries);
+    let transactions = Transactions::of(entries);
     let mut violations = Vec::new();
-    violations.extend(evidence.logs.iter().flat_map(|(place, log)| check_offsets(place, log)));
+    let written = |place| evidence.written(place);
     for send in sends.values() {
         if let Some((_, metadata)) = send.acknowledged() {
             violations.extend(check_place(send, metadata, entries));
-            if let Some(log) = evidence.logs.get(&metadata.topic_partition) {
+            if let Some(log) = written(&metadata.topic_partition) {
                 violations.extend(check_acknowledged(send, metadata, log));
             }
         }
@@ -30,13 +32,29 @@ pub fn check(entries: &[Entry], evidence: &Evidence) -> Vec<Violation> {
             _ => None,
         })
         .collect();
-    let logs = evidence.logs.iter().filter(|(place, _)| !foreign.contains(&place.topic));
-    violations.extend(check_rest(&sends, logs));
+    for (place, visible) in &evidence.logs {
+        let log = written(place).unwrap_or(visible);
+        violations.extend(check_visible(place, visible, log));
+        if foreign.contains(&place.topic) {
+            continue;
+        }
+        let sent_there = |send| sends.get(&send).is_some_and(|send| send.may_be_in(place));
+        let markers = transactions.markers(place, sent_there);
+        violations.extend(check_offsets(place, log, markers));
+        violations.extend(check_rest(&sends, place, log));
+        if !transactions.is_empty() {
+            let may_show = |id: &SendId| transactions.fate(*id) != Some(Fate::Aborted);
+            let shown = sends.iter().filter(|(id, _)| may_show(id));
+            let shown = shown.map(|(id, send)| (*id, send.clone())).collect();
+            violations.extend(check_rest(&shown, place, visible));
+        }
+    }
     violations.extend(check_order(entries, &sends));
     violations
 }
 
 /// A send with its outcome.
+#[derive(Clone)]
 struct Send<'a> {
     client: ClientId,
     invoked: &'a Entry,
@@ -45,6 +63,12 @@ struct Send<'a> {
 }
 
 impl<'a> Send<'a> {
+    /// Whether it is to this partition, or does not say to which.
+    fn may_be_in(&self, place: &TopicPartition) -> bool {
+        let ProducerRecord { topic, partition, .. } = self.record;
+        *topic == place.topic && partition.is_none_or(|partition| partition == place.partition)
+    }
+
     fn acknowledged(&self) -> Option<(&'a Entry, &'a RecordMetadata)> {
         match self.outcome {
             Some((entry, Ok(metadata))) => Some((entry, metadata)),
@@ -81,22 +105,38 @@ fn sends(entries: &[Entry]) -> BTreeMap<SendId, Send<'_>> {
     sends
 }
 
-/// Offsets rise by one from the log start to the end.
-fn check_offsets(place: &TopicPartition, log: &Log) -> Option<Violation> {
+/// Offsets rise by one from the log start to the end, but for so many markers of transactions.
+fn check_offsets(
+    place: &TopicPartition,
+    log: &Log,
+    (least, most): (Offset, Offset),
+) -> Option<Violation> {
     let mut expected = log.start;
+    let mut holes = Vec::new();
     for record in &log.records {
         if record.offset < expected {
             let message = format!("{place}@{} was read twice", record.offset);
             return Some(Violation::new(Law::Duplicate, message));
         }
-        if record.offset > expected {
-            let message = format!("{place} has no record at {expected} before {}", record.offset);
-            return Some(Violation::new(Law::Offset, message));
-        }
-        expected += 1;
+        holes.extend(expected..record.offset);
+        expected = record.next_offset();
     }
-    let message = format!("{place} ends at {}, but was read to {expected}", log.end);
-    (expected != log.end).then(|| Violation::new(Law::Offset, message))
+    holes.extend(expected..log.end);
+    if expected > log.end {
+        let message = format!("{place} ends at {}, but was read to {expected}", log.end);
+        return Some(Violation::new(Law::Offset, message));
+    }
+    let count = Offset::try_from(holes.len()).unwrap_or(Offset::MAX);
+    let message =
+        format!("{place} has no records at {holes:?}; from {least} to {most} markers are expected");
+    (!(least..=most).contains(&count)).then(|| Violation::new(Law::Offset, message))
+}
+
+/// Readers of committed records are given some of the records, as they are.
+fn check_visible(place: &TopicPartition, visible: &Log, log: &Log) -> Option<Violation> {
+    let record = visible.records.iter().find(|record| log.at(record.offset) != Some(record))?;
+    let message = format!("{place}@{} is not there for readers of all records", record.offset);
+    Some(Violation::new(Law::Garbage, message))
 }
 
 /// The record went to the partition that was asked for, or to that of its key.
@@ -175,46 +215,39 @@ fn differs(send: &Send<'_>, found: &Record) -> Option<String> {
     (!is_right).then_some(message)
 }
 
-/// Whatever else the logs hold comes from sends with an unknown outcome, one record from each.
-fn check_rest<'a>(
+/// Whatever else a log holds comes from sends with an unknown outcome, one record from each.
+fn check_rest(
     sends: &BTreeMap<SendId, Send<'_>>,
-    logs: impl Iterator<Item = (&'a TopicPartition, &'a Log)>,
+    place: &TopicPartition,
+    log: &Log,
 ) -> Vec<Violation> {
-    let acknowledged: BTreeSet<(&TopicPartition, Offset)> = sends
+    let acknowledged: BTreeSet<Offset> = sends
         .values()
         .filter_map(|send| send.acknowledged())
-        .filter_map(|(_, metadata)| Some((&metadata.topic_partition, metadata.offset?)))
+        .filter(|(_, metadata)| metadata.topic_partition == *place)
+        .filter_map(|(_, metadata)| metadata.offset)
         .collect();
     let mut used = BTreeSet::new();
     let mut violations = Vec::new();
-    for (place, log) in logs {
-        for record in &log.records {
-            if acknowledged.contains(&(place, record.offset)) {
-                continue;
-            }
-            let alike = sends.iter().filter(|(_, send)| {
-                let ProducerRecord { topic, partition, .. } = send.record;
-                *topic == place.topic
-                    && partition.is_none_or(|partition| partition == place.partition)
-                    && differs(send, record).is_none()
-            });
-            let (unknown, known): (Vec<_>, Vec<_>) = alike.partition(|(_, send)| send.is_unknown());
-            if let Some((id, _)) = unknown.iter().find(|(id, _)| !used.contains(*id)) {
-                used.insert(**id);
-                continue;
-            }
-            let (law, why) = if !unknown.is_empty()
-                || known.iter().any(|(_, send)| send.acknowledged().is_some())
-            {
+    for record in log.records.iter().filter(|record| !acknowledged.contains(&record.offset)) {
+        let alike = sends
+            .iter()
+            .filter(|(_, send)| send.may_be_in(place) && differs(send, record).is_none());
+        let (unknown, known): (Vec<_>, Vec<_>) = alike.partition(|(_, send)| send.is_unknown());
+        if let Some((id, _)) = unknown.iter().find(|(id, _)| !used.contains(*id)) {
+            used.insert(**id);
+            continue;
+        }
+        let (law, why) =
+            if !unknown.is_empty() || known.iter().any(|(_, send)| send.acknowledged().is_some()) {
                 (Law::Duplicate, "is there twice")
             } else if known.is_empty() {
-                (Law::Garbage, "was never sent there")
+                (Law::Garbage, "was never sent there, or was aborted")
             } else {
                 (Law::Garbage, "was refused for certain")
             };
-            let (offset, value) = (record.offset, Shown(record.value.as_ref()));
-            violations.push(Violation::new(law, format!("{place}@{offset} value {value} {why}")));
-        }
+        let (offset, value) = (record.offset, Shown(record.value.as_ref()));
+        violations.push(Violation::new(law, format!("{place}@{offset} value {value} {why}")));
     }
     violations
 }
@@ -259,7 +292,9 @@ fn check_order(entries: &[Entry], sends: &BTreeMap<SendId, Send<'_>>) -> Vec<Vio
     }
     let ordered: BTreeSet<_> = entries
         .iter()
-        .filter(|entry| matches!(entry.event, Event::Made(Client::Producer { keeps_order: true })))
+        .filter(|entry| {
+            matches!(entry.event, Event::Made(Client::Producer { keeps_order: true, .. }))
+        })
         .map(|entry| entry.client)
         .collect();
     let mut last: BTreeMap<(ClientId, &TopicPartition), Offset> = BTreeMap::new();

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bus_core::{
-    Error, ErrorKind, Headers, Offset, OffsetReset, ProducerRecord, Rebalance, RebalanceKind,
-    Record, RecordMetadata, StartAt, Timestamp, TimestampType, TopicPartition,
+    Error, ErrorKind, Headers, IsolationLevel, Offset, OffsetReset, ProducerRecord, Rebalance,
+    RebalanceKind, Record, RecordMetadata, StartAt, Timestamp, TimestampType, TopicPartition,
 };
 
 use super::{Evidence, Law, Log, judge};
@@ -22,7 +22,7 @@ impl Story {
     pub(super) fn new() -> Self {
         let logs = BTreeMap::from([(place(), Log::default())]);
         let committed = BTreeMap::from([("g".to_owned(), Some(BTreeMap::new()))]);
-        let evidence = Evidence { logs, committed };
+        let evidence = Evidence { logs, uncommitted: BTreeMap::new(), committed };
         let mut story = Self { history: History::default(), evidence, time: 0 };
         let admin = story.client(Client::Admin);
         story.event(admin, Event::Partitions { topic: "t".into(), partitions: 1 });
@@ -40,12 +40,18 @@ impl Story {
     }
 
     pub(super) fn producer(&mut self) -> ClientId {
-        self.client(Client::Producer { keeps_order: true })
+        self.client(Client::Producer { keeps_order: true, transactional_id: None })
+    }
+
+    pub(super) fn transactional(&mut self) -> ClientId {
+        let transactional_id = Some("t".to_owned());
+        self.client(Client::Producer { keeps_order: true, transactional_id })
     }
 
     pub(super) fn member(&mut self, reset: OffsetReset, auto_commit: bool) -> ClientId {
         self.client(Client::Consumer(ConsumerFacts {
             group_id: Some("g".to_owned()),
+            isolation: IsolationLevel::ReadCommitted,
             reset,
             auto_commit,
             auto_store: true,
@@ -114,6 +120,22 @@ impl Story {
             headers: Headers::new(),
         });
         offset
+    }
+
+    /// The broker appends the marker of a transaction.
+    pub(super) fn marker(&mut self) {
+        self.log().end += 1;
+        let written = self.log().clone();
+        self.evidence.uncommitted.insert(place(), written);
+    }
+
+    /// A record is not visible to readers of committed records.
+    pub(super) fn hide(&mut self, offset: Offset) {
+        self.log().records.retain(|record| record.offset != offset);
+    }
+
+    pub(super) fn entries(&self) -> Vec<Entry> {
+        self.history.entries()
     }
 
     pub(super) fn acknowledge(&mut self, producer: ClientId, send: SendId, offset: Offset) {

@@ -134,7 +134,7 @@ impl Shard {
             }
             partitions.push((topic_partition, refused));
         }
-        let is_outside = turn.config.mutation == Some(Mutation::OffsetsOutsideTransaction);
+        let is_outside = turn.config.mutation == Some(Mutation::OffsetsBeforeCommit);
         let producer = (request.producer_id, request.producer_epoch);
         let transaction = (!is_outside).then_some(InTransaction::Offsets(producer));
         let response = Response::TxnOffsetCommit(txn_offset_commit::Response { partitions });
@@ -204,13 +204,13 @@ impl Shard {
     pub(super) fn is_unstable(&self, group_id: &Name, partition: &TopicPartition) -> bool {
         let is_pending = self.groups.get(group_id).is_some_and(|group| group.is_pending(partition));
         is_pending
-            || self.uncommitted.iter().any(|(_, write)| {
+            || self.uncommitted.iter().any(|pending| {
                 let is_of = |record: &GroupRecord| {
                     matches!(record, GroupRecord::Offset { group_id: group, topic_partition, .. }
                         if group == group_id && topic_partition == partition)
                 };
-                matches!(write.transaction, Some(InTransaction::Offsets(_)))
-                    && write.records.iter().any(is_of)
+                matches!(pending.write.transaction, Some(InTransaction::Offsets(_)))
+                    && pending.write.records.iter().any(is_of)
             })
     }
 }

@@ -1,12 +1,20 @@
 //! Tests of brokers and controller through their front door: a cluster on a network without
 //! latency.
 
+mod controller;
+mod coordinators;
 mod groups;
 mod offsets;
 mod partitions;
 mod recovery;
+mod replication;
 mod topics;
 mod transactions;
+mod transactions_fencing;
+mod transactions_markers;
+mod transactions_offsets;
+mod transactions_properties;
+mod transactions_storm;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -19,8 +27,9 @@ use crate::config::SimConfig;
 use crate::fact::Fact;
 use crate::node::{BrokerId, ConnectionId, Effect, Effects, Input, NodeId, Timer};
 use crate::protocol::batch::{BatchRecord, ProducerStamp, RecordBatch};
+use crate::protocol::cluster::MetadataRecord;
 use crate::protocol::topics::{CreatableTopic, CreateTopicsRequest, TopicResult};
-use crate::protocol::{Request, Response, fetch, produce};
+use crate::protocol::{Api, Request, Response, fetch, produce};
 use crate::time::SimTime;
 
 /// A batch of records with these timestamps.
@@ -57,7 +66,13 @@ struct Cluster {
     /// Connections of clients that a broker closed.
     closed: BTreeSet<ConnectionId>,
     responses: BTreeMap<(ConnectionId, u32), Response>,
+    /// Requests between brokers of this API are held back.
+    holding: Option<Api>,
+    held_back: VecDeque<(NodeId, Input)>,
     facts: Vec<Fact>,
+    /// Pairs of nodes whose messages are held.
+    cuts: BTreeSet<(NodeId, NodeId)>,
+    held: Vec<(NodeId, NodeId, Input)>,
     clients: u32,
     correlation: u32,
 }
@@ -74,7 +89,11 @@ impl Cluster {
             connections: BTreeMap::new(),
             closed: BTreeSet::new(),
             responses: BTreeMap::new(),
+            holding: None,
+            held_back: VecDeque::new(),
             facts: Vec::new(),
+            cuts: BTreeSet::new(),
+            held: Vec::new(),
             clients: 0,
             correlation: 0,
         };
@@ -117,6 +136,10 @@ impl Cluster {
     fn call(&mut self, connection: ConnectionId, request: Request) -> Response {
         let asked = format!("{request:?}");
         let correlation = self.send(connection, request);
+        if !self.responses.contains_key(&(connection, correlation)) {
+            // A follower that found no leader yet tries again after a pause.
+            self.advance(Duration::from_secs(2));
+        }
         self.take(connection, correlation).unwrap_or_else(|| panic!("no response to {asked}"))
     }
 
@@ -124,6 +147,29 @@ impl Cluster {
     fn close(&mut self, connection: ConnectionId) {
         if let Some(to) = self.connections.remove(&connection) {
             self.inbox.push_back((to, Input::Disconnected { connection }));
+        }
+        self.run();
+    }
+
+    /// Holds requests between brokers back, until [`release`](Self::release).
+    const fn hold(&mut self, api: Api) {
+        self.holding = Some(api);
+    }
+
+    /// Delivers what was held back, if its connection is still there, and holds back no more.
+    fn release(&mut self) {
+        self.holding = None;
+        self.inbox.append(&mut self.held_back);
+        self.run();
+    }
+
+    /// Loses what was held back, with the connections that it was sent on.
+    fn lose_held(&mut self) {
+        for (to, input) in std::mem::take(&mut self.held_back) {
+            let Input::Request { connection, .. } = input else { continue };
+            self.connections.remove(&connection);
+            self.inbox.push_back((to, Input::Disconnected { connection }));
+            self.inbox.push_back((connection.owner, Input::Disconnected { connection }));
         }
         self.run();
     }
@@ -147,10 +193,39 @@ impl Cluster {
     }
 
     fn crash(&mut self, id: BrokerId) {
-        let node = NodeId::Broker(id);
+        self.down(id, Broker::crash);
+        self.run();
+    }
+
+    /// Begins a controlled shutdown of a broker.
+    fn shut_down(&mut self, id: BrokerId) {
+        let mut effects = Effects::default();
+        let now = self.now;
+        self.brokers.get_mut(&id).unwrap().0.begin_shutdown(now, &mut effects);
+        for effect in effects.list {
+            self.carry_out(NodeId::Broker(id), effect);
+        }
+        self.run();
+    }
+
+    /// Crashes the controller; the next is elected at once.
+    fn crash_controller(&mut self) {
+        self.controller.crash();
+        self.disconnect(NodeId::Controller);
+        self.inbox.push_back((NodeId::Controller, Input::Start));
+        self.run();
+    }
+
+    fn down(&mut self, id: BrokerId, end: fn(&mut Broker, SimTime)) {
         let (broker, is_up) = self.brokers.get_mut(&id).unwrap();
-        broker.crash();
+        broker.check_coordinators(self.now);
+        end(broker, self.now);
         *is_up = false;
+        self.disconnect(NodeId::Broker(id));
+    }
+
+    /// A node goes down: its timers and connections end.
+    fn disconnect(&mut self, node: NodeId) {
         self.timers.retain(|(owner, _), _| *owner != node);
         let lost: Vec<_> = self
             .connections
@@ -160,13 +235,13 @@ impl Cluster {
             .collect();
         for (connection, to) in lost {
             self.connections.remove(&connection);
-            if to == NodeId::Controller {
-                self.inbox.push_back((to, Input::Disconnected { connection }));
-            } else {
+            if matches!(connection.owner, NodeId::Client(_)) {
                 self.closed.insert(connection);
+                continue;
             }
+            let other = if connection.owner == node { to } else { connection.owner };
+            self.inbox.push_back((other, Input::Disconnected { connection }));
         }
-        self.run();
     }
 
     /// Starts a broker again, and waits until it has loaded all.
@@ -178,6 +253,58 @@ impl Cluster {
     fn start(&mut self, id: BrokerId) {
         self.brokers.get_mut(&id).unwrap().1 = true;
         self.inbox.push_back((NodeId::Broker(id), Input::Start));
+        self.run();
+    }
+
+    /// Holds all messages between two nodes.
+    fn cut(&mut self, a: NodeId, b: NodeId) {
+        self.cuts.extend([(a, b), (b, a)]);
+    }
+
+    /// Delivers what was held, and cuts nothing any more.
+    fn heal(&mut self) {
+        self.cuts.clear();
+        for (_, to, input) in std::mem::take(&mut self.held) {
+            self.deliver(to, input);
+        }
+        self.run();
+    }
+
+    /// Puts a message into the inbox of a node, if its connection is open.
+    fn deliver(&mut self, to: NodeId, input: Input) {
+        let connection = match &input {
+            Input::Request { connection, .. }
+            | Input::Response { connection, .. }
+            | Input::Connected { connection } => Some(connection),
+            _ => None,
+        };
+        if connection.is_none_or(|connection| self.connections.contains_key(connection)) {
+            self.inbox.push_back((to, input));
+        }
+    }
+
+    fn transmit(&mut self, from: NodeId, to: NodeId, input: Input) {
+        if self.cuts.contains(&(from, to)) {
+            self.held.push((from, to, input));
+        } else {
+            self.inbox.push_back((to, input));
+        }
+    }
+
+    /// Crashes a broker by a loss of power.
+    fn lose_power(&mut self, id: BrokerId) {
+        let mut effects = Effects::default();
+        self.brokers.get_mut(&id).unwrap().0.lose_power(self.now, &mut effects);
+        effects.list.into_iter().for_each(|effect| self.carry_out(NodeId::Broker(id), effect));
+        self.crash(id);
+    }
+
+    /// Lets the controller write records of its own accord.
+    fn write(&mut self, records: Vec<MetadataRecord>) {
+        let mut effects = Effects::default();
+        self.controller.write(self.now, records, &mut effects);
+        let node = NodeId::Controller;
+        effects.list.into_iter().for_each(|effect| self.carry_out(node, effect));
         self.run();
     }
 
@@ -215,8 +342,16 @@ impl Cluster {
     fn carry_out(&mut self, node: NodeId, effect: Effect) {
         match effect {
             Effect::Connect { connection, to } => {
-                self.connections.insert(connection, to);
-                self.inbox.push_back((node, Input::Connected { connection }));
+                let is_up = match to {
+                    NodeId::Broker(id) => self.brokers[&id].1,
+                    _ => true,
+                };
+                if is_up {
+                    self.connections.insert(connection, to);
+                    self.transmit(to, node, Input::Connected { connection });
+                } else {
+                    self.inbox.push_back((node, Input::Disconnected { connection }));
+                }
             }
             Effect::Disconnect { connection } => {
                 if let Some(to) = self.connections.remove(&connection) {
@@ -226,14 +361,20 @@ impl Cluster {
             }
             Effect::Request { connection, correlation, request } => {
                 if let Some(to) = self.connections.get(&connection) {
+                    let to = *to;
+                    let is_held = self.holding == Some(request.api());
                     let input = Input::Request { connection, correlation, request };
-                    self.inbox.push_back((*to, input));
+                    if is_held {
+                        self.held_back.push_back((to, input));
+                    } else {
+                        self.transmit(node, to, input);
+                    }
                 }
             }
             Effect::Respond { connection, correlation, response } => {
                 if self.connections.contains_key(&connection) {
                     let input = Input::Response { connection, correlation, response };
-                    self.inbox.push_back((connection.owner, input));
+                    self.transmit(node, connection.owner, input);
                 }
             }
             Effect::SetTimer { timer, at } => {
@@ -243,6 +384,10 @@ impl Cluster {
                 self.timers.remove(&(node, timer));
             }
             Effect::Fact(fact) => self.facts.push(fact),
+            Effect::Stop => {
+                let NodeId::Broker(id) = node else { panic!("only brokers stop") };
+                self.down(id, Broker::stop);
+            }
             Effect::Complete(_) => panic!("brokers complete nothing"),
         }
     }

@@ -186,6 +186,7 @@ fn offsets_are_found_by_time_and_at_the_ends() {
         (time(31), None),
     ] {
         let request = Request::ListOffsets(list_offsets::Request {
+            replica: None,
             isolation_level: IsolationLevel::ReadUncommitted,
             partitions: vec![list_offsets::PartitionRequest {
                 topic_partition: TopicPartition::new("orders", 0),

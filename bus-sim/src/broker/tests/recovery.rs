@@ -9,7 +9,7 @@ use super::groups::{Member, SESSION, describe, group};
 use super::offsets::{commit, committed};
 use super::{Cluster, batch, response_of};
 use crate::broker::group::record::GroupRecord;
-use crate::config::SimConfig;
+use crate::config::{BrokerConfig, SimConfig};
 use crate::fact::Fact;
 use crate::node::Name;
 use crate::protocol::Request;
@@ -17,7 +17,8 @@ use crate::protocol::metadata;
 
 #[test]
 fn a_crashed_broker_leads_nothing_until_it_is_back() {
-    let mut cluster = Cluster::new(SimConfig { brokers: 2, ..Default::default() });
+    let broker = BrokerConfig { default_replication_factor: 1, ..Default::default() };
+    let mut cluster = Cluster::new(SimConfig { brokers: 2, broker, ..Default::default() });
     let connection = cluster.connect(2);
     cluster.create_topic(connection, "orders", 2, &[]);
     let leaders = |cluster: &mut Cluster| {

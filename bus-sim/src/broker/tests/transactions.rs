@@ -4,18 +4,20 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bus_core::{Acks, ErrorKind, IsolationLevel, Offset, TopicPartition};
+use bus_core::{Acks, ErrorKind, IsolationLevel, Offset, Timestamp, TopicPartition};
 
 use super::{Cluster, batch, response_of};
 use crate::config::{BrokerConfig, SimConfig};
 use crate::fact::Fact;
 use crate::node::{BrokerId, ConnectionId, Name};
-use crate::protocol::batch::{ControlRecord, ProducerEpoch, ProducerId, ProducerStamp};
+use crate::protocol::batch::{
+    ControlRecord, ProducerEpoch, ProducerId, ProducerStamp, RecordBatch,
+};
 use crate::protocol::fetch::{self, Fetched};
 use crate::protocol::find_coordinator::{self, CoordinatorType};
 use crate::protocol::init_producer_id::{self, Transactional};
 use crate::protocol::list_offsets::{self, OffsetSpec};
-use crate::protocol::{Request, add_partitions_to_txn, end_txn, produce};
+use crate::protocol::{Request, Response, add_partitions_to_txn, end_txn, produce};
 
 pub(super) const TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -41,6 +43,11 @@ impl Producer {
         };
         producer.init(cluster).unwrap();
         producer
+    }
+
+    /// The same, as a client that speaks version 2 of transactions.
+    pub(super) fn version_2(self) -> Self {
+        Self { is_version_2: true, ..self }
     }
 
     pub(super) fn coordinator(&self, cluster: &mut Cluster) -> ConnectionId {
@@ -144,7 +151,7 @@ impl Producer {
         let request = self.produce(partition, count);
         let leader = cluster.leader_of(partition).unwrap();
         let connection = cluster.connect(leader);
-        let response = cluster.call(connection, request);
+        let response = cluster.call_patiently(connection, request);
         let appended = response_of!(Produce, response).partitions.remove(0).result?;
         *self.sequences.entry(partition.clone()).or_default() += i32::try_from(count).unwrap();
         Ok(appended.base_offset)
@@ -207,6 +214,20 @@ impl Cluster {
         self.controller.image.partition(partition)?.leader
     }
 
+    /// As `call`, but the broker may ask a coordinator for a while.
+    pub(super) fn call_patiently(
+        &mut self,
+        connection: ConnectionId,
+        request: Request,
+    ) -> Response {
+        let asked = self.send(connection, request);
+        if let Some(response) = self.take(connection, asked) {
+            return response;
+        }
+        self.advance(Duration::from_millis(200));
+        self.take(connection, asked).expect("it asks for no longer than that")
+    }
+
     /// One broker, and a topic `orders` with that many partitions.
     pub(super) fn with_orders(config: SimConfig, partitions: i32) -> Self {
         let mut cluster = Self::new(config);
@@ -251,6 +272,7 @@ impl Cluster {
         isolation_level: IsolationLevel,
     ) -> Offset {
         let request = Request::ListOffsets(list_offsets::Request {
+            replica: None,
             isolation_level,
             partitions: vec![list_offsets::PartitionRequest {
                 topic_partition: partition.clone(),
@@ -335,7 +357,13 @@ fn a_commit_shows_records_and_an_abort_does_not() {
 
 #[test]
 fn a_transaction_goes_over_brokers() {
-    let config = SimConfig { brokers: 3, ..Default::default() };
+    let broker = BrokerConfig {
+        default_replication_factor: 1,
+        offsets_topic_replication_factor: 1,
+        transaction_state_replication_factor: 1,
+        ..Default::default()
+    };
+    let config = SimConfig { brokers: 3, broker, ..Default::default() };
     let mut cluster = Cluster::with_orders(config, 3);
     for id in ["app", "b", "c", "d"] {
         let mut producer = Producer::new(&mut cluster, id);
@@ -347,4 +375,138 @@ fn a_transaction_goes_over_brokers() {
     for partition in 0..3 {
         assert_eq!(cluster.committed_records(&orders(partition)), [0, 2, 4, 6]);
     }
+}
+
+#[test]
+fn with_version_2_leaders_add_partitions_and_each_end_raises_the_epoch() {
+    let mut cluster = Cluster::with_orders(SimConfig::default(), 2);
+    let mut producer = Producer::new(&mut cluster, "app").version_2();
+    for (end, epoch) in [(true, 1), (false, 2), (true, 3)] {
+        producer.send(&mut cluster, &orders(0), 1).unwrap();
+        producer.send(&mut cluster, &orders(1), 2).unwrap();
+        producer.end(&mut cluster, end).unwrap();
+        assert_eq!(producer.epoch, epoch);
+    }
+    assert_eq!(cluster.committed_records(&orders(0)), [0, 4]);
+    assert_eq!(cluster.committed_records(&orders(1)), [0, 1, 6, 7]);
+    producer.abort(&mut cluster);
+    assert_eq!(producer.epoch, 4, "also an abort of nothing");
+    assert_eq!(producer.end(&mut cluster, true), Err(ErrorKind::InvalidTxnState));
+}
+
+#[test]
+fn an_end_that_is_asked_for_again_is_answered_alike() {
+    let mut cluster = Cluster::with_orders(SimConfig::default(), 1);
+    let one = Producer::new(&mut cluster, "one");
+    let two = Producer::new(&mut cluster, "two").version_2();
+    for mut producer in [one, two] {
+        for is_commit in [true, false] {
+            producer.write(&mut cluster, &orders(0), 1).unwrap();
+            let mut again = producer.clone();
+            producer.end(&mut cluster, is_commit).unwrap();
+            let mut other = again.clone();
+            again.end(&mut cluster, is_commit).unwrap();
+            assert_eq!((again.id, again.epoch), (producer.id, producer.epoch));
+            assert_eq!(other.end(&mut cluster, !is_commit), Err(ErrorKind::InvalidTxnState));
+        }
+    }
+}
+
+#[test]
+fn requests_are_refused_that_fit_no_transaction() {
+    let mut cluster = Cluster::with_orders(SimConfig::default(), 1);
+    let mut producer = Producer::new(&mut cluster, "app");
+    assert_eq!(producer.end(&mut cluster, true), Err(ErrorKind::InvalidTxnState), "none is open");
+    let unknown = TopicPartition::new("nowhere", 0);
+    let error = producer.add(&mut cluster, &[unknown]);
+    assert_eq!(error, Some(ErrorKind::UnknownTopicOrPartition));
+    let error = producer.send(&mut cluster, &orders(0), 1);
+    assert_eq!(error, Err(ErrorKind::InvalidTxnState), "it is not added");
+    let stranger = Producer { transactional_id: "other".into(), ..producer.clone() };
+    let error = stranger.add(&mut cluster, &[orders(0)]);
+    assert_eq!(error, Some(ErrorKind::InvalidProducerIdMapping), "nobody asked for an id");
+    let nameless = Producer { transactional_id: "".into(), ..producer.clone() };
+    assert_eq!(nameless.add(&mut cluster, &[orders(0)]), Some(ErrorKind::InvalidRequest));
+    let other_id = Producer { id: producer.id + 7, ..producer.clone() };
+    let error = other_id.add(&mut cluster, &[orders(0)]);
+    assert_eq!(error, Some(ErrorKind::InvalidProducerIdMapping));
+}
+
+#[test]
+fn a_transaction_may_not_take_longer_than_the_broker_allows() {
+    let mut cluster = Cluster::new(SimConfig::default());
+    for timeout in [Duration::ZERO, Duration::from_mins(15) + Duration::from_millis(1)] {
+        let transactional = Some(Transactional { transactional_id: "app".into(), timeout });
+        let request = init_producer_id::Request { transactional, current: None };
+        let connection = cluster.connect(1);
+        let response = cluster.call(connection, Request::InitProducerId(request));
+        let result = response_of!(InitProducerId, response).result;
+        assert_eq!(result, Err(ErrorKind::InvalidTransactionTimeout));
+    }
+}
+
+#[test]
+fn a_batch_of_a_transaction_needs_its_id_and_its_kind() {
+    let mut cluster = Cluster::with_orders(SimConfig::default(), 1);
+    let mut producer = Producer::new(&mut cluster, "app");
+    producer.write(&mut cluster, &orders(0), 1).unwrap();
+    let refused = |cluster: &mut Cluster, change: &dyn Fn(&mut produce::Request)| {
+        let Request::Produce(mut request) = producer.produce(&orders(0), 1) else { unreachable!() };
+        change(&mut request);
+        let connection = cluster.connect(1);
+        let response = cluster.call(connection, Request::Produce(request));
+        response_of!(Produce, response).partitions.remove(0).result.unwrap_err()
+    };
+    let error = refused(&mut cluster, &|request| request.transactional_id = None);
+    assert_eq!(error, ErrorKind::TransactionalIdAuthorizationFailed);
+    let session = (producer.id, producer.epoch);
+    let error = refused(&mut cluster, &|request| {
+        let marker = RecordBatch::marker(session, ControlRecord::Commit, 0, Timestamp::EPOCH);
+        request.partitions[0].batch = Arc::new(marker);
+    });
+    assert_eq!(error, ErrorKind::InvalidRecord, "only coordinators write markers");
+    let error = refused(&mut cluster, &|request| {
+        let batch = (*request.partitions[0].batch).clone();
+        request.partitions[0].batch = Arc::new(RecordBatch { is_transactional: false, ..batch });
+    });
+    assert_eq!(error, ErrorKind::InvalidTxnState, "a transaction is open");
+}
+
+#[test]
+fn sequences_go_on_after_a_marker_and_begin_anew_with_an_epoch() {
+    let mut cluster = Cluster::with_orders(SimConfig::default(), 1);
+    let mut producer = Producer::new(&mut cluster, "app");
+    producer.write(&mut cluster, &orders(0), 2).unwrap();
+    let again = producer.clone();
+    producer.commit(&mut cluster);
+    assert_eq!(producer.write(&mut cluster, &orders(0), 1), Ok(3), "sequence 2");
+    let mut gap = producer.clone();
+    gap.sequences.insert(orders(0), 9);
+    assert_eq!(gap.send(&mut cluster, &orders(0), 1), Err(ErrorKind::OutOfOrderSequenceNumber));
+    let mut again = Producer { sequences: BTreeMap::new(), ..again };
+    assert_eq!(again.send(&mut cluster, &orders(0), 2), Ok(0), "a duplicate, over the marker");
+    producer.commit(&mut cluster);
+    producer.bump(&mut cluster).unwrap();
+    producer.add(&mut cluster, &[orders(0)]);
+    producer.sequences.insert(orders(0), 3);
+    assert_eq!(
+        producer.send(&mut cluster, &orders(0), 1),
+        Err(ErrorKind::OutOfOrderSequenceNumber)
+    );
+    producer.sequences.clear();
+    assert_eq!(producer.send(&mut cluster, &orders(0), 1), Ok(5));
+}
+
+#[test]
+fn a_transactional_id_that_is_not_used_expires() {
+    let mut cluster = Cluster::with_orders(SimConfig::default(), 1);
+    let mut producer = Producer::new(&mut cluster, "app");
+    producer.write(&mut cluster, &orders(0), 1).unwrap();
+    producer.commit(&mut cluster);
+    cluster.advance(Duration::from_hours(7 * 24) - Duration::from_secs(1));
+    assert!(!cluster.facts.iter().any(|fact| matches!(fact, Fact::TransactionalIdExpired { .. })));
+    cluster.advance(Duration::from_hours(2));
+    assert!(cluster.facts.iter().any(|fact| matches!(fact, Fact::TransactionalIdExpired { .. })));
+    let error = producer.add(&mut cluster, &[orders(0)]);
+    assert_eq!(error, Some(ErrorKind::InvalidProducerIdMapping));
 }

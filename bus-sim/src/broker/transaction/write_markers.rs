@@ -61,7 +61,7 @@ impl Broker {
         let connection = caller.connection;
         self.marker_writes.insert(connection, DelayedMarkers { caller, markers });
         schedule(BrokerTimer::MarkersExpire { connection }, now + TIMEOUT, effects);
-        self.wake_marker_writes(effects);
+        self.settle_markers(effects);
     }
 
     /// Appends a marker, and returns the offset behind it.
@@ -118,8 +118,8 @@ impl Broker {
         Ok(self.replicas.get(topic_partition).map_or(offset, |replica| replica.log.end()))
     }
 
-    /// Answers the requests whose markers are all replicated.
-    pub(in crate::broker) fn wake_marker_writes(&mut self, effects: &mut Effects) {
+    /// Answers the requests whose markers are all replicated, or never will be here.
+    pub(in crate::broker) fn settle_markers(&mut self, effects: &mut Effects) {
         let is_done = |delayed: &DelayedMarkers| {
             let mut partitions = delayed.markers.iter().flat_map(|(_, partitions)| partitions);
             partitions.all(|(partition, progress)| match progress {

@@ -1,5 +1,7 @@
 //! Assignors: how the leader of a group divides partitions among its members.
 
+mod sticky;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use bus_core::{Assignor, Partition, Topic, TopicPartition};
@@ -27,25 +29,20 @@ pub(crate) fn assign(
 ) -> Assignment {
     let mut members = members.iter().collect::<Vec<_>>();
     // Static members keep their places over restarts, so they sort by their static ids.
-    members.sort_by(|a, b| sort_key(a).cmp(&sort_key(b)));
+    members.sort_by_key(|member| member.group_instance_id.as_ref().unwrap_or(&member.member_id));
     let mut assignment: Assignment =
         members.iter().map(|member| (member.member_id.clone(), Vec::new())).collect();
     match assignor {
         Assignor::Range => range(&members, partitions, &mut assignment),
         Assignor::RoundRobin => round_robin(&members, partitions, &mut assignment),
-        Assignor::CooperativeSticky => sticky(&members, partitions, &mut assignment),
+        Assignor::CooperativeSticky => {
+            cooperative_sticky(&members, partitions, &mut assignment);
+        }
     }
     for partitions in assignment.values_mut() {
         partitions.sort();
     }
     assignment
-}
-
-fn sort_key(member: &Member) -> (bool, &Name) {
-    match &member.group_instance_id {
-        Some(instance) => (false, instance),
-        None => (true, &member.member_id),
-    }
 }
 
 fn is_subscribed(member: &Member, topic: &Topic) -> bool {
@@ -96,95 +93,16 @@ fn round_robin(
 
 /// Balanced, moving as little as can be. What moves is first taken away, and given in the next
 /// generation, when its owner has let go (KIP-429).
-fn sticky(
+fn cooperative_sticky(
     members: &[&Member],
     partitions: &BTreeMap<Topic, Partition>,
     assignment: &mut Assignment,
 ) {
-    let owners = owners(members, partitions);
-    for (topic_partition, owner) in &owners {
-        assignment.entry(owner.clone()).or_default().push(topic_partition.clone());
-    }
-    for topic_partition in all(partitions) {
-        if !owners.contains_key(&topic_partition)
-            && let Some(member) = least_loaded(members, &topic_partition.topic, assignment)
-        {
-            assignment.entry(member).or_default().push(topic_partition);
-        }
-    }
-    balance(members, assignment);
+    sticky::assign(members, partitions, assignment);
+    let owners = sticky::owners(members);
     for (member, mine) in assignment.iter_mut() {
-        mine.retain(|topic_partition| {
-            owners.get(topic_partition).is_none_or(|owner| owner == member)
-        });
+        mine.retain(|at| owners.get(at).is_none_or(|owner| owner == member));
     }
-}
-
-/// Who owns what, by the claims of the members. Of two claims the one of the higher generation
-/// counts; with equal generations neither does (KAFKA-12984, KIP-792).
-fn owners(
-    members: &[&Member],
-    partitions: &BTreeMap<Topic, Partition>,
-) -> BTreeMap<TopicPartition, Name> {
-    let mut claims = BTreeMap::<TopicPartition, (i32, Option<Name>)>::new();
-    for member in members {
-        let generation = member.subscription.generation;
-        for topic_partition in &member.subscription.owned {
-            let exists = partitions
-                .get(&topic_partition.topic)
-                .is_some_and(|count| topic_partition.partition < *count);
-            if !exists || !is_subscribed(member, &topic_partition.topic) {
-                continue;
-            }
-            let claim = claims.entry(topic_partition.clone()).or_insert((i32::MIN, None));
-            if generation > claim.0 {
-                *claim = (generation, Some(member.member_id.clone()));
-            } else if generation == claim.0 {
-                claim.1 = None;
-            }
-        }
-    }
-    claims
-        .into_iter()
-        .filter_map(|(topic_partition, (_, owner))| Some((topic_partition, owner?)))
-        .collect()
-}
-
-fn least_loaded(members: &[&Member], topic: &Topic, assignment: &Assignment) -> Option<Name> {
-    members
-        .iter()
-        .filter(|member| is_subscribed(member, topic))
-        .min_by_key(|member| assignment.get(&member.member_id).map_or(0, Vec::len))
-        .map(|member| member.member_id.clone())
-}
-
-/// Moves single partitions from the most to the least loaded member that may have them, until no
-/// move makes it more even.
-fn balance(members: &[&Member], assignment: &mut Assignment) {
-    loop {
-        let Some((from, to, place)) = find_move(members, assignment) else { return };
-        let moved = assignment.get_mut(&from).map(|mine| mine.remove(place));
-        assignment.entry(to).or_default().extend(moved);
-    }
-}
-
-fn find_move(members: &[&Member], assignment: &Assignment) -> Option<(Name, Name, usize)> {
-    let load = |member: &Member| assignment.get(&member.member_id).map_or(0, Vec::len);
-    let mut by_load = members.to_vec();
-    by_load.sort_by_key(|member| load(member));
-    for from in by_load.iter().rev() {
-        let mine = assignment.get(&from.member_id)?;
-        for to in &by_load {
-            if load(from) <= load(to) + 1 {
-                break;
-            }
-            let place = mine.iter().rposition(|moved| is_subscribed(to, &moved.topic));
-            if let Some(place) = place {
-                return Some((from.member_id.clone(), to.member_id.clone(), place));
-            }
-        }
-    }
-    None
 }
 
 fn all(partitions: &BTreeMap<Topic, Partition>) -> BTreeSet<TopicPartition> {
@@ -227,9 +145,9 @@ mod tests {
     #[test]
     fn a_partition_that_moves_is_free_for_one_generation() {
         let members = [member("a", &[0, 1, 2, 3], 1), member("b", &[], -1)];
-        assert_eq!(assigned(Assignor::CooperativeSticky, &members, 4), [vec![0, 1], vec![]]);
-        let members = [member("a", &[0, 1], 2), member("b", &[], 2)];
-        assert_eq!(assigned(Assignor::CooperativeSticky, &members, 4), [vec![0, 1], vec![2, 3]]);
+        assert_eq!(assigned(Assignor::CooperativeSticky, &members, 4), [vec![2, 3], vec![]]);
+        let members = [member("a", &[2, 3], 2), member("b", &[], 2)];
+        assert_eq!(assigned(Assignor::CooperativeSticky, &members, 4), [vec![2, 3], vec![0, 1]]);
     }
 
     #[test]

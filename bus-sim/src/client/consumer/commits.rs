@@ -68,7 +68,9 @@ impl Consumer {
                 leader_epoch: self.epoch_of(topic_partition, offset.offset),
                 metadata: offset.metadata.as_str().into(),
             });
-        let partitions = partitions.collect();
+        let mut partitions = partitions.collect::<Vec<_>>();
+        // Of several errors the first one is told, and librdkafka sorts before it asks.
+        partitions.sort_by(|a, b| a.topic_partition.cmp(&b.topic_partition));
         self.enqueue_commit(now, partitions, Some(sender), effects);
         commit
     }
@@ -162,7 +164,7 @@ impl Consumer {
                 self.note_committed();
                 self.finish_commit(Ok(()), effects);
             }
-            Some((_, kind)) if kind.recovery() == Recovery::Retry => {
+            Some((_, kind)) if is_retried(kind) => {
                 self.note_coordinator_error(now, kind, effects);
                 self.retry_commit(now, effects);
             }
@@ -191,6 +193,7 @@ impl Consumer {
             return Err(Error::new(ErrorKind::InvalidConfig, "to commit, set group.id"));
         }
         for (topic_partition, offset) in offsets {
+            topic_partition.validate()?;
             bus_core::consumer::validate_offset(topic_partition, offset.offset)?;
         }
         Ok(())
@@ -212,7 +215,9 @@ impl Consumer {
         let (generation, member_id) = if self.subscription.is_some() {
             (member.generation, member.member_id.clone())
         } else {
-            (-1, Name::from(""))
+            // librdkafka forgets its member id when it leaves, but not the generation, so that a
+            // former member cannot commit on its own.
+            (member.last_generation, Name::from(""))
         };
         let deadline = now + SOCKET_TIMEOUT;
         self.commits.queue.push_back(Call { partitions, sender, deadline, generation, member_id });
@@ -242,4 +247,10 @@ impl Consumer {
             effects.complete(Completion::Committed(sender, outcome));
         }
     }
+}
+
+/// Whether librdkafka tries a refused commit again by itself. A partition that does not exist is
+/// the application's to know about.
+fn is_retried(kind: ErrorKind) -> bool {
+    kind.recovery() == Recovery::Retry && kind != ErrorKind::UnknownTopicOrPartition
 }

@@ -49,7 +49,10 @@ impl Consumer {
     ) {
         let deadline = now + CALL_TIMEOUT;
         let call = CommittedCall { partitions, reply, deadline, ask_at: now, attempts: 0 };
-        if let Err(error) = self.check_commit(&[]) {
+        let checked = self.check_commit(&[]);
+        let checked =
+            checked.and_then(|()| call.partitions.iter().try_for_each(TopicPartition::validate));
+        if let Err(error) = checked {
             return call.fail(error, effects);
         }
         self.committed_calls.push(call);

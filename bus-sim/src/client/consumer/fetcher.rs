@@ -107,6 +107,7 @@ impl Consumer {
             partition.fetch = FetchState::Finding(start);
         }
         let request = Request::ListOffsets(list_offsets::Request {
+            replica: None,
             isolation_level: self.config.isolation_level,
             partitions: vec![list_offsets::PartitionRequest {
                 topic_partition: topic_partition.clone(),
@@ -138,7 +139,9 @@ impl Consumer {
         for (topic_partition, version) in parts {
             let answer = answers.iter().find(|answer| answer.topic_partition == *topic_partition);
             let Some(partition) = self.partitions.get_mut(topic_partition) else { continue };
-            if partition.version != *version {
+            if partition.version != *version
+                || partition.fetch != FetchState::Finding(StartAt::Committed)
+            {
                 continue;
             }
             match answer.map(|answer| &answer.result) {

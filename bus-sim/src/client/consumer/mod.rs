@@ -41,7 +41,7 @@ use crate::time::SimTime;
 use commits::Commits;
 use committed::CommittedCall;
 use fetcher::FetchPart;
-use member::Member;
+use member::{Leaving, Member};
 use partition::Partition;
 pub(crate) use poll::Ready;
 use queries::Query;
@@ -79,6 +79,11 @@ pub(crate) struct Consumer {
     metadata: Metadata,
     refresh: Refresh,
     subscription: Option<Subscribed>,
+    /// Missing topics, and patterns without a match, that the application was told of. They stay
+    /// when the subscription goes, as in librdkafka.
+    reported: BTreeSet<Topic>,
+    /// What the metadata was asked for last; `None` for all topics.
+    asked_topics: Option<Vec<Topic>>,
     partitions: BTreeMap<TopicPartition, Partition>,
     /// Brokers with a fetch under way.
     fetching: BTreeSet<BrokerId>,
@@ -113,8 +118,6 @@ struct Subscribed {
     /// The topics that exist and match, with how many partitions they have; `None` until the first
     /// metadata.
     found: Option<BTreeMap<Topic, i32>>,
-    /// Missing topics that the application was told of.
-    reported: BTreeSet<Topic>,
 }
 
 #[derive(Debug)]
@@ -140,6 +143,8 @@ impl Consumer {
             metadata: Metadata::new(brokers),
             refresh: Refresh::default(),
             subscription: None,
+            reported: BTreeSet::new(),
+            asked_topics: Some(Vec::new()),
             partitions: BTreeMap::new(),
             fetching: BTreeSet::new(),
             backing_off: false,
@@ -186,10 +191,13 @@ impl Consumer {
         };
         let patterns = subscription.patterns.iter().map(compile).collect::<Result<_>>()?;
         if self.subscription.is_none() {
+            self.commit_stored(now, None, effects);
             self.drop_partitions(effects);
         }
-        let reported = BTreeSet::new();
-        self.subscription = Some(Subscribed { subscription, patterns, found: None, reported });
+        // A cooperative member rejoins only if other topics come of it.
+        let before = self.subscription.take().filter(|_| self.is_cooperative());
+        let found = before.and_then(|before| before.found);
+        self.subscription = Some(Subscribed { subscription, patterns, found });
         self.last_poll = now;
         self.watch_max_poll(effects);
         self.want_metadata(now, effects);
@@ -205,14 +213,16 @@ impl Consumer {
     ) -> Result<()> {
         self.check_open()?;
         for (index, (topic_partition, start)) in partitions.iter().enumerate() {
+            topic_partition.validate()?;
             start.validate(topic_partition)?;
             if partitions[..index].iter().any(|(other, _)| other == topic_partition) {
                 return Err(Error::new(ErrorKind::InvalidArgument, "the partition is named twice")
                     .with_topic_partition(topic_partition.clone()));
             }
         }
+        self.commit_stored(now, None, effects);
         if self.subscription.take().is_some() {
-            self.leave(now, effects);
+            self.leave(now, Leaving::Openly, effects);
         }
         self.drop_partitions(effects);
         for (topic_partition, start) in partitions {
@@ -231,7 +241,7 @@ impl Consumer {
         }
         self.commit_stored(now, None, effects);
         if self.subscription.take().is_some() {
-            self.leave(now, effects);
+            self.leave(now, Leaving::Openly, effects);
         }
         self.drop_partitions(effects);
         reply.send(Ok(()), effects);
@@ -302,6 +312,7 @@ impl Consumer {
             return Err(Error::new(ErrorKind::InvalidState, message));
         }
         for (topic_partition, offset) in offsets {
+            topic_partition.validate()?;
             bus_core::consumer::validate_offset(topic_partition, *offset)?;
             if !self.partitions.contains_key(topic_partition) {
                 return Err(not_assigned(topic_partition));
@@ -521,7 +532,7 @@ impl Consumer {
             return;
         }
         if self.subscription.take().is_some() {
-            self.leave(now, effects);
+            self.leave(now, Leaving::Silently, effects);
         }
         if self.is_leaving() {
             return;

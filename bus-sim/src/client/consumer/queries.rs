@@ -117,6 +117,10 @@ impl Consumer {
         if self.closing.is_some() {
             return query.fail(closed(), effects);
         }
+        let checked = query.parts.iter().try_for_each(|part| part.topic_partition.validate());
+        if let Err(error) = checked {
+            return query.fail(error, effects);
+        }
         if query.is_answered() {
             return query.answer(effects);
         }
@@ -141,6 +145,7 @@ impl Consumer {
                 };
                 part.state = PartState::Asked;
                 let request = Request::ListOffsets(list_offsets::Request {
+                    replica: None,
                     isolation_level: self.config.isolation_level,
                     partitions: vec![list_offsets::PartitionRequest {
                         topic_partition: part.topic_partition.clone(),
@@ -209,7 +214,6 @@ impl Consumer {
         });
         for (id, topic_partition) in failed.collect::<Vec<_>>() {
             let error = Error::new(ErrorKind::UnknownTopicOrPartition, "no such partition")
-                .with_recovery(bus_core::Recovery::Fix)
                 .with_topic_partition(topic_partition);
             if let Some(query) = self.queries.remove(&id) {
                 query.fail(error, effects);

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bus_core::{Error, ErrorKind, Operation, Topic, TopicPartition};
+use regex::Regex;
 
 use crate::client::connections::SOCKET_TIMEOUT;
 use crate::node::Effects;
@@ -11,13 +12,15 @@ use crate::time::SimTime;
 
 use super::partition::FetchState;
 use super::queries::Query;
-use super::{Consumer, Token};
+use super::{Consumer, Subscribed, Token};
 
 impl Consumer {
     /// Asks for the topics of the subscription and of the partitions, unless it did already.
     pub(super) fn want_metadata(&mut self, now: SimTime, effects: &mut Effects) {
         let Some(link) = self.refresh.begin(&self.identity, &self.metadata) else { return };
-        let request = Request::Metadata(metadata::Request { topics: self.topics_of_interest() });
+        self.asked_topics = self.topics_of_interest();
+        let topics = self.asked_topics.clone();
+        let request = Request::Metadata(metadata::Request { topics });
         let deadline = now + SOCKET_TIMEOUT;
         self.connections.send(now, link, Token::Metadata, request, deadline, effects);
     }
@@ -48,7 +51,12 @@ impl Consumer {
         effects: &mut Effects,
     ) {
         self.metadata.update(response);
-        self.learn_subscription(now, response, effects);
+        if self.was_asked_for_subscription() {
+            self.learn_subscription(now, response, effects);
+        } else {
+            // It was under way when the application subscribed.
+            self.want_metadata(now, effects);
+        }
         let missing = response.topics.iter().filter(|topic| topic.result.is_err());
         let missing = missing.map(|topic| topic.topic.clone()).collect::<BTreeSet<_>>();
         self.fail_queries_for(&missing, effects);
@@ -56,6 +64,17 @@ impl Consumer {
         self.refresh.watch(now + self.config.metadata_refresh_interval, effects);
         if !missing.is_empty() && !self.partitions.is_empty() {
             self.want_metadata_later(now, effects);
+        }
+    }
+
+    /// Whether the metadata that was asked for tells what the subscription covers.
+    fn was_asked_for_subscription(&self) -> bool {
+        match (&self.asked_topics, &self.subscription) {
+            (Some(_), Some(subscribed)) if !subscribed.patterns.is_empty() => false,
+            (Some(asked), Some(subscribed)) => {
+                subscribed.subscription.topics.iter().all(|topic| asked.contains(topic))
+            }
+            (None, _) | (_, None) => true,
         }
     }
 
@@ -67,33 +86,39 @@ impl Consumer {
         effects: &mut Effects,
     ) {
         let Some(subscribed) = &mut self.subscription else { return };
+        let Subscribed { subscription, patterns, found: known } = subscribed;
         let mut found = BTreeMap::new();
         for topic in &response.topics {
+            let Ok(details) = &topic.result else { continue };
             let name = &topic.topic;
-            let is_named = subscribed.subscription.topics.contains(name);
-            match &topic.result {
-                Ok(details) => {
-                    let is_matched = !details.is_internal
-                        && subscribed.patterns.iter().any(|p| p.is_match(name.as_str()));
-                    if is_named || is_matched {
-                        let count = i32::try_from(details.partitions.len()).unwrap_or(i32::MAX);
-                        found.insert(name.clone(), count);
-                    }
-                }
-                Err(kind) if is_named && subscribed.reported.insert(name.clone()) => {
-                    let message = format!("subscribed topic {name} is not available");
-                    self.errors.push_back(
-                        Error::new(*kind, message)
-                            .with_operation(Operation::Poll)
-                            .with_topic_partition(TopicPartition::new(name, -1)),
-                    );
-                }
-                Err(_) => {}
+            let is_matched =
+                !details.is_internal && patterns.iter().any(|p| p.is_match(name.as_str()));
+            if subscription.topics.contains(name) || is_matched {
+                let count = i32::try_from(details.partitions.len()).unwrap_or(i32::MAX);
+                found.insert(name.clone(), count);
             }
         }
-        subscribed.reported.retain(|topic| !found.contains_key(topic));
-        if subscribed.found.as_ref() != Some(&found) {
-            subscribed.found = Some(found);
+        // librdkafka tells of a pattern without a match as of a missing topic of that name.
+        let named = subscription.topics.iter().filter(|topic| !found.contains_key(*topic));
+        let is_unmatched =
+            |pattern: &&Regex| !found.keys().any(|topic| pattern.is_match(topic.as_str()));
+        let unmatched = patterns.iter().filter(is_unmatched).map(|p| Topic::from(p.as_str()));
+        let missing = named.cloned().chain(unmatched).collect::<BTreeSet<_>>();
+        let is_changed = known.as_ref() != Some(&found);
+        *known = Some(found);
+        for topic in missing.difference(&self.reported) {
+            let answer = response.topics.iter().find(|answer| answer.topic == *topic);
+            let kind = answer.and_then(|answer| answer.result.as_ref().err().copied());
+            let kind = kind.unwrap_or(ErrorKind::UnknownTopicOrPartition);
+            let message = format!("subscribed topic {topic} is not available");
+            self.errors.push_back(
+                Error::new(kind, message)
+                    .with_operation(Operation::Poll)
+                    .with_topic_partition(TopicPartition::new(topic, -1)),
+            );
+        }
+        self.reported = missing;
+        if is_changed {
             self.subscription_changed(now, effects);
         }
     }

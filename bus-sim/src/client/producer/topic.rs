@@ -60,8 +60,7 @@ impl TopicState {
                 let message = format!("partition {explicit} is out of range 0..{count}");
                 let topic_partition = TopicPartition::new(topic, explicit);
                 return Some(Err(Error::new(ErrorKind::UnknownTopicOrPartition, message)
-                    .with_topic_partition(topic_partition)
-                    .with_recovery(bus_core::Recovery::Fix)));
+                    .with_topic_partition(topic_partition)));
             }
             (Some(explicit), _) => explicit,
             (None, Some(key)) => (partitioner::partition_for_key(key, count) + bias) % count,

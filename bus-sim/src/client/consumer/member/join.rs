@@ -57,13 +57,20 @@ impl Consumer {
         let topics = topics.keys().cloned().collect::<Vec<_>>();
         let is_cooperative = self.is_cooperative();
         let Some(member) = &mut self.member else { return };
+        if topics.is_empty() {
+            // A member waits with joining until there is something to read.
+            member.state = State::Out;
+            return;
+        }
         let Some(coordinator) = member.coordinator else {
             member.state = State::Out;
             return self.want_coordinator(now, effects);
         };
+        // An eager member owns nothing when it joins, so its generation says nothing.
+        let generation = if is_cooperative { member.generation } else { -1 };
         let owned =
             if is_cooperative { self.partitions.keys().cloned().collect() } else { Vec::new() };
-        let subscription = MemberSubscription { topics, owned, generation: member.generation };
+        let subscription = MemberSubscription { topics, owned, generation };
         let metadata = subscription.encode();
         let protocols = self.config.assignors.iter();
         let request = Request::JoinGroup(join_group::Request {
@@ -115,6 +122,7 @@ impl Consumer {
         };
         member.member_id = response.member_id;
         member.generation = joined.generation;
+        member.last_generation = joined.generation;
         member.session_ends = now + self.config.session_timeout;
         let leads = joined.leader == member.member_id && !joined.skip_assignment;
         let assignor = self.config.assignors.iter().find(|a| a.name() == &*joined.protocol);
@@ -269,7 +277,7 @@ impl Consumer {
         all.collect()
     }
 
-    pub(super) fn is_cooperative(&self) -> bool {
+    pub(in crate::client::consumer) fn is_cooperative(&self) -> bool {
         self.config.assignors.iter().any(|assignor| assignor.is_cooperative())
     }
 }

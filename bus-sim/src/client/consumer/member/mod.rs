@@ -32,6 +32,8 @@ pub(super) struct Member {
     pub(super) member_id: Name,
     /// -1 outside of a generation.
     pub(super) generation: i32,
+    /// The generation that this was a member in last; -1 if it never was.
+    pub(super) last_generation: i32,
     pub(super) coordinator: Option<BrokerId>,
     is_finding: bool,
     /// The coordinator is not asked for before this.
@@ -77,6 +79,15 @@ enum Next {
     AssignAndRejoin(Vec<TopicPartition>),
 }
 
+/// How a member leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Leaving {
+    /// It gives up its subscription.
+    Openly,
+    /// It ends, or is too slow: a static member does not say so.
+    Silently,
+}
+
 impl Member {
     pub(super) fn new(group_id: Name, group_instance_id: Option<Name>) -> Self {
         Self {
@@ -84,6 +95,7 @@ impl Member {
             group_instance_id,
             member_id: Name::from(""),
             generation: -1,
+            last_generation: -1,
             coordinator: None,
             is_finding: false,
             find_at: SimTime::ZERO,
@@ -296,7 +308,10 @@ impl Consumer {
 /// Leaving.
 impl Consumer {
     /// Leaves the group, if this is a member; a static one just stops (KIP-345).
-    pub(super) fn leave(&mut self, now: SimTime, effects: &mut Effects) {
+    ///
+    /// A static member that closes, or whose application is too slow, stays with the coordinator
+    /// until its session ends (KIP-345); one that subscribes to something else leaves.
+    pub(super) fn leave(&mut self, now: SimTime, why: Leaving, effects: &mut Effects) {
         self.rebalance = None;
         for timer in [
             ClientTimer::Heartbeat,
@@ -312,7 +327,8 @@ impl Consumer {
         member.generation = -1;
         let member_id = std::mem::replace(&mut member.member_id, Name::from(""));
         let Some(coordinator) = member.coordinator else { return };
-        if member_id.is_empty() || member.group_instance_id.is_some() {
+        let stays = member.group_instance_id.is_some() && why == Leaving::Silently;
+        if member_id.is_empty() || stays {
             return;
         }
         member.is_leaving = true;
@@ -338,7 +354,7 @@ impl Consumer {
 
     /// Leaves because the application is too slow; it joins again when it polls.
     pub(super) fn leave_until_poll(&mut self, now: SimTime, effects: &mut Effects) {
-        self.leave(now, effects);
+        self.leave(now, Leaving::Silently, effects);
         if let Some(member) = &mut self.member {
             member.joins_at_poll = true;
         }

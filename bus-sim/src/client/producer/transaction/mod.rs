@@ -277,6 +277,7 @@ impl Producer {
         transaction.cause = Some((normalized(kind), message.into()));
         transaction.set_state(State::FatalError);
         let failure = transaction.state_failure();
+        self.fail_queues(&failure.clone().into_error(), effects);
         self.set_result(now, Err(failure), effects);
     }
 

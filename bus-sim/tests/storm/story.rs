@@ -1,0 +1,108 @@
+//! One storm: producers and a group at work, faults, healing, and the reckoning.
+
+use std::time::Duration;
+
+use bus_core::{
+    Bus, ConsumerConfig, ConsumerExt as _, NewTopic, ProducerConfig, ProducerRecord, Record,
+    Result, StartAt, Subscription, TopicPartition,
+};
+use bus_sim::SimHandle;
+
+use crate::faults::{Dice, heal, strike};
+use crate::ledger::Ledger;
+
+const TOPIC: &str = "orders";
+const PARTITIONS: i32 = 3;
+/// How many records each of the two producers sends.
+const RECORDS: u32 = 100;
+
+/// Returns what is wrong.
+pub(crate) async fn storm(sim: SimHandle, seed: u64, is_told: bool) -> Result<Vec<String>> {
+    let bus = sim.bus();
+    let topic = NewTopic::new(TOPIC).partitions(PARTITIONS).replication_factor(3);
+    bus.admin()?.create_topic(topic.config("min.insync.replicas", "2")).await?;
+    let ledger = Ledger::default();
+    for n in 0..3 {
+        let ledger = Ledger::clone(&ledger);
+        bus.process(&format!("member-{n}"), move |bus| {
+            let ledger = Ledger::clone(&ledger);
+            // It ends only when its process crashes.
+            async move { drop(consume(bus, ledger).await) }
+        });
+    }
+    let producers: Vec<_> = ["a", "b"]
+        .map(|name| bus.spawn(name, produce(bus.clone(), name, Ledger::clone(&ledger))))
+        .into();
+    strike(&sim, &mut Dice::new(seed), is_told).await?;
+    heal(&sim)?;
+    if is_told {
+        println!("{:?} healed", sim.now());
+    }
+    for producer in producers {
+        producer.await??;
+    }
+    // The members go on, too.
+    produce(bus.clone(), "last", Ledger::clone(&ledger)).await?;
+    let last = format!("last:{}", RECORDS - 1);
+    while !ledger.lock().expect("no panic holds it").is_seen(&last) {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    let log = read_all(&bus).await?;
+    let wrong = ledger.lock().expect("no panic holds it").judge(&log);
+    Ok(wrong)
+}
+
+/// Sends numbered records, a few at a time, and writes down what became of each.
+async fn produce(bus: Bus, name: &'static str, ledger: Ledger) -> Result<()> {
+    let config = ProducerConfig { delivery_timeout: Duration::from_secs(20), ..Default::default() };
+    let producer = bus.producer(config)?;
+    for numbers in (0..RECORDS).collect::<Vec<_>>().chunks(10) {
+        let mut deliveries = Vec::new();
+        for n in numbers {
+            let value = format!("{name}:{n}");
+            let record = ProducerRecord::to(TOPIC).key(format!("key-{}", n % 7));
+            deliveries.push((value.clone(), producer.send(record.value(value))));
+        }
+        for (value, delivery) in deliveries {
+            let outcome = delivery.await;
+            ledger.lock().expect("no panic holds it").sent.insert(value, outcome);
+        }
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    producer.close(Duration::from_secs(30)).await
+}
+
+async fn consume(bus: Bus, ledger: Ledger) -> Result<()> {
+    let consumer = bus.consumer(ConsumerConfig {
+        heartbeat_interval: Duration::from_millis(100),
+        session_timeout: Duration::from_secs(2),
+        max_poll_records: 10,
+        ..ConsumerConfig::in_group("g")
+    })?;
+    consumer.subscribe(Subscription::topics([TOPIC]))?;
+    loop {
+        for record in consumer.poll_records(Duration::from_millis(500)).await? {
+            ledger.lock().expect("no panic holds it").saw(&record);
+            // A member that lost the partition meanwhile is fenced; it goes on polling.
+            drop(consumer.commit_record(&record).await);
+        }
+    }
+}
+
+/// Reads every partition from its beginning to its end.
+async fn read_all(bus: &Bus) -> Result<Vec<Record>> {
+    let consumer = bus.consumer(ConsumerConfig::default())?;
+    let partitions: Vec<_> = (0..PARTITIONS).map(|n| TopicPartition::new(TOPIC, n)).collect();
+    let start: Vec<_> = partitions.iter().map(|p| (p.clone(), StartAt::Beginning)).collect();
+    consumer.assign(&start)?;
+    let mut log = Vec::new();
+    for partition in &partitions {
+        let end = consumer.watermarks(partition).await?.high;
+        while consumer.position(partition)?.unwrap_or(0) < end {
+            log.extend(consumer.poll_records(Duration::from_secs(1)).await?);
+        }
+    }
+    consumer.close().await?;
+    log.sort_by_key(|record: &Record| (record.topic_partition(), record.offset));
+    Ok(log)
+}
