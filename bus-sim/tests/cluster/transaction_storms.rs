@@ -109,7 +109,8 @@ async fn read_all(bus: &Bus, topics: &[&str]) -> Result<Vec<Record>> {
     let consumer = reader(bus, topics).await?;
     let mut records = Vec::new();
     let mut last = bus.elapsed();
-    while bus.elapsed() < last + Duration::from_secs(60) {
+    // Longer than the delays that a storm leaves behind.
+    while bus.elapsed() < last + Duration::from_secs(200) {
         let polled = consumer.poll_records(Duration::from_secs(5)).await?;
         if !polled.is_empty() {
             last = bus.elapsed();
