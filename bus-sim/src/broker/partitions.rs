@@ -104,14 +104,11 @@ impl Broker {
         self.partition_grew(topic_partition, effects);
     }
 
-    fn tell_watermark(&self, topic_partition: &TopicPartition, effects: &mut Effects) {
-        let Some(replica) = self.replicas.get(topic_partition) else { return };
-        if replica.has_followers() {
-            effects.fact(Fact::HighWatermark {
-                broker: self.id,
-                topic_partition: topic_partition.clone(),
-                offset: replica.high_watermark(),
-            });
+    fn tell_watermark(&mut self, topic_partition: &TopicPartition, effects: &mut Effects) {
+        let Some(replica) = self.replicas.get_mut(topic_partition) else { return };
+        if let Some(offset) = replica.take_risen() {
+            let (broker, topic_partition) = (self.id, topic_partition.clone());
+            effects.fact(Fact::HighWatermark { broker, topic_partition, offset });
         }
     }
 

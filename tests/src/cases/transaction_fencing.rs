@@ -146,8 +146,7 @@ pub async fn init_aborts_what_was_left_open(cx: Cx) -> Verdict {
     Ok(())
 }
 
-/// What a zombie has in its buffer when it is fenced never gets into the log; its partitions have
-/// got a marker, since they were added to the transaction before.
+/// What a zombie has in its buffer when it is fenced never gets into the log.
 pub async fn zombie_records_never_show(cx: Cx) -> Verdict {
     let place = TopicPartition::new(cx.topic(1).await?, 0);
     let id = cx.name("id");
@@ -168,7 +167,8 @@ pub async fn zombie_records_never_show(cx: Cx) -> Verdict {
     newer.commit().await?;
     let reader = cx.isolated(ReadUncommitted, std::slice::from_ref(&place))?;
     cx.drive(&[&reader], "the newer one's records are read", || reader.count() >= 2).await?;
-    ensure_eq!(reader.offsets(&place), [1, 3], "there is nothing else");
+    cx.drive_for(&[&reader], Duration::from_millis(300)).await?;
+    ensure_eq!(reader.count(), 2, "there is nothing else");
     Ok(())
 }
 

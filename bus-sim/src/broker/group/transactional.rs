@@ -204,13 +204,13 @@ impl Shard {
     pub(super) fn is_unstable(&self, group_id: &Name, partition: &TopicPartition) -> bool {
         let is_pending = self.groups.get(group_id).is_some_and(|group| group.is_pending(partition));
         is_pending
-            || self.uncommitted.iter().any(|(_, write)| {
+            || self.uncommitted.iter().any(|pending| {
                 let is_of = |record: &GroupRecord| {
                     matches!(record, GroupRecord::Offset { group_id: group, topic_partition, .. }
                         if group == group_id && topic_partition == partition)
                 };
-                matches!(write.transaction, Some(InTransaction::Offsets(_)))
-                    && write.records.iter().any(is_of)
+                matches!(pending.write.transaction, Some(InTransaction::Offsets(_)))
+                    && pending.write.records.iter().any(is_of)
             })
     }
 }

@@ -7,11 +7,11 @@ use bus_core::{Acks, IsolationLevel, Offset};
 use proptest::prelude::*;
 
 use super::groups::Member;
-use super::transactions::{Producer, TIMEOUT, orders, visible};
+use super::transactions::{Producer, TIMEOUT, orders, visible, with_broker};
 use super::{Cluster, batch, produce_request, response_of};
 use crate::broker::transaction::record::TransactionRecord;
 use crate::broker::transaction::state::Metadata;
-use crate::config::SimConfig;
+use crate::config::{BrokerConfig, SimConfig};
 use crate::node::Name;
 use crate::protocol::fetch;
 use crate::protocol::{Api, Request};
@@ -143,7 +143,10 @@ proptest! {
     fn committed_records_are_those_of_a_naive_model(
         steps in proptest::collection::vec(step(), 1..40),
     ) {
-        let mut cluster = Cluster::with_orders(SimConfig::default(), 1);
+        // A broker takes 10 s to come back, so transactions would time out.
+        let transaction_abort_interval = Duration::from_hours(24);
+        let broker = BrokerConfig { transaction_abort_interval, ..Default::default() };
+        let mut cluster = Cluster::with_orders(with_broker(broker), 1);
         let mut producers: Vec<_> = ["a", "b", "c"]
             .into_iter()
             .map(|id| Producer::new(&mut cluster, id))

@@ -114,6 +114,11 @@ impl Answer {
                 Response::AddPartitionsToTxn(add_partitions_to_txn::Response { partitions })
             }
             Self::AddOffsetsToTxn => {
+                // Clients of version 1 send version 0 of the request, which has no other error.
+                let error = error.map(|error| match error {
+                    ErrorKind::ProducerFenced => ErrorKind::InvalidProducerEpoch,
+                    error => error,
+                });
                 Response::AddOffsetsToTxn(add_offsets_to_txn::Response { error })
             }
             Self::EndTxn => Response::EndTxn(end_txn::Response { result }),
@@ -177,7 +182,7 @@ impl Turn<'_> {
 }
 
 impl Shard {
-    fn new(epoch: i32, is_loading: bool) -> Self {
+    pub(super) fn new(epoch: i32, is_loading: bool) -> Self {
         Self {
             epoch,
             is_loading,
@@ -206,7 +211,6 @@ impl Shard {
     }
 
     /// What it knows, as its records would say it.
-    #[cfg(test)]
     pub(super) fn durable(&self) -> BTreeMap<Name, Metadata> {
         let is_durable = |transaction: &Transaction| transaction.metadata.producer_epoch >= 0;
         self.transactions

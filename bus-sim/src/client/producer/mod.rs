@@ -242,9 +242,8 @@ impl Producer {
     ) {
         if self.closing.is_some() {
             reply.send(Err(closed()), effects);
-        } else if let Some(partitions) = self.metadata.partitions(&topic) {
-            reply.send(Ok(partitions), effects);
         } else {
+            // As librdkafka's, the answer is the cluster's of now: the topic may have grown.
             self.topics.entry(topic.clone()).or_insert_with(|| TopicState::unknown(now));
             self.partition_requests.push((topic, reply));
             self.want_metadata(now, effects);

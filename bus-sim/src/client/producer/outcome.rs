@@ -260,8 +260,14 @@ impl Producer {
 
     /// Drops what is queued, as aborting a transaction does; what is in flight goes on.
     pub(super) fn purge_queues(&mut self, effects: &mut Effects) {
-        let purged = || Error::new(ErrorKind::Purged, "dropped with its transaction");
+        self.fail_queues(&Error::new(ErrorKind::Purged, "dropped with its transaction"), effects);
+    }
+
+    /// Fails what is queued; what is in flight goes on.
+    pub(super) fn fail_queues(&mut self, why: &Error, effects: &mut Effects) {
+        let certain = || why.clone().definite().with_operation(Operation::Send);
         let mut failed = Vec::new();
+        let mut is_any_in_log = false;
         let mut topics = std::mem::take(&mut self.topics);
         for state in topics.values_mut() {
             let waiting = state.unassigned.drain(..).map(|(_, pending)| pending);
@@ -270,17 +276,25 @@ impl Producer {
                 let (open, retries) = queue.purge();
                 pending.extend(open);
                 for batch in retries {
+                    is_any_in_log |= batch.is_possibly_persisted;
                     let bytes = payload_bytes(&batch);
                     self.release(&batch.numbers, bytes, effects);
-                    failed.extend(purged_batch(batch));
+                    let error = certain();
+                    let is_known = !batch.is_possibly_persisted;
+                    let error = if is_known { error } else { error.indeterminate() };
+                    let senders = batch.senders.into_iter();
+                    failed.extend(senders.map(|sender| (sender, error.clone())));
                 }
             }
             for pending in pending {
                 self.release(&[pending.number], u64::from(pending.size), effects);
-                failed.push((pending.sender, purged().with_operation(Operation::Send)));
+                failed.push((pending.sender, certain()));
             }
         }
         self.topics = topics;
+        if is_any_in_log {
+            self.purged_what_may_be_in_the_log();
+        }
         self.undelivered(failed, effects);
     }
 
