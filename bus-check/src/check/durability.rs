@@ -80,7 +80,11 @@ pub(super) fn lost_finally(model: &Model<'_>, found: &mut Anomalies) {
         found.examined += 1;
         let is_there =
             send.seen.iter().any(|(at, cell)| model.logs[at.index()].cells[*cell].audited[0]);
-        if is_there || offset.is_some_and(|offset| model.is_deleted(id, offset)) {
+        // What is there and is not known was changed on its way: that is another anomaly.
+        let is_changed = offset
+            .and_then(|offset| log.at(offset))
+            .is_some_and(|cell| cell.audited[0] && cell.send.is_none());
+        if is_there || is_changed || offset.is_some_and(|offset| model.is_deleted(id, offset)) {
             continue;
         }
         found.add(|| {

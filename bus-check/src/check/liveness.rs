@@ -4,29 +4,31 @@ use std::collections::BTreeMap;
 
 use super::group::{change, settled};
 use super::{Anomalies, Anomaly, Promise, Subject};
-use crate::history::{Call, ClientId, EntryId, NameId, Note, OperationId, What};
+use crate::history::{Call, ClientId, EntryId, NameId, OperationId};
 use crate::model::Model;
 use crate::model::log::Cell;
+use crate::model::operations::End;
 
-/// H1: an operation was called for long ago, its client is alive, and it has not ended.
+/// H1: an operation had all the time that it may take, and has not ended; or was given up then.
 pub(super) fn without_end(model: &Model<'_>, found: &mut Anomalies) {
-    let (Some(settled), Some(last)) = (settled(model), model.history.entries().last()) else {
+    let (Some(quiesced), Some(last)) = (model.quiesced, model.history.entries().last()) else {
         return;
     };
-    let gone = gone(model);
     for (index, operation) in model.operations.iter().enumerate() {
         let (Some(call), Some(invoked)) = (operation.call, operation.invoked) else { continue };
         found.examined += 1;
+        let until = match (operation.end, operation.ended) {
+            (End::Pending, _) => last.at,
+            (End::Info(None), Some(ended)) => model.at(ended),
+            _ => continue,
+        };
         let timeout = match model.history.producer(operation.client) {
             Some(facts) => facts.delivery_timeout.max(model.environment.settling),
             None => model.environment.settling,
         };
-        let due = u128::from(model.at(invoked)) + timeout.as_nanos();
-        if operation.ended.is_some()
-            // How long a poll may take, the history does not say.
-            || matches!(call, Call::Poll)
-            || gone.contains_key(&operation.client)
-            || due > u128::from(last.at)
+        let since = model.at(invoked).max(model.at(quiesced));
+        // How long a poll may take, the history does not say.
+        if matches!(call, Call::Poll) || u128::from(since) + timeout.as_nanos() > u128::from(until)
         {
             continue;
         }
@@ -34,26 +36,17 @@ pub(super) fn without_end(model: &Model<'_>, found: &mut Anomalies) {
             let id = OperationId::from_index(index);
             let title = model.history.title(operation.client);
             let sentence = format!("Operation {id} of {title} has not ended.");
-            let witness = [invoked, settled];
-            Anomaly::new(Subject::Operation(id), Promise::Required, witness, sentence)
+            let witness = [Some(invoked), Some(quiesced), operation.ended];
+            let subject = Subject::Operation(id);
+            Anomaly::new(subject, Promise::Required, witness.into_iter().flatten(), sentence)
         });
     }
-}
-
-/// The clients that were dropped, with the entry that says so.
-fn gone(model: &Model<'_>) -> BTreeMap<ClientId, EntryId> {
-    let dropped = model.history.iter();
-    dropped
-        .filter(|(_, entry)| matches!(entry.what, What::Note(Note::Dropped)))
-        .map(|(at, entry)| (entry.client, at))
-        .collect()
 }
 
 /// H2: a reader has polled for long, and was not given the next visible record.
 pub(super) fn not_delivered(model: &Model<'_>, found: &mut Anomalies) {
     let Some(quiesced) = model.quiesced else { return };
     let settling = u64::try_from(model.environment.settling.as_nanos()).unwrap_or(u64::MAX);
-    let gone = gone(model);
     let polls = last_polls(model);
     for session in &model.sessions {
         let Some((poll, polled_at)) = polls.get(&session.client).copied() else { continue };
@@ -61,7 +54,6 @@ pub(super) fn not_delivered(model: &Model<'_>, found: &mut Anomalies) {
         if session.ended.is_some()
             || session.is_paused
             || session.is_blurred
-            || gone.contains_key(&session.client)
             || model.topic_of(session.partition).is_deleted
         {
             continue;
@@ -70,7 +62,11 @@ pub(super) fn not_delivered(model: &Model<'_>, found: &mut Anomalies) {
         let isolation = model.isolation(session.client);
         let log = &model.logs[session.partition.index()];
         let next = log.cells[last.cell + 1..].iter().find(|cell| {
-            model.is_visible(cell, isolation) && !model.is_deleted(session.partition, cell.offset)
+            // Without an audit, what was acknowledged must count as being there.
+            let is_told = log.audits[0].is_none()
+                && cell.told.is_some_and(|told| model.is_committed(&model.sends[told]));
+            (model.is_visible(cell, isolation) || is_told)
+                && !model.is_deleted(session.partition, cell.offset)
         });
         let Some((next, known)) = next.and_then(|next| Some((next, known_since(model, next)?)))
         else {

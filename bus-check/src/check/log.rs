@@ -367,7 +367,12 @@ fn differ(model: &Model<'_>, one: Source, other: Source) -> bool {
     };
     match (one, other) {
         (Source::Told(one), Source::Told(other)) => one != other,
-        _ => digest(one) != digest(other),
+        (Source::Seen(_), Source::Seen(_)) => digest(one) != digest(other),
+        // Contents that nobody has sent are no other record, but a changed one.
+        (Source::Told(_), Source::Seen(seen)) | (Source::Seen(seen), Source::Told(_)) => {
+            let cell = model.cell_of(&model.reads[seen]);
+            digest(one) != digest(other) && cell.send.is_some()
+        }
     }
 }
 
