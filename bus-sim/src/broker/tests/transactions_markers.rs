@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bus_core::{ErrorKind, IsolationLevel, TopicPartition};
 
-use super::transactions::{Producer, orders, with_broker};
+use super::transactions::{Producer, orders, unreplicated, with_broker};
 use super::{Cluster, response_of};
 use crate::config::{BrokerConfig, SimConfig};
 use crate::fact::Fact;
@@ -141,7 +141,7 @@ fn a_marker_that_is_lost_is_sent_again() {
 
 #[test]
 fn a_marker_waits_for_a_leader() {
-    let mut cluster = Cluster::with_orders(SimConfig { brokers: 3, ..Default::default() }, 3);
+    let mut cluster = Cluster::with_orders(unreplicated(3), 3);
     let mut producer = Producer::new(&mut cluster, "app");
     for partition in 0..3 {
         producer.write(&mut cluster, &orders(partition), 1).unwrap();
