@@ -62,13 +62,12 @@ fn durable(shard: &group::Shard) -> BTreeMap<Name, Durable> {
     let groups = shard.groups.iter().map(|(group_id, group)| {
         let offsets = group.offsets().clone();
         let pending = group.pending_offsets().clone();
-        // A group that never had members has no record: it is there for its offsets.
-        let snapshot = group.snapshot();
-        let had_members = |record: &GroupRecord| match record {
+        // A group that nobody has joined may have no record of its own.
+        let has_record = |record: &GroupRecord| match record {
             GroupRecord::Group { value: Some(value), .. } => value.generation > 0,
-            _ => true,
+            _ => false,
         };
-        let group = snapshot.filter(had_members);
+        let group = group.snapshot().filter(has_record);
         (Name::clone(group_id), Durable { offsets, pending, group })
     });
     groups.collect()

@@ -205,6 +205,17 @@ impl Producer {
     }
 }
 
+/// Brokers with one replica of everything.
+pub(super) fn unreplicated(brokers: BrokerId) -> SimConfig {
+    let broker = BrokerConfig {
+        default_replication_factor: 1,
+        offsets_topic_replication_factor: 1,
+        transaction_state_replication_factor: 1,
+        ..Default::default()
+    };
+    SimConfig { brokers, broker, ..Default::default() }
+}
+
 impl Cluster {
     pub(super) fn any_broker(&self) -> BrokerId {
         *self.brokers.iter().find(|(_, (_, is_up))| *is_up).unwrap().0
@@ -359,13 +370,7 @@ fn a_commit_shows_records_and_an_abort_does_not() {
 
 #[test]
 fn a_transaction_goes_over_brokers() {
-    let broker = BrokerConfig {
-        default_replication_factor: 1,
-        offsets_topic_replication_factor: 1,
-        transaction_state_replication_factor: 1,
-        ..Default::default()
-    };
-    let config = SimConfig { brokers: 3, broker, ..Default::default() };
+    let config = unreplicated(3);
     let mut cluster = Cluster::with_orders(config, 3);
     for id in ["app", "b", "c", "d"] {
         let mut producer = Producer::new(&mut cluster, id);
