@@ -96,6 +96,16 @@ impl Broker {
         }
     }
 
+    /// The tombstones of a group may be gone: another broker coordinates it now.
+    pub(super) fn not_deleted(&mut self, caller: Caller, effects: &mut Effects) {
+        let Some(mut delayed) = self.deletions.remove(&caller.connection) else { return };
+        for (_, error) in &mut delayed.response.groups {
+            error.get_or_insert(ErrorKind::NotCoordinator);
+        }
+        let response = Response::DeleteGroups(delayed.response);
+        self.connections.respond(caller, response, effects);
+    }
+
     /// The tombstones of a group are durable.
     pub(super) fn deleted(&mut self, caller: Caller, effects: &mut Effects) {
         let Some(delayed) = self.deletions.get_mut(&caller.connection) else { return };

@@ -315,6 +315,16 @@ impl Broker {
     /// Stops being the coordinator of a partition: what waits there shall look for the new one.
     fn unload_coordinator(&mut self, partition: Partition, effects: &mut Effects) {
         let Some(shard) = self.shards.remove(&partition) else { return };
+        for (_, write) in shard.uncommitted {
+            match write.then {
+                Then::Respond(caller, response) => {
+                    self.connections.respond(caller, not_coordinator(response), effects);
+                }
+                Then::Deleted(caller) => self.not_deleted(caller, effects),
+                // Those who wait for a rebalance are answered below.
+                Then::Nothing | Then::Assigned { .. } | Then::StaticRejoined { .. } => {}
+            }
+        }
         for (group_id, group) in shard.groups {
             for mut member in group.members.into_values() {
                 let error = ErrorKind::NotCoordinator;
@@ -338,6 +348,7 @@ impl Broker {
             effects.cancel_timer(Timer::Broker(BrokerTimer::Sync { group_id }));
         }
         effects.cancel_timer(Timer::Broker(BrokerTimer::ExpireOffsets { partition }));
+        effects.cancel_timer(Timer::Broker(BrokerTimer::LoadCoordinator { partition }));
     }
 
     /// Removes the offsets that groups committed in a topic that is gone.
@@ -374,6 +385,17 @@ impl Shard {
             }
         }
     }
+}
+
+/// Makes an answer that waited for records one that says that they may be gone.
+fn not_coordinator(mut response: Response) -> Response {
+    let partitions = match &mut response {
+        Response::OffsetCommit(response) => &mut response.partitions,
+        Response::TxnOffsetCommit(response) => &mut response.partitions,
+        _ => return response,
+    };
+    partitions.iter_mut().for_each(|(_, error)| *error = Some(ErrorKind::NotCoordinator));
+    response
 }
 
 /// Tells the trace of an offset that is committed, pending, or removed.
