@@ -27,7 +27,7 @@ impl Producer {
         response_of!(AddOffsetsToTxn, cluster.call(connection, request)).error
     }
 
-    fn offsets(&self, member: &Member, offset: Offset) -> txn_offset_commit::Request {
+    pub(super) fn offsets(&self, member: &Member, offset: Offset) -> txn_offset_commit::Request {
         txn_offset_commit::Request {
             transactional_id: Name::clone(&self.transactional_id),
             producer_id: self.id,
@@ -72,7 +72,7 @@ impl Producer {
 }
 
 /// Somebody who is no member.
-fn nobody(cluster: &mut Cluster) -> Member {
+pub(super) fn nobody(cluster: &mut Cluster) -> Member {
     Member {
         connection: cluster.connect(1),
         id: "".into(),

@@ -33,9 +33,10 @@ impl Broker {
         };
         let max = self.config.broker.transaction_max_timeout;
         let is_possible = !transactional.timeout.is_zero() && transactional.timeout <= max;
-        let found = match self.transactions_of(&transactional.transactional_id) {
-            Ok(_) if !is_possible => Err(ErrorKind::InvalidTransactionTimeout),
-            found => found,
+        let found = if is_possible || transactional.transactional_id.is_empty() {
+            self.transactions_of(&transactional.transactional_id)
+        } else {
+            Err(ErrorKind::InvalidTransactionTimeout)
         };
         match found {
             Ok(partition) => self.with_transactions(now, partition, effects, |shard, turn| {
