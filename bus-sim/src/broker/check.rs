@@ -62,7 +62,14 @@ fn durable(shard: &group::Shard) -> BTreeMap<Name, Durable> {
     let groups = shard.groups.iter().map(|(group_id, group)| {
         let offsets = group.offsets().clone();
         let pending = group.pending_offsets().clone();
-        (Name::clone(group_id), Durable { offsets, pending, group: group.snapshot() })
+        // A group that never had members has no record: it is there for its offsets.
+        let snapshot = group.snapshot();
+        let had_members = |record: &GroupRecord| match record {
+            GroupRecord::Group { value: Some(value), .. } => value.generation > 0,
+            _ => true,
+        };
+        let group = snapshot.filter(had_members);
+        (Name::clone(group_id), Durable { offsets, pending, group })
     });
     groups.collect()
 }

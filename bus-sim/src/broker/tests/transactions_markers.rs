@@ -141,7 +141,15 @@ fn a_marker_that_is_lost_is_sent_again() {
 
 #[test]
 fn a_marker_waits_for_a_leader() {
-    let mut cluster = Cluster::with_orders(SimConfig { brokers: 3, ..Default::default() }, 3);
+    // Nobody can take over what has one replica.
+    let broker = BrokerConfig {
+        default_replication_factor: 1,
+        offsets_topic_replication_factor: 1,
+        transaction_state_replication_factor: 1,
+        ..Default::default()
+    };
+    let config = SimConfig { brokers: 3, broker, ..Default::default() };
+    let mut cluster = Cluster::with_orders(config, 3);
     let mut producer = Producer::new(&mut cluster, "app");
     for partition in 0..3 {
         producer.write(&mut cluster, &orders(partition), 1).unwrap();
