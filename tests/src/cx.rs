@@ -392,6 +392,7 @@ impl Cx {
     /// # Errors
     /// Why it cannot be done.
     pub fn inflict(&self, fault: &Fault) -> Verdict {
+        self.note(Event::Inflicted(fault.clone()));
         self.0.fixture.inflict(fault).map_err(Failure::assertion)
     }
 

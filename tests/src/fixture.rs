@@ -96,6 +96,27 @@ pub enum Fault {
     LoseResponse(Api),
 }
 
+impl Fault {
+    /// Whether brokers may have to say something to each other twice.
+    pub const fn disturbs_brokers(&self) -> bool {
+        match self {
+            Self::CrashBrokers
+            | Self::RestartBrokers
+            | Self::CrashBroker(_)
+            | Self::ShutdownBroker(_)
+            | Self::RestartBroker(_)
+            | Self::StallFollowers(_)
+            | Self::ResumeFollowers(_)
+            | Self::LoseRequest(_)
+            | Self::LoseResponse(_)
+            | Self::Heal => true,
+            Self::Crash(_) | Self::Pause(_) | Self::Resume(_) | Self::Restart(_) | Self::Cut(_) => {
+                false
+            }
+        }
+    }
+}
+
 /// A request of Kafka's protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "each is Kafka's request of that name")]

@@ -15,6 +15,7 @@ use bus_core::{
 };
 use parking_lot::Mutex;
 
+use crate::fixture::Fault;
 use crate::oracle::Law;
 
 /// A client of the history, by the order in which they were made.
@@ -127,6 +128,8 @@ pub enum Event {
     Foreign(Topic),
     /// A process outside of this history has transactions, by this transactional id.
     ForeignTransactions(String),
+    /// The case makes something fail.
+    Inflicted(Fault),
     /// The case makes the law impossible to keep, for the stated reason.
     Excused { law: Law, reason: &'static str },
 }

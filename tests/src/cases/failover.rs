@@ -18,7 +18,7 @@ use crate::oracle::Law;
 use crate::{ensure, ensure_eq};
 
 /// For how long a case waits until a broker is missed, or is in sync again.
-const PATIENCE: Duration = Duration::from_mins(1);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// A topic of one partition with these properties.
 pub(super) async fn place(cx: &Cx, properties: &[(&str, &str)]) -> Verdict<TopicPartition> {
@@ -51,12 +51,14 @@ pub(super) async fn until(
     let begin = cx.bus().elapsed();
     loop {
         // A broker that is gone does not answer.
-        if let Ok(found) = described(cx, place).await
-            && is_like(&found)
-        {
-            return Ok(found);
+        let found = described(cx, place).await;
+        match found {
+            Ok(found) if is_like(&found) => return Ok(found),
+            found => ensure!(
+                cx.bus().elapsed() - begin < PATIENCE,
+                "{what}: not within {PATIENCE:?}, but {found:?}"
+            ),
         }
-        ensure!(cx.bus().elapsed() - begin < PATIENCE, "{what}: not within {PATIENCE:?}");
         tokio::time::sleep(STEP).await;
     }
 }
@@ -274,8 +276,9 @@ pub async fn group_survives_its_coordinator(cx: Cx) -> Verdict {
     let old = coordinator(&cx, "__consumer_offsets", &group).await?;
     cx.inflict(&Fault::CrashBroker(old))?;
     cx.publish(&topic, 6).await?;
-    cx.drive(&[&member], "the others are read", || member.count() >= 12).await?;
-    ensure_eq!(member.count(), 12, "nothing comes again");
+    // What is committed does not come again, by the laws of the oracle; the rest may.
+    let read = || super::places(&member.records()).len();
+    cx.drive(&[&member], "the others are read", || read() == 12).await?;
     cx.until("the commit succeeds", async || {
         member.step(STEP).await?;
         Ok(member.commit_positions().await.ok())

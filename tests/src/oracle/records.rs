@@ -32,6 +32,9 @@ pub fn check(entries: &[Entry], evidence: &Evidence) -> Vec<Violation> {
             _ => None,
         })
         .collect();
+    let is_disturbed = entries
+        .iter()
+        .any(|entry| matches!(&entry.event, Event::Inflicted(fault) if fault.disturbs_brokers()));
     for (place, visible) in &evidence.logs {
         let log = written(place).unwrap_or(visible);
         violations.extend(check_visible(place, visible, log));
@@ -39,8 +42,10 @@ pub fn check(entries: &[Entry], evidence: &Evidence) -> Vec<Violation> {
             continue;
         }
         let sent_there = |send| sends.get(&send).is_some_and(|send| send.may_be_in(place));
-        let markers = transactions.markers(place, sent_there);
-        violations.extend(check_offsets(place, log, markers));
+        let (least, most) = transactions.markers(place, sent_there);
+        // A coordinator that was not answered has a marker written again.
+        let most = if most > 0 && is_disturbed { Offset::MAX } else { most };
+        violations.extend(check_offsets(place, log, (least, most)));
         violations.extend(check_rest(&sends, place, log));
         if !transactions.is_empty() {
             let may_show = |id: &SendId| transactions.fate(*id) != Some(Fate::Aborted);
