@@ -18,7 +18,7 @@ use crate::broker::Broker;
 use crate::broker::connections::Caller;
 use crate::broker::produce::producer_rules;
 use crate::broker::transaction::guard::Guard;
-use crate::fact::Fact;
+use crate::fact::{Fact, TransactionFact};
 use crate::mutation::Mutation;
 use crate::node::{Effects, Name};
 use crate::protocol::batch::{ControlRecord, ProducerId};
@@ -180,7 +180,12 @@ impl Shard {
                 let known = group.offsets.get(&topic_partition);
                 match control {
                     ControlRecord::Abort => {
-                        facts.push(Fact::OffsetAborted { group_id, topic_partition, producer_id });
+                        let fact = TransactionFact::OffsetAborted {
+                            group_id,
+                            topic_partition,
+                            producer_id,
+                        };
+                        facts.push(fact.into());
                     }
                     ControlRecord::Commit
                         if known.is_none_or(|known| known.recorded < stored.recorded) =>
@@ -204,13 +209,13 @@ impl Shard {
     pub(super) fn is_unstable(&self, group_id: &Name, partition: &TopicPartition) -> bool {
         let is_pending = self.groups.get(group_id).is_some_and(|group| group.is_pending(partition));
         is_pending
-            || self.uncommitted.iter().any(|(_, write)| {
+            || self.uncommitted.iter().any(|pending| {
                 let is_of = |record: &GroupRecord| {
                     matches!(record, GroupRecord::Offset { group_id: group, topic_partition, .. }
                         if group == group_id && topic_partition == partition)
                 };
-                matches!(write.transaction, Some(InTransaction::Offsets(_)))
-                    && write.records.iter().any(is_of)
+                matches!(pending.write.transaction, Some(InTransaction::Offsets(_)))
+                    && pending.write.records.iter().any(is_of)
             })
     }
 }

@@ -8,7 +8,7 @@ use bus_core::{Acks, ErrorKind, IsolationLevel, Offset, Timestamp, TopicPartitio
 
 use super::{Cluster, batch, response_of};
 use crate::config::{BrokerConfig, SimConfig};
-use crate::fact::Fact;
+use crate::fact::{Fact, TransactionFact};
 use crate::node::{BrokerId, ConnectionId, Name};
 use crate::protocol::batch::{
     ControlRecord, ProducerEpoch, ProducerId, ProducerStamp, RecordBatch,
@@ -224,7 +224,7 @@ impl Cluster {
         if let Some(response) = self.take(connection, asked) {
             return response;
         }
-        self.advance(Duration::from_millis(200));
+        self.advance(Duration::from_secs(2));
         self.take(connection, asked).expect("it asks for no longer than that")
     }
 
@@ -289,7 +289,9 @@ impl Cluster {
     /// The states that a transactional id went through.
     pub(super) fn states_of(&self, id: &str) -> Vec<&'static str> {
         let state = |fact: &Fact| match fact {
-            Fact::TransactionState { transactional_id, state, .. } if **transactional_id == *id => {
+            Fact::Transaction(TransactionFact::State { transactional_id, state, .. })
+                if **transactional_id == *id =>
+            {
                 Some(*state)
             }
             _ => None,
@@ -504,9 +506,19 @@ fn a_transactional_id_that_is_not_used_expires() {
     producer.write(&mut cluster, &orders(0), 1).unwrap();
     producer.commit(&mut cluster);
     cluster.advance(Duration::from_hours(7 * 24) - Duration::from_secs(1));
-    assert!(!cluster.facts.iter().any(|fact| matches!(fact, Fact::TransactionalIdExpired { .. })));
+    assert!(
+        !cluster
+            .facts
+            .iter()
+            .any(|fact| matches!(fact, Fact::Transaction(TransactionFact::Expired { .. })))
+    );
     cluster.advance(Duration::from_hours(2));
-    assert!(cluster.facts.iter().any(|fact| matches!(fact, Fact::TransactionalIdExpired { .. })));
+    assert!(
+        cluster
+            .facts
+            .iter()
+            .any(|fact| matches!(fact, Fact::Transaction(TransactionFact::Expired { .. })))
+    );
     let error = producer.add(&mut cluster, &[orders(0)]);
     assert_eq!(error, Some(ErrorKind::InvalidProducerIdMapping));
 }

@@ -7,7 +7,7 @@ use bus_core::{ErrorKind, IsolationLevel, TopicPartition};
 use super::transactions::{Producer, orders, with_broker};
 use super::{Cluster, response_of};
 use crate::config::{BrokerConfig, SimConfig};
-use crate::fact::Fact;
+use crate::fact::{Fact, TransactionFact};
 use crate::node::BrokerId;
 use crate::protocol::batch::{ControlRecord, ProducerId};
 use crate::protocol::topics::DeleteTopicsRequest;
@@ -34,7 +34,9 @@ pub(super) fn replicated(partitions: i32) -> Cluster {
 
 fn markers_of(cluster: &Cluster, partition: &TopicPartition) -> Vec<ControlRecord> {
     let marker = |fact: &Fact| match fact {
-        Fact::Marker { topic_partition, control, .. } if topic_partition == partition => {
+        Fact::Transaction(TransactionFact::Marker { topic_partition, control, .. })
+            if topic_partition == partition =>
+        {
             Some(*control)
         }
         _ => None,
@@ -141,7 +143,12 @@ fn a_marker_that_is_lost_is_sent_again() {
 
 #[test]
 fn a_marker_waits_for_a_leader() {
-    let mut cluster = Cluster::with_orders(SimConfig { brokers: 3, ..Default::default() }, 3);
+    let broker = BrokerConfig {
+        default_replication_factor: 1,
+        transaction_state_replication_factor: 1,
+        ..Default::default()
+    };
+    let mut cluster = Cluster::with_orders(SimConfig { brokers: 3, ..with_broker(broker) }, 3);
     let mut producer = Producer::new(&mut cluster, "app");
     for partition in 0..3 {
         producer.write(&mut cluster, &orders(partition), 1).unwrap();

@@ -8,7 +8,7 @@ use super::groups::{Member, group, stabilize};
 use super::offsets::{commit, committed};
 use super::transactions::{Producer, TIMEOUT, orders};
 use super::{Cluster, response_of};
-use crate::fact::Fact;
+use crate::fact::{Fact, TransactionFact};
 use crate::mutation::Mutation;
 use crate::node::Name;
 use crate::protocol::groups::DeleteGroupsRequest;
@@ -182,7 +182,12 @@ fn offsets_of_a_transaction_that_hangs_are_dropped() {
     producer.commit_offset(&mut cluster, &members[0], 5);
     cluster.advance(TIMEOUT + Duration::from_secs(1));
     assert_eq!(fetch_offset(&mut cluster, true), Ok(None));
-    assert!(cluster.facts.iter().any(|fact| matches!(fact, Fact::OffsetAborted { .. })));
+    assert!(
+        cluster
+            .facts
+            .iter()
+            .any(|fact| matches!(fact, Fact::Transaction(TransactionFact::OffsetAborted { .. })))
+    );
 }
 
 /// The new owner of a partition must not read the offset of before (KIP-447).

@@ -11,9 +11,9 @@ use super::{Answer, Outcome, Shard, Turn, Write};
 use crate::broker::connections::Caller;
 use crate::broker::session::schedule;
 use crate::broker::{Broker, BrokerTimer};
-use crate::fact::Fact;
+use crate::fact::{Fact, TransactionFact};
 use crate::node::{Effects, Name, Timer};
-use crate::protocol::batch::RecordBatch;
+use crate::protocol::batch::{RecordBatch, StoredBatch};
 use crate::protocol::{add_offsets_to_txn, add_partitions_to_txn, end_txn, init_producer_id};
 use crate::time::SimTime;
 
@@ -105,7 +105,10 @@ impl Broker {
             Ok(partition) => self.with_transactions(now, partition, effects, |shard, turn| {
                 shard.end(turn, caller, request);
             }),
-            Err(error) => self.answer(caller, Answer::EndTxn, Err(error), effects),
+            Err(error) => {
+                let answer = Answer::EndTxn { is_version_2: request.is_version_2 };
+                self.answer(caller, answer, Err(error), effects);
+            }
         }
     }
 
@@ -256,10 +259,7 @@ impl Broker {
         else {
             return;
         };
-        for stored in replica.log.batches() {
-            let records = stored.batch.records.iter();
-            records.filter_map(TransactionRecord::decode).for_each(|record| shard.replay(record));
-        }
+        replica.log.batches().for_each(|stored| shard.load(stored));
         shard.is_loading = false;
         let records = replica.log.record_count();
         effects.fact(Fact::CoordinatorLoaded { broker: self.id, topic_partition, records });
@@ -286,6 +286,17 @@ impl Broker {
 }
 
 impl Shard {
+    /// Replays a batch while the coordinator loads.
+    pub(in crate::broker) fn load(&mut self, stored: &StoredBatch) {
+        let records = stored.batch.records.iter();
+        records.filter_map(TransactionRecord::decode).for_each(|record| self.replay(record));
+    }
+
+    /// Whether it has loaded all, and all that it wrote is replicated.
+    pub(in crate::broker) fn is_at_rest(&self) -> bool {
+        !self.is_loading && self.uncommitted.is_empty()
+    }
+
     /// A record of a transactional id is durable: goes on with it.
     fn written(&mut self, turn: &mut Turn<'_>, transactional_id: &Name) {
         let Some(transaction) = self.transactions.get(transactional_id) else { return };
@@ -329,15 +340,16 @@ impl Shard {
 fn tell_state(record: &TransactionRecord, effects: &mut Effects) {
     let transactional_id = Name::clone(&record.transactional_id);
     let Some(value) = &record.value else {
-        effects.fact(Fact::TransactionalIdExpired { transactional_id });
+        effects.fact(TransactionFact::Expired { transactional_id }.into());
         return;
     };
-    effects.fact(Fact::TransactionState {
+    let fact = TransactionFact::State {
         transactional_id,
         state: value.state.name(),
         producer_id: value.producer_id,
         producer_epoch: value.producer_epoch,
-    });
+    };
+    effects.fact(fact.into());
 }
 
 /// How long a coordinator takes to load, at least.
