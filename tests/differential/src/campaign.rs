@@ -8,7 +8,7 @@ use futures_util::future::join;
 use futures_util::stream::{self, StreamExt as _};
 
 use crate::backend::{OnKafka, OnSim, Ran};
-use crate::compare::Divergence;
+use crate::compare::{Coverage, Divergence};
 use crate::generate::{Features, program_of};
 use crate::outcome::Outcome;
 use crate::program::Program;
@@ -129,6 +129,8 @@ pub struct Findings {
     pub time: Duration,
     /// Programs on which the real Kafka does not always agree with itself.
     pub unsteady: Vec<u64>,
+    /// How often each step had each kind of outcome, where both agreed.
+    pub coverage: Coverage,
     /// Divergences, shrunk.
     pub divergences: Vec<Found>,
 }
@@ -188,7 +190,7 @@ impl Campaign {
             findings.steps += count(program.steps.len());
             findings.excluded += count(Exclusions::of(&program).len());
             match verdict {
-                Verdict::Agreed(_) => {}
+                Verdict::Agreed(outcomes) => findings.coverage.add(&program, &outcomes),
                 Verdict::Unsteady => findings.unsteady.push(number),
                 Verdict::Diverged(divergence) => diverged.push((number, divergence)),
             }

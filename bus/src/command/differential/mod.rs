@@ -57,6 +57,9 @@ pub(crate) struct Arguments {
     /// else into a new file each
     #[arg(long, conflicts_with = "sim_only")]
     record: bool,
+    /// Print how often each step had which outcome
+    #[arg(long)]
+    coverage: bool,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -143,6 +146,7 @@ async fn random(arguments: &Arguments, pair: &Pair) -> Result<Summary, Failure> 
         excluded: findings.excluded,
         time: findings.time,
         unsteady: findings.unsteady.iter().map(u64::to_string).collect(),
+        coverage: findings.coverage,
         problems,
     })
 }
@@ -159,7 +163,10 @@ async fn replayed(
         summary.count(&file.program);
         let replayed = replay::on_both(&file, pair).await;
         let outcomes = match replayed.verdict {
-            Verdict::Agreed(outcomes) => outcomes,
+            Verdict::Agreed(outcomes) => {
+                summary.coverage.add(&file.program, &outcomes);
+                outcomes
+            }
             Verdict::Unsteady => {
                 summary.unsteady.push(name);
                 continue;
@@ -190,9 +197,12 @@ fn without_kafka(arguments: &Arguments) -> Result<Summary, Failure> {
             let message = format!("{name} does not say what Kafka made of it");
             return Err(Failure::new(message, "record it: --record, with a Kafka"));
         }
-        if let Err(divergence) = replay::on_sim(&file, OnSim::default()) {
-            let steps = divergence.program.steps.len();
-            summary.problems.push(Problem::diverged(name, steps, &divergence, None));
+        match replay::on_sim(&file, OnSim::default()) {
+            Ok(outcomes) => summary.coverage.add(&file.program, &outcomes),
+            Err(divergence) => {
+                let steps = divergence.program.steps.len();
+                summary.problems.push(Problem::diverged(name, steps, &divergence, None));
+            }
         }
     }
     if !arguments.program.is_empty() {
@@ -202,8 +212,9 @@ fn without_kafka(arguments: &Arguments) -> Result<Summary, Failure> {
     for number in arguments.first..arguments.first.saturating_add(arguments.programs) {
         let program = program_of(arguments.seed, number, Features::default());
         summary.count(&program);
-        if let Err(why) = replay::twice(&program, OnSim::default()) {
-            summary.problems.push(Problem::unequal(format!("program {number}"), why));
+        match replay::twice(&program, OnSim::default()) {
+            Ok((outcomes, _)) => summary.coverage.add(&program, &outcomes),
+            Err(why) => summary.problems.push(Problem::unequal(format!("program {number}"), why)),
         }
         bar.inc(1);
     }

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use differential::compare::Divergence;
+use differential::compare::{Coverage, Divergence};
 use differential::program::Program;
 use differential::rules::Exclusions;
 use serde::Serialize;
@@ -21,6 +21,7 @@ pub(super) struct Summary {
     pub(super) time: Duration,
     /// Programs on which the real Kafka does not always agree with itself.
     pub(super) unsteady: Vec<String>,
+    pub(super) coverage: Coverage,
     pub(super) problems: Vec<Problem>,
 }
 
@@ -84,7 +85,7 @@ impl Problem {
 
 /// Writes one JSON object.
 pub(super) fn to_json(arguments: &Arguments, summary: &Summary) -> Result<String, Failure> {
-    let Summary { programs, steps, excluded, time, unsteady, problems } = summary;
+    let Summary { programs, steps, excluded, time, unsteady, coverage, problems } = summary;
     let object = Object {
         verdict: if problems.is_empty() { "held" } else { "violated" },
         kafka: (!arguments.sim_only).then_some(&arguments.kafka),
@@ -96,6 +97,7 @@ pub(super) fn to_json(arguments: &Arguments, summary: &Summary) -> Result<String
         seconds: time.as_secs_f64(),
         programs_per_second: summary.rate(),
         unsteady,
+        coverage,
         divergences: problems,
     };
     serde_json::to_string(&object).map_err(|error| Failure::output(error.into()))
@@ -114,12 +116,13 @@ struct Object<'a> {
     seconds: f64,
     programs_per_second: f64,
     unsteady: &'a [String],
+    coverage: &'a Coverage,
     divergences: &'a [Problem],
 }
 
 /// Writes what a person would like to read: one line per divergence first.
 pub(super) fn to_text(arguments: &Arguments, summary: &Summary) -> String {
-    let Summary { programs, steps, excluded, time, unsteady, problems } = summary;
+    let Summary { programs, steps, excluded, time, unsteady, coverage, problems } = summary;
     let mut text = String::new();
     for problem in problems {
         let Problem { program, kind, steps_before, steps_after, file, .. } = problem;
@@ -147,6 +150,9 @@ pub(super) fn to_text(arguments: &Arguments, summary: &Summary) -> String {
     if !unsteady.is_empty() {
         let unsteady = unsteady.join(", ");
         let _ = writeln!(text, "Kafka does not always agree with itself on: {unsteady}");
+    }
+    if arguments.coverage {
+        let _ = write!(text, "\nstep, and how often which outcome\n{coverage}");
     }
     text.truncate(text.trim_end().len());
     text
