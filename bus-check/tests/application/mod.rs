@@ -253,7 +253,9 @@ async fn read(bus: Bus) {
         match n % 40 {
             10 => drop(consumer.pause(std::slice::from_ref(place))),
             18 => drop(consumer.resume(&places)),
-            25 | 29 if n < 200 => drop(consumer.seek(place, StartAt::Offset(i64::from(n) / 20)).await),
+            25 | 29 if n < 200 => {
+                drop(consumer.seek(place, StartAt::Offset(i64::from(n) / 20)).await)
+            }
             _ => {}
         }
     }
