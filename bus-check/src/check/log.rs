@@ -21,13 +21,13 @@ pub(super) fn inconsistent_offset(model: &Model<'_>, found: &mut Anomalies) {
                 continue;
             }
             let first = observations[0].source;
+            // Any two that differ show in comparison with the first of their kind.
+            let firsts = [Some(first), cell.told.map(Source::Told), cell.seen.map(Source::Seen)];
             let conflict = observations[1..].iter().find_map(|observation| {
                 let other = observation.source;
-                if differ(model, first, other) {
-                    return Some((first, other));
-                }
-                let told = cell.told.map(Source::Told)?;
-                differ(model, told, other).then_some((told, other))
+                let firsts = firsts.iter().flatten();
+                let one = firsts.copied().find(|one| differ(model, *one, other))?;
+                Some((one, other))
             });
             let Some((one, other)) = conflict else { continue };
             found.add(|| {
