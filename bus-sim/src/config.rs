@@ -38,6 +38,10 @@ pub struct SimConfig {
     /// Which version of transactions the producers speak. 1: that of librdkafka 2.12. With 2
     /// (KIP-890) partitions are not told to the coordinator, and each end raises the epoch.
     pub transaction_version: u8,
+    /// Whether a producer that aborts gives out again the sequences of records that it dropped
+    /// although a leader may have them. True: librdkafka 2.12 does. The first batch of the next
+    /// transaction may then be taken for a repetition: it is acknowledged, committed, and lost.
+    pub abort_reuses_sequences: bool,
     /// Properties of Kafka that every client is configured with; they win over what the code says.
     /// None.
     pub client_properties: Vec<(String, String)>,
@@ -57,6 +61,7 @@ impl Default for SimConfig {
             time_limit: Duration::from_hours(24 * 30),
             event_limit: 200_000_000,
             transaction_version: 1,
+            abort_reuses_sequences: true,
             client_properties: Vec::new(),
             record_trace: false,
         }
@@ -94,6 +99,7 @@ impl SimConfig {
         "time.limit.s",
         "event.limit",
         "transaction.version",
+        "abort.reuses.sequences",
         "mutation",
     ];
 
@@ -112,6 +118,11 @@ impl SimConfig {
             "event.limit" => self.event_limit = number()?,
             "transaction.version" => {
                 self.transaction_version = u8::try_from(number()?).unwrap_or(u8::MAX);
+            }
+            "abort.reuses.sequences" => {
+                self.abort_reuses_sequences = value.parse().map_err(|_| {
+                    invalid(format!("option {name}={value:?} must be true or false"))
+                })?;
             }
             "mutation" => {
                 let known = || Mutation::ALL.iter().map(|m| m.name()).collect::<Vec<_>>();
@@ -255,6 +266,8 @@ pub struct BrokerConfig {
     pub offsets_retention: Duration,
     /// `offsets.retention.check.interval.ms`: 10 min.
     pub offsets_retention_check_interval: Duration,
+    /// `offsets.commit.timeout.ms`: how long a coordinator waits for replicas, 5 s.
+    pub offsets_commit_timeout: Duration,
     /// `offset.metadata.max.bytes`: 4096.
     pub offset_metadata_max_bytes: usize,
     /// `num.partitions`: 1.
@@ -345,6 +358,7 @@ impl Default for BrokerConfig {
             group_max_size: usize::MAX,
             offsets_retention: Duration::from_hours(7 * 24),
             offsets_retention_check_interval: Duration::from_mins(10),
+            offsets_commit_timeout: Duration::from_secs(5),
             offset_metadata_max_bytes: 4096,
             num_partitions: 1,
             default_replication_factor: 3,

@@ -75,6 +75,10 @@ mutations! {
     SessionNeverExpires = "session-never-expires",
     /// Broker: a sync returns the assignment of the generation before.
     StaleAssignment = "stale-assignment",
+    /// Broker: what a coordinator wrote counts before it is replicated.
+    CommitAckedBeforeReplicated = "commit-acked-before-replicated",
+    /// Broker: a coordinator that takes over loads nothing.
+    CoordinatorLoadsNothing = "coordinator-loads-nothing",
     /// Controller: any replica that is alive may be elected, in sync or not.
     ElectedOutOfSync = "elected-out-of-sync",
     /// Broker: a duplicate batch is answered as out of order instead of with its offset.

@@ -63,7 +63,9 @@ impl Group {
                 include_str!("cases/transaction_errors.rs"),
                 include_str!("cases/transaction_faults.rs"),
             ),
-            Self::Replication => include_str!("cases/failover.rs"),
+            Self::Replication => {
+                concat!(include_str!("cases/replication.rs"), include_str!("cases/failover.rs"))
+            }
             Self::Lifecycle => include_str!("cases/lifecycle.rs"),
             Self::Isolation => include_str!("cases/isolation.rs"),
             Self::Admin => include_str!("cases/admin.rs"),

@@ -82,6 +82,10 @@ pub enum Fault {
     ShutdownBroker(i32),
     /// This broker is back.
     RestartBroker(i32),
+    /// The other brokers fetch nothing from this one; for a moment, or the controller misses them.
+    StallFollowers(i32),
+    /// They fetch again.
+    ResumeFollowers(i32),
     /// No broker and this process hear each other.
     Cut(String),
     /// All links work, and all brokers are up.

@@ -268,6 +268,8 @@ impl Fixture for OnKafka {
             Fault::CrashBroker(id) => self.broker(*id, Cluster::kill),
             Fault::ShutdownBroker(id) => self.broker(*id, Cluster::shutdown),
             Fault::RestartBroker(id) => self.broker(*id, Cluster::start),
+            Fault::StallFollowers(leader) => self.each_other_broker(*leader, Cluster::freeze),
+            Fault::ResumeFollowers(leader) => self.each_other_broker(*leader, Cluster::thaw),
             Fault::Heal if self.kafka.owned.is_some() => self.owned()?.heal(),
             Fault::Heal => Ok(()),
             Fault::Cut(_) | Fault::LoseRequest(_) | Fault::LoseResponse(_) => {
@@ -289,6 +291,11 @@ impl OnKafka {
 
     fn owned(&self) -> Result<&Owned, String> {
         self.kafka.owned.as_deref().ok_or_else(|| "the brokers belong to others".to_owned())
+    }
+
+    fn each_other_broker(&self, broker: i32, deed: Deed) -> Result<(), String> {
+        let others = (1..=self.kafka.brokers).filter(|other| *other != broker);
+        others.into_iter().try_for_each(|other| self.broker(other, deed))
     }
 
     fn each_broker(&self, deed: Deed) -> Result<(), String> {

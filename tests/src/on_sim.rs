@@ -121,6 +121,13 @@ impl Fixture for OnSim {
             Fault::CrashBroker(id) => self.sim.crash_broker(*id),
             Fault::ShutdownBroker(id) => self.sim.shutdown_broker(*id),
             Fault::RestartBroker(id) => self.sim.restart_broker(*id),
+            Fault::StallFollowers(leader) => self.each_broker(|id| {
+                if id == *leader { Ok(()) } else { self.sim.partition_brokers(*leader, id) }
+            }),
+            Fault::ResumeFollowers(_) => {
+                self.sim.heal();
+                Ok(())
+            }
             Fault::Cut(process) => self.each_broker(|id| self.sim.partition_link(process, id)),
             Fault::Heal => {
                 self.sim.heal();

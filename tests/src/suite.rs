@@ -247,6 +247,12 @@ suite! {
         }
     }
     Replication {
+        replication {
+            "R2" unreplicated_records_are_not_visible needs Replicas Brokers;
+            "R3" old_leader_gives_up_what_others_do_not_have needs Replicas Brokers;
+            "R3" only_replicas_in_sync_are_elected needs Replicas Brokers;
+            "R3" followers_keep_what_is_above_their_high_watermark needs Replicas Brokers Links;
+        }
         failover {
             "R1" replicas_are_spread needs Replicas;
             "R1" impossible_replication_factors_are_refused needs Replicas;

@@ -3,8 +3,8 @@
 //! - Answers at once with an error or a diverging epoch of any partition, with `min_bytes`, or when
 //!   it shall not wait; otherwise when appends bring `min_bytes`, or after `max_wait`.
 //! - Reads whole batches: the first of a response also when it is larger than the limits.
-//! - Consumers read up to the high watermark, or with `read_committed` to the last stable offset, and
-//!   then learn of the aborted transactions in what they read, to skip their records; followers
+//! - Consumers read up to the high watermark, or with `read_committed` to the last stable offset,
+//!   and then learn of the aborted transactions in what they read, to skip their records; followers
 //!   read to the end of the log. A follower's fetch tells the leader where its log ends, and can
 //!   raise the high watermark; the response still has the one of before, so a follower learns of it
 //!   one fetch late.
@@ -144,7 +144,7 @@ impl Broker {
         fetch::Response { partitions: request.partitions.iter().map(read).collect() }
     }
 
-    /// The aborted transactions in what was read, which a client that reads committed records skips.
+    /// The aborted transactions in what was read: who reads committed records skips them.
     fn aborted(
         &self,
         replica: &Replica,

@@ -4,9 +4,8 @@
 //! - A record keeps its offset; a batch is shared with messages and never copied.
 //! - Found by time: the first batch whose latest timestamp is not older, and in it the first such
 //!   record, as Kafka's time index does.
-//!
-//! - An append is in the page cache at once, and on the disk when it was flushed or the system wrote
-//!   it, some time later: until then a loss of power takes it.
+//! - An append is in the page cache at once, and on the disk when it was flushed or the system
+//!   wrote it, some time later: until then a loss of power takes it.
 //!
 //! Simplified: one segment; the system writes batches as a whole, and in their order.
 //! Absent: retention, compaction, deletion of records. See `docs/fidelity.md`.

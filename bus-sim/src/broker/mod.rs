@@ -12,6 +12,7 @@
 mod alter_partition;
 mod bootstrap;
 mod broker_control;
+mod check;
 mod connections;
 mod controller;
 mod election;
@@ -104,6 +105,11 @@ pub enum BrokerTimer {
     /// When a coordinator has read its partition of `__consumer_offsets`.
     LoadCoordinator {
         /// The partition.
+        partition: Partition,
+    },
+    /// When a coordinator gives up what waits for replicas for too long.
+    ExpireWrites {
+        /// Its partition of `__consumer_offsets`.
         partition: Partition,
     },
     /// When a coordinator looks for expired offsets.
@@ -301,7 +307,7 @@ impl Broker {
             Request::Heartbeat(request) => self.heartbeat(now, caller, &request, effects),
             Request::LeaveGroup(request) => self.leave_group(now, caller, &request, effects),
             Request::OffsetCommit(request) => self.offset_commit(now, caller, request, effects),
-            Request::OffsetFetch(request) => self.offset_fetch(caller, request, effects),
+            Request::OffsetFetch(request) => self.offset_fetch(now, caller, request, effects),
             Request::InitProducerId(request) => {
                 self.init_producer_id(now, caller, request, effects);
             }
@@ -359,6 +365,7 @@ impl Broker {
             BrokerTimer::LoadCoordinator { partition } => {
                 self.load_coordinator(now, partition, effects);
             }
+            BrokerTimer::ExpireWrites { partition } => self.expire_writes(now, partition, effects),
             BrokerTimer::ExpireOffsets { partition } => {
                 self.with_shard(now, partition, effects, Shard::expire_offsets);
             }

@@ -8,14 +8,17 @@
 //! - A crash of the process keeps all that was appended, as it is in the page cache; a loss of
 //!   power only what the system has written to the disk.
 
+mod leader;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bus_core::{ErrorKind, Offset, Timestamp, Uuid};
 
+pub(super) use self::leader::Proposal;
 use super::epochs::EpochCache;
 use super::image::Registration;
-use super::in_sync::{FollowerFetch, Leadership};
+use super::in_sync::Leadership;
 use super::log::Log;
 use super::producer_state::{ProducerRules, ProducerStates, Sequencing};
 use super::topic_config::TopicConfig;
@@ -24,7 +27,7 @@ use crate::config::SimConfig;
 use crate::mutation::Mutation;
 use crate::node::{BrokerId, ConnectionId};
 use crate::protocol::batch::{RecordBatch, StoredBatch, StoredTimestamp};
-use crate::protocol::cluster::{BrokerEpoch, PartitionState};
+use crate::protocol::cluster::PartitionState;
 use crate::protocol::offset_for_leader_epoch::EpochEnd;
 use crate::time::SimTime;
 
@@ -400,70 +403,6 @@ impl Replica {
         std::mem::take(&mut role.has_risen).then_some(role.high_watermark)
     }
 
-    /// Notes a fetch of a follower. Returns whether more is committed by it.
-    ///
-    /// # Errors
-    /// It fetched with a registration that is not its newest.
-    pub(super) fn fetched(
-        &mut self,
-        now: SimTime,
-        fetch: FollowerFetch,
-    ) -> Result<Fetched, ErrorKind> {
-        let log_end = self.log.end();
-        let high_watermark = self.high_watermark();
-        let leadership = self.leadership_mut().ok_or(ErrorKind::NotLeaderOrFollower)?;
-        let has_more = leadership.fetched(now, fetch, log_end)?;
-        let is_proposed = leadership.propose_expansion(fetch.follower, high_watermark);
-        Ok(Fetched { has_advanced: has_more && self.advance(now), is_proposed })
-    }
-
-    /// Proposes that followers leave those in sync that have lagged too long. Returns whether any
-    /// shall.
-    pub(super) fn propose_shrinkage(&mut self, now: SimTime) -> bool {
-        let (log_end, max_lag) = (self.log.end(), self.config.broker.replica_lag_time_max);
-        self.leadership_mut()
-            .is_some_and(|leadership| leadership.propose_shrinkage(now, log_end, max_lag))
-    }
-
-    /// What is proposed to the controller, as the leader with that registration.
-    pub(super) fn proposal(&self, id: BrokerId, broker_epoch: BrokerEpoch) -> Option<Proposal> {
-        let role = self.role.as_ref()?;
-        let in_sync_replicas = role.leadership.as_ref()?.proposed(id, broker_epoch)?;
-        Some(Proposal {
-            leader_epoch: role.leader_epoch,
-            partition_epoch: role.partition_epoch,
-            in_sync_replicas,
-        })
-    }
-
-    /// Whether what is proposed was made from this partition epoch: an answer to an older proposal
-    /// says nothing about it.
-    pub(super) fn has_proposed(&self, partition_epoch: i32) -> bool {
-        self.role.as_ref().is_some_and(|role| {
-            role.partition_epoch == partition_epoch
-                && role.leadership.as_ref().is_some_and(Leadership::has_proposed)
-        })
-    }
-
-    /// The controller did what was proposed. Returns whether more is committed by it.
-    pub(super) fn commit_proposal(&mut self, now: SimTime, state: &PartitionState) -> bool {
-        let Some(role) = &mut self.role else { return false };
-        let Some(leadership) = &mut role.leadership else { return false };
-        if state.leader_epoch != role.leader_epoch || state.partition_epoch < role.partition_epoch {
-            return false;
-        }
-        leadership.commit(&state.in_sync_replicas);
-        role.partition_epoch = state.partition_epoch;
-        self.advance(now)
-    }
-
-    /// The controller refused what was proposed.
-    pub(super) fn withdraw_proposal(&mut self) {
-        if let Some(leadership) = self.leadership_mut() {
-            leadership.withdraw();
-        }
-    }
-
     /// Notes that a fetch waits for this partition.
     pub(super) fn add_fetch_waiter(&mut self, connection: ConnectionId) {
         if let Some(role) = &mut self.role
@@ -477,23 +416,6 @@ impl Replica {
     pub(super) fn take_fetch_waiters(&mut self) -> Vec<ConnectionId> {
         self.role.as_mut().map_or_else(Vec::new, |role| std::mem::take(&mut role.fetch_waiters))
     }
-}
-
-/// What came of a fetch of a follower.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Fetched {
-    /// More is committed than before.
-    pub(super) has_advanced: bool,
-    /// It shall join those in sync.
-    pub(super) is_proposed: bool,
-}
-
-/// Who shall be in sync.
-#[derive(Debug)]
-pub(super) struct Proposal {
-    pub(super) leader_epoch: i32,
-    pub(super) partition_epoch: i32,
-    pub(super) in_sync_replicas: Vec<(BrokerId, BrokerEpoch)>,
 }
 
 /// What the broker is configured with that an append is checked by.

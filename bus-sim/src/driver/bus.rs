@@ -95,10 +95,15 @@ impl Backend for SimBus {
         config.validate()?;
         check_passed_through(&config.properties)?;
         let (brokers, mutation, _) = self.settings();
+        let (is_version_2, reuses_sequences) = {
+            let world = self.shared.world.lock();
+            (world.config.transaction_version == 2, world.config.abort_reuses_sequences)
+        };
         let settings = TransactionSettings {
             id: transaction.transactional_id.as_str().into(),
             timeout: transaction.transaction_timeout,
-            is_version_2: self.shared.world.lock().config.transaction_version == 2,
+            is_version_2,
+            reuses_sequences,
         };
         let client = self.add_client(|identity| {
             let machine =

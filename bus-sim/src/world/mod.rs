@@ -501,6 +501,7 @@ impl World {
         if !slot.is_up {
             return;
         }
+        slot.broker.check_coordinators(now);
         slot.is_up = false;
         let mut effects = Effects::default();
         if loses_power {
@@ -534,6 +535,7 @@ impl World {
         let (node, now) = (NodeId::Broker(id), self.now);
         let slot = self.broker_mut(id);
         slot.is_up = false;
+        slot.broker.check_coordinators(now);
         slot.broker.stop(now);
         self.queue.cancel_timers_of(node);
         for connection in self.network.connections_of(node) {

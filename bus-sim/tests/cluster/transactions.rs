@@ -273,3 +273,32 @@ fn both_versions_of_transactions_write_the_same() {
         assert_eq!(output(outcome), [0, 4, 6], "version {transaction_version}");
     }
 }
+
+/// What librdkafka 2.12 does against a real Kafka 4, too: the response to a batch is lost, the
+/// transaction is aborted before the batch is sent again, and the next transaction begins with the
+/// same sequence. Its first record is taken for a repetition of the aborted one.
+#[test]
+fn a_record_is_lost_when_an_abort_gives_its_sequence_out_again() {
+    for abort_reuses_sequences in [true, false] {
+        let config = SimConfig { abort_reuses_sequences, ..Default::default() };
+        let story = |sim: SimHandle| async move {
+            let bus = sim.bus();
+            create_topic(&bus, "a", 1).await?;
+            let producer = transactional(&bus, "t").await?;
+            producer.begin()?;
+            sim.lose_next_response(Api::Produce);
+            let delivery = producer.send(record("aborted"));
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            producer.abort().await?;
+            let error = delivery.await.unwrap_err();
+            assert!(error.kind() == ErrorKind::Purged && error.is_indeterminate(), "{error:?}");
+            producer.begin()?;
+            producer.send(record("committed")).await?;
+            producer.commit().await?;
+            values(&bus, IsolationLevel::ReadCommitted).await
+        };
+        let outcome = Sim::new(config).expect("a valid configuration").run(story);
+        let expected: &[&str] = if abort_reuses_sequences { &[] } else { &["committed"] };
+        assert_eq!(output(outcome), expected);
+    }
+}

@@ -21,16 +21,14 @@ pub struct Divergence {
 }
 
 impl Divergence {
-    /// Compares what came of a program; `None` if the backends agree.
-    pub fn of(program: &Program, kafka: Ran, sim: Ran) -> Option<Self> {
-        let divergence = Self { program: program.clone(), kafka, sim };
-        (!divergence.is_none()).then_some(divergence)
-    }
-
-    fn is_none(&self) -> bool {
-        match (&self.kafka, &self.sim) {
-            (Ok(kafka), Ok(sim)) => kafka == sim,
-            _ => false,
+    /// Compares what came of a program: the outcomes that both have, or the divergence.
+    ///
+    /// # Errors
+    /// The divergence.
+    pub fn between(program: &Program, kafka: Ran, sim: Ran) -> Result<Vec<Outcome>, Box<Self>> {
+        match (kafka, sim) {
+            (Ok(kafka), Ok(sim)) if kafka == sim => Ok(kafka),
+            (kafka, sim) => Err(Box::new(Self { program: program.clone(), kafka, sim })),
         }
     }
 

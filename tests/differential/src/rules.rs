@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bus_core::{Acks, Assignor, CompressionType};
+use bus_core::{Acks, Assignor, CompressionType, StartAt};
 use serde::{Deserialize, Serialize};
 
 use crate::data::Data;
@@ -14,7 +14,7 @@ use crate::program::{
     AdminStep, ConsumerStep, ProducerSpec, ProducerStep, Program, RecordSpec, Sending, Step,
     TopicSpec, TransactorStep,
 };
-use crate::slot::{ConsumerSlot, ProducerSlot, TopicSlot, TransactorSlot};
+use crate::slot::{ConsumerSlot, Place, ProducerSlot, TopicSlot, TransactorSlot};
 
 macro_rules! exclusions {
     ($($(#[doc = $doc:literal])+ $name:ident),+ $(,)?) => {
@@ -52,6 +52,21 @@ exclusions! {
     RefusalUnheard,
     /// The simulator does not compress, so what is compressed must be small enough without.
     Compressed,
+    /// Each record of a refused batch learns whether it was its fault (KIP-467); the simulator's
+    /// client tells all of them the same.
+    RecordErrors,
+    /// librdkafka tells of a missing partition when it looks at the topic again, and until it knows
+    /// where one partition begins it may begin with none of them.
+    MissingAmongAssigned,
+    /// On Kafka a seek to a place without a number asks the leader, on the simulator the next fetch
+    /// does, so a missing partition shows at different times.
+    SeekInMissing,
+    /// librdkafka looks for matches of a pattern in the metadata that it has, and tells of a missing
+    /// topic that it finds a moment later.
+    PatternOnOldMetadata,
+    /// librdkafka commits what was assigned by hand when it subscribes; a group with members refuses
+    /// that, and librdkafka does not join before it has given up.
+    AutoCommitAgainstMembers,
     /// A group waits for a static member that has closed, until its session times out.
     StaticMemberGone,
     /// A member whose assignor the group does not have is refused and tries again for ever.
@@ -113,6 +128,8 @@ struct Walk<'a> {
     topics: BTreeMap<TopicSlot, TopicSpec>,
     known: BTreeMap<Client, BTreeSet<TopicSlot>>,
     members: BTreeSet<ConsumerSlot>,
+    /// Consumers with an assignment by hand.
+    by_hand: BTreeSet<ConsumerSlot>,
     /// Static members that have closed without leaving.
     gone: BTreeSet<ConsumerSlot>,
     found: Exclusions,
@@ -125,6 +142,7 @@ impl<'a> Walk<'a> {
             topics: program.topics.clone(),
             known: BTreeMap::new(),
             members: BTreeSet::new(),
+            by_hand: BTreeSet::new(),
             gone: BTreeSet::new(),
             found: Exclusions::default(),
         }
@@ -186,8 +204,9 @@ impl<'a> Walk<'a> {
     }
 
     fn sending(&mut self, index: usize, sending: &Sending, spec: &ProducerSpec) {
-        let is_cut = !sending.one_by_one
-            && sending.records.len() > 1
+        let is_batch = !sending.one_by_one && sending.records.len() > 1;
+        let has_record_errors = is_batch && sending.records.iter().any(|r| self.may_be_at_fault(r));
+        let is_cut = is_batch
             && spec.linger_ms < LINGER_TOGETHER_MS
             && sending.records.iter().any(|record| self.may_be_refused(record));
         for (n, record) in sending.records.iter().enumerate() {
@@ -199,6 +218,8 @@ impl<'a> Walk<'a> {
                 Exclusion::RefusalUnheard
             } else if spec.compression != CompressionType::None && self.may_be_refused(record) {
                 Exclusion::Compressed
+            } else if has_record_errors {
+                Exclusion::RecordErrors
             } else if is_cut {
                 Exclusion::BatchCutByTiming
             } else {
@@ -223,40 +244,47 @@ impl<'a> Walk<'a> {
         is_strict || is_future || is_large
     }
 
+    /// Whether the broker may refuse a record for what is in it, not for the size of its batch.
+    fn may_be_at_fault(&self, record: &RecordSpec) -> bool {
+        let rules = ["cleanup.policy", "message.timestamp.before.max.ms"];
+        let has_rule = |spec: &TopicSpec| rules.iter().any(|rule| spec.config.contains_key(*rule));
+        let is_future = record.timestamp.is_some_and(|time| time > 1_000_000_000_000);
+        is_future || self.topics.get(&record.to).is_some_and(has_rule)
+    }
+
+    /// Whether a partition exists, as far as that is known.
+    fn exists(&self, place: Place) -> bool {
+        let spec = self.topics.get(&place.topic);
+        spec.is_some_and(|spec| (0..spec.partitions).contains(&place.partition))
+    }
+
     fn consumer(&mut self, slot: ConsumerSlot, step: &ConsumerStep) -> Option<Exclusion> {
         let client = Client::Consumer(slot);
-        let changes_group = match step {
-            ConsumerStep::Subscribe { .. } => true,
-            ConsumerStep::Assign(_)
-            | ConsumerStep::Unsubscribe
-            | ConsumerStep::Close
-            | ConsumerStep::Reopen => self.members.contains(&slot),
-            _ => false,
-        };
-        if changes_group && self.waits_for_static_member(slot) {
-            return Some(Exclusion::StaticMemberGone);
+        if let Some(excluded) = self.mishap(slot, step) {
+            return Some(excluded);
         }
         let topics: Vec<TopicSlot> = match step {
             ConsumerStep::Subscribe { topics, pattern, .. } => {
-                if self.assignors_differ(slot) {
-                    return Some(Exclusion::AssignorsDiffer);
-                }
                 self.members.insert(slot);
+                self.by_hand.remove(&slot);
                 self.gone.remove(&slot);
                 topics.iter().chain(pattern).copied().collect()
             }
             ConsumerStep::Assign(starts) => {
                 self.members.remove(&slot);
+                self.by_hand.insert(slot);
                 starts.iter().map(|(place, _)| place.topic).collect()
             }
             ConsumerStep::Unsubscribe => {
                 self.members.remove(&slot);
+                self.by_hand.remove(&slot);
                 Vec::new()
             }
             ConsumerStep::Close | ConsumerStep::Reopen => {
                 if self.members.remove(&slot) && self.program.consumer(slot).is_static {
                     self.gone.insert(slot);
                 }
+                self.by_hand.remove(&slot);
                 self.known.remove(&client);
                 Vec::new()
             }
@@ -277,6 +305,55 @@ impl<'a> Walk<'a> {
         };
         self.knows(client, topics);
         None
+    }
+
+    /// What librdkafka does about a step that depends on its timers.
+    fn mishap(&self, slot: ConsumerSlot, step: &ConsumerStep) -> Option<Exclusion> {
+        let changes_group = match step {
+            ConsumerStep::Subscribe { .. } => true,
+            ConsumerStep::Assign(_)
+            | ConsumerStep::Unsubscribe
+            | ConsumerStep::Close
+            | ConsumerStep::Reopen => self.members.contains(&slot),
+            _ => false,
+        };
+        if changes_group && self.waits_for_static_member(slot) {
+            return Some(Exclusion::StaticMemberGone);
+        }
+        match step {
+            ConsumerStep::Subscribe { pattern, .. } => {
+                let knows = self.known.get(&Client::Consumer(slot));
+                if self.assignors_differ(slot) {
+                    Some(Exclusion::AssignorsDiffer)
+                } else if !pattern.is_empty() && knows.is_some_and(|known| !known.is_empty()) {
+                    Some(Exclusion::PatternOnOldMetadata)
+                } else if self.commits_against_members(slot) {
+                    Some(Exclusion::AutoCommitAgainstMembers)
+                } else {
+                    None
+                }
+            }
+            ConsumerStep::Assign(starts) => {
+                let missing = starts.iter().filter(|(place, _)| !self.exists(*place)).count();
+                let is_in_topic = |place: &Place| self.topics.contains_key(&place.topic);
+                let alone =
+                    starts.len() == 1 && !starts.iter().any(|(place, _)| is_in_topic(place));
+                (missing > 0 && !alone).then_some(Exclusion::MissingAmongAssigned)
+            }
+            ConsumerStep::Seek(place, to) => {
+                let is_look_up = !matches!(to, StartAt::Offset(_));
+                (is_look_up && !self.exists(*place)).then_some(Exclusion::SeekInMissing)
+            }
+            _ => None,
+        }
+    }
+
+    fn commits_against_members(&self, slot: ConsumerSlot) -> bool {
+        let spec = self.program.consumer(slot);
+        let mut others = self.members.iter().filter(|other| **other != slot);
+        self.by_hand.contains(&slot)
+            && spec.auto_commit
+            && others.any(|other| self.program.consumer(*other).group == spec.group)
     }
 
     fn waits_for_static_member(&self, slot: ConsumerSlot) -> bool {
@@ -312,7 +389,7 @@ impl<'a> Walk<'a> {
             return Some(Exclusion::ClientsKnowTheTopic);
         }
         match step {
-            AdminStep::CreateTopic(topic, spec) => {
+            AdminStep::CreateTopic(topic, spec) if is_valid(spec) => {
                 self.topics.entry(*topic).or_insert_with(|| spec.clone());
             }
             AdminStep::DeleteTopic(topic) => {
@@ -327,4 +404,19 @@ impl<'a> Walk<'a> {
         }
         None
     }
+}
+
+/// Whether a topic can be made, as far as that shows.
+fn is_valid(spec: &TopicSpec) -> bool {
+    let is_good = |(name, value): (&String, &String)| match name.as_str() {
+        "cleanup.policy" | "message.timestamp.type" => true,
+        "max.message.bytes"
+        | "message.timestamp.before.max.ms"
+        | "min.insync.replicas"
+        | "retention.ms" => value.parse::<i64>().is_ok(),
+        _ => false,
+    };
+    spec.partitions > 0
+        && spec.replicas.is_none_or(|replicas| replicas == 1)
+        && spec.config.iter().all(is_good)
 }

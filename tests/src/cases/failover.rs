@@ -21,7 +21,7 @@ use crate::{ensure, ensure_eq};
 const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A topic of one partition with these properties.
-async fn place(cx: &Cx, properties: &[(&str, &str)]) -> Verdict<TopicPartition> {
+pub(super) async fn place(cx: &Cx, properties: &[(&str, &str)]) -> Verdict<TopicPartition> {
     let mut new = NewTopic::new(cx.name("topic"));
     for (name, value) in properties {
         new = new.config(*name, *value);
@@ -30,19 +30,19 @@ async fn place(cx: &Cx, properties: &[(&str, &str)]) -> Verdict<TopicPartition> 
 }
 
 /// What the cluster says about a partition.
-async fn described(cx: &Cx, place: &TopicPartition) -> Verdict<PartitionDescription> {
+pub(super) async fn described(cx: &Cx, place: &TopicPartition) -> Verdict<PartitionDescription> {
     let topic = cx.admin().describe_topic(place.topic.clone()).await?;
     let found = topic.partitions.into_iter().find(|found| found.partition == place.partition);
     found.ok_or_else(|| Failure::assertion(format!("{place} is not described")))
 }
 
 /// Who leads a partition.
-async fn leader(cx: &Cx, place: &TopicPartition) -> Verdict<i32> {
+pub(super) async fn leader(cx: &Cx, place: &TopicPartition) -> Verdict<i32> {
     cx.until("the partition has a leader", async || Ok(described(cx, place).await?.leader)).await
 }
 
 /// Waits until the description of a partition is like this.
-async fn until(
+pub(super) async fn until(
     cx: &Cx,
     place: &TopicPartition,
     what: &str,
@@ -62,7 +62,7 @@ async fn until(
 }
 
 /// Waits until all replicas of a partition are in sync.
-async fn in_sync(cx: &Cx, place: &TopicPartition) -> Verdict {
+pub(super) async fn in_sync(cx: &Cx, place: &TopicPartition) -> Verdict {
     let is_whole =
         |found: &PartitionDescription| found.in_sync_replicas.len() == found.replicas.len();
     until(cx, place, "all replicas are in sync", is_whole).await.map(drop)

@@ -170,9 +170,12 @@ pub async fn broker_restart_loses_nothing_acknowledged(cx: Cx) -> Verdict {
 pub async fn group_survives_a_broker_restart(cx: Cx) -> Verdict {
     let topic = cx.topic(2).await?;
     let group = cx.name("group");
-    // It is not polled while the brokers start.
-    let max_poll_interval = Duration::from_mins(5);
-    let config = ConsumerConfig { max_poll_interval, ..cx.member_config(&group) };
+    // It is not polled while the brokers start, and their replicas take a while to be in sync.
+    let config = ConsumerConfig {
+        max_poll_interval: Duration::from_mins(5),
+        session_timeout: Duration::from_secs(45),
+        ..cx.member_config(&group)
+    };
     let member = cx.subscribed(config, Subscription::topics([&topic]))?;
     cx.publish(&topic, 6).await?;
     cx.drive(&[&member], "the records are read", || member.count() == 6).await?;

@@ -15,6 +15,7 @@ pub mod payload;
 pub mod positions;
 pub mod produce;
 pub mod rebalances;
+pub mod replication;
 pub mod retries;
 pub mod transaction_errors;
 pub mod transaction_faults;

@@ -76,7 +76,8 @@ impl Broker {
             .iter()
             .map(|group_id| {
                 let partition = self.shard_of_named(group_id)?;
-                Ok((partition, self.shards[&partition].plan_deletion(group_id)?))
+                let records = self.shards[&partition].plan_deletion(group_id)?;
+                Ok((partition, Name::clone(group_id), records))
             })
             .collect();
         let outcomes = request.groups.into_iter().zip(plans.iter().map(|plan| plan.as_ref().err()));
@@ -89,27 +90,27 @@ impl Broker {
         }
         let delayed = DelayedDeletion { remaining: plans.len(), response };
         self.deletions.insert(caller.connection, delayed);
-        for (partition, records) in plans {
+        for (partition, group_id, records) in plans {
             self.with_shard(now, partition, effects, |_, turn| {
-                turn.write(records, Then::Deleted(caller));
+                turn.write(records, Then::Deleted { caller, group_id });
             });
         }
     }
 
-    /// The tombstones of a group may be gone: another broker coordinates it now.
-    pub(super) fn not_deleted(&mut self, caller: Caller, effects: &mut Effects) {
-        let Some(mut delayed) = self.deletions.remove(&caller.connection) else { return };
-        for (_, error) in &mut delayed.response.groups {
-            error.get_or_insert(ErrorKind::NotCoordinator);
-        }
-        let response = Response::DeleteGroups(delayed.response);
-        self.connections.respond(caller, response, effects);
-    }
-
-    /// The tombstones of a group are durable.
-    pub(super) fn deleted(&mut self, caller: Caller, effects: &mut Effects) {
+    /// The tombstones of a group are durable, or could not be written in time.
+    pub(super) fn deleted(
+        &mut self,
+        caller: Caller,
+        group_id: &Name,
+        error: Option<ErrorKind>,
+        effects: &mut Effects,
+    ) {
         let Some(delayed) = self.deletions.get_mut(&caller.connection) else { return };
         delayed.remaining -= 1;
+        let mut groups = delayed.response.groups.iter_mut();
+        if let Some((_, outcome)) = groups.find(|(deleted, _)| deleted == group_id) {
+            *outcome = outcome.or(error);
+        }
         if delayed.remaining == 0
             && let Some(delayed) = self.deletions.remove(&caller.connection)
         {

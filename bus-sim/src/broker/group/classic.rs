@@ -443,7 +443,6 @@ fn subscription(metadata: &[u8]) -> Option<Vec<Topic>> {
     Some(topics)
 }
 
-#[cfg(test)]
 impl Group {
     /// The group as its record would be; `None` while it rebalances.
     pub(in crate::broker) fn snapshot(&self) -> Option<GroupRecord> {
@@ -451,6 +450,7 @@ impl Group {
         is_at_rest.then(|| self.record(|member| member.assignment.clone()))
     }
 
+    #[cfg(test)]
     pub(in crate::broker) fn leader(&self) -> Option<Name> {
         self.leader.clone()
     }

@@ -1,18 +1,16 @@
-//! The broker around its shards: which one a request goes to, appending what they write, loading.
+//! The broker around its shards: which one a request goes to, loading, and unloading.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use bus_core::{ErrorKind, Offset, Partition, Topic, TopicPartition};
+use bus_core::{ErrorKind, Partition, Topic, TopicPartition};
 
-use super::record::GroupRecord;
-use super::{InTransaction, Shard, Then, Turn, Write};
+use super::{Shard, Then, Turn};
 use crate::broker::connections::Caller;
 use crate::broker::session::schedule;
 use crate::broker::{Broker, BrokerTimer};
-use crate::fact::{Fact, TransactionFact};
+use crate::fact::Fact;
+use crate::mutation::Mutation;
 use crate::node::{Effects, Name, Timer};
-use crate::protocol::batch::StoredBatch;
 use crate::protocol::{
     Response, heartbeat, join_group, leave_group, offset_commit, offset_fetch, sync_group,
 };
@@ -130,13 +128,24 @@ impl Broker {
 
     pub(in crate::broker) fn offset_fetch(
         &mut self,
+        now: SimTime,
         caller: Caller,
         request: offset_fetch::Request,
         effects: &mut Effects,
     ) {
-        let result = self
-            .shard_of(&request.group_id)
-            .map(|partition| self.shards[&partition].fetch_offsets(&request, self.config.mutation));
+        let result = match self.shard_of(&request.group_id) {
+            Ok(partition) if request.require_stable => {
+                // What is written before shall be seen, once it is replicated.
+                self.with_shard(now, partition, effects, |_, turn| {
+                    turn.write(Vec::new(), Then::FetchOffsets(caller, request));
+                });
+                return;
+            }
+            Ok(partition) => {
+                Ok(self.shards[&partition].fetch_offsets(&request, self.config.mutation))
+            }
+            Err(error) => Err(error),
+        };
         let response = Response::OffsetFetch(offset_fetch::Response { result });
         self.connections.respond(caller, response, effects);
     }
@@ -180,88 +189,13 @@ impl Broker {
         let Some(shard) = self.shards.get_mut(&partition) else { return };
         let config = &self.config;
         let connections = &mut self.connections;
-        let mut turn = Turn { now, partition, config, connections, effects, writes: Vec::new() };
+        let is_behind = !shard.uncommitted.is_empty();
+        let writes = Vec::new();
+        let mut turn = Turn { now, partition, config, connections, effects, is_behind, writes };
         handler(shard, &mut turn);
         let writes = turn.writes;
         if !writes.is_empty() {
             self.append_writes(now, partition, writes, effects);
-        }
-    }
-
-    /// Appends what a shard wrote, and goes on with what is below the high watermark.
-    fn append_writes(
-        &mut self,
-        now: SimTime,
-        partition: Partition,
-        writes: Vec<Write>,
-        effects: &mut Effects,
-    ) {
-        let topic_partition = TopicPartition::new(&self.offsets_topic, partition);
-        let Some(replica) = self.replicas.get_mut(&topic_partition) else { return };
-        let Some(shard) = self.shards.get_mut(&partition) else { return };
-        for write in writes {
-            if let Some(batch) = write.batch(now.timestamp()) {
-                let batch = Arc::new(batch);
-                let (base_offset, _) = replica.append_unchecked(now, Arc::clone(&batch));
-                effects.fact(Fact::Appended {
-                    broker: self.id,
-                    topic_partition: topic_partition.clone(),
-                    base_offset,
-                    count: u32::try_from(batch.records.len()).unwrap_or(u32::MAX),
-                    digest: batch.digest,
-                });
-            }
-            shard.uncommitted.push_back((replica.log.end(), write));
-        }
-        self.commit_writes(now, partition, effects);
-        self.partition_grew(&topic_partition, effects);
-    }
-
-    /// Replays what is below the high watermark, and does what follows it.
-    pub(in crate::broker) fn commit_writes(
-        &mut self,
-        now: SimTime,
-        partition: Partition,
-        effects: &mut Effects,
-    ) {
-        let topic_partition = TopicPartition::new(&self.offsets_topic, partition);
-        let high_watermark =
-            self.replicas.get(&topic_partition).map_or(0, |replica| replica.high_watermark());
-        while let Some(shard) = self.shards.get_mut(&partition)
-            && let Some((end, write)) =
-                shard.uncommitted.pop_front_if(|(end, _)| *end <= high_watermark)
-        {
-            let first = end - Offset::try_from(write.records.len()).unwrap_or(0);
-            for (recorded, record) in (first..).zip(write.records) {
-                tell_offset(&record, write.transaction.as_ref(), effects);
-                match &write.transaction {
-                    Some(InTransaction::Offsets((producer_id, _))) => {
-                        shard.replay_pending(now, *producer_id, recorded, record);
-                    }
-                    _ => shard.replay(now, recorded, record),
-                }
-            }
-            if let Some(InTransaction::End(marker)) = write.transaction {
-                let facts = shard.replay_end(marker.producer_id, marker.control);
-                facts.into_iter().for_each(|fact| effects.fact(fact));
-            }
-            match write.then {
-                Then::Nothing => {}
-                Then::Respond(caller, response) => {
-                    self.connections.respond(caller, response, effects);
-                }
-                Then::Assigned { group_id, generation } => {
-                    self.with_shard(now, partition, effects, |shard, turn| {
-                        shard.assigned(turn, &group_id, generation);
-                    });
-                }
-                Then::StaticRejoined { group_id, member_id } => {
-                    self.with_shard(now, partition, effects, |shard, turn| {
-                        shard.static_rejoined(turn, &group_id, &member_id);
-                    });
-                }
-                Then::Deleted(caller) => self.deleted(caller, effects),
-            }
         }
     }
 
@@ -274,10 +208,11 @@ impl Broker {
         has_lead: bool,
         effects: &mut Effects,
     ) {
-        if !has_lead || is_new {
+        if !has_lead {
             self.unload_coordinator(partition, effects);
         }
-        if !is_new {
+        if !is_new || self.shards.contains_key(&partition) {
+            // One that leads on in a new epoch knows its groups.
             return;
         }
         let topic_partition = TopicPartition::new(&self.offsets_topic, partition);
@@ -303,27 +238,23 @@ impl Broker {
         let Some(shard) = self.shards.get_mut(&partition).filter(|shard| shard.is_loading) else {
             return;
         };
-        for stored in replica.log.batches() {
-            shard.load(now, stored);
+        if self.config.mutation != Some(Mutation::CoordinatorLoadsNothing) {
+            for stored in replica.log.batches() {
+                shard.load(now, stored, replica.high_watermark());
+            }
         }
         shard.is_loading = false;
         let records = replica.log.record_count();
         effects.fact(Fact::CoordinatorLoaded { broker: self.id, topic_partition, records });
+        self.commit_writes(now, partition, effects);
         self.with_shard(now, partition, effects, Shard::loaded);
     }
 
     /// Stops being the coordinator of a partition: what waits there shall look for the new one.
     fn unload_coordinator(&mut self, partition: Partition, effects: &mut Effects) {
         let Some(shard) = self.shards.remove(&partition) else { return };
-        for (_, write) in shard.uncommitted {
-            match write.then {
-                Then::Respond(caller, response) => {
-                    self.connections.respond(caller, not_coordinator(response), effects);
-                }
-                Then::Deleted(caller) => self.not_deleted(caller, effects),
-                // Those who wait for a rebalance are answered below.
-                Then::Nothing | Then::Assigned { .. } | Then::StaticRejoined { .. } => {}
-            }
+        for pending in shard.uncommitted {
+            self.not_committed(pending.write.then, ErrorKind::NotCoordinator, effects);
         }
         for (group_id, group) in shard.groups {
             for mut member in group.members.into_values() {
@@ -349,6 +280,7 @@ impl Broker {
         }
         effects.cancel_timer(Timer::Broker(BrokerTimer::ExpireOffsets { partition }));
         effects.cancel_timer(Timer::Broker(BrokerTimer::LoadCoordinator { partition }));
+        effects.cancel_timer(Timer::Broker(BrokerTimer::ExpireWrites { partition }));
     }
 
     /// Removes the offsets that groups committed in a topic that is gone.
@@ -365,54 +297,6 @@ impl Broker {
             });
         }
     }
-}
-
-impl Shard {
-    /// Replays a batch while the coordinator loads.
-    fn load(&mut self, now: SimTime, stored: &StoredBatch) {
-        let StoredBatch { base_offset, batch, .. } = stored;
-        let producer_id = batch.producer.map(|producer| producer.producer_id);
-        if let (Some(control), Some(producer_id)) = (batch.control, producer_id) {
-            self.replay_end(producer_id, control);
-            return;
-        }
-        let records = (*base_offset..).zip(batch.records.iter());
-        for (recorded, record) in records {
-            let Some(record) = GroupRecord::decode(record) else { continue };
-            match producer_id.filter(|_| batch.is_transactional) {
-                Some(producer_id) => self.replay_pending(now, producer_id, recorded, record),
-                None => self.replay(now, recorded, record),
-            }
-        }
-    }
-}
-
-/// Makes an answer that waited for records one that says that they may be gone.
-fn not_coordinator(mut response: Response) -> Response {
-    let partitions = match &mut response {
-        Response::OffsetCommit(response) => &mut response.partitions,
-        Response::TxnOffsetCommit(response) => &mut response.partitions,
-        _ => return response,
-    };
-    partitions.iter_mut().for_each(|(_, error)| *error = Some(ErrorKind::NotCoordinator));
-    response
-}
-
-/// Tells the trace of an offset that is committed, pending, or removed.
-fn tell_offset(record: &GroupRecord, transaction: Option<&InTransaction>, effects: &mut Effects) {
-    let GroupRecord::Offset { group_id, topic_partition, value } = record else { return };
-    let (group_id, topic_partition) = (Name::clone(group_id), topic_partition.clone());
-    let offset = value.as_ref().map(|value| value.offset);
-    effects.fact(match (offset, transaction) {
-        (Some(offset), Some(InTransaction::Offsets((producer_id, _)))) => {
-            let producer_id = *producer_id;
-            TransactionFact::OffsetPending { group_id, topic_partition, offset, producer_id }.into()
-        }
-        (Some(offset), _) => {
-            Fact::OffsetCommit { group_id, topic_partition, offset, refused: None }
-        }
-        (None, _) => Fact::OffsetRemoved { group_id, topic_partition },
-    });
 }
 
 /// How long a coordinator takes to load, at least.

@@ -68,6 +68,22 @@ impl Shard {
     }
 }
 
+impl Shard {
+    /// The replacement of a static member could not be written.
+    pub(super) fn not_rejoined(
+        &mut self,
+        turn: &mut Turn<'_>,
+        group_id: &Name,
+        member_id: &Name,
+        error: ErrorKind,
+    ) {
+        let group = self.groups.get_mut(group_id);
+        if let Some(member) = group.and_then(|group| group.members.get_mut(member_id)) {
+            member.answer_join(turn, Err(error), &"".into());
+        }
+    }
+}
+
 impl Group {
     /// Whether there is room for the member.
     fn accepts(&self, turn: &Turn<'_>, member_id: &Name) -> bool {

@@ -2,7 +2,7 @@
 //!
 //! Handlers decide, and write records with what shall follow ([`Write`]); what is durable (offsets,
 //! the members and assignments of a generation) changes only in [`Shard::replay`], once the records
-//! are below the high watermark. What is not durable in Kafka either (who waits for a rebalance) is
+//! are below the high watermark (`writes`). What is not durable in Kafka either (who waits for a rebalance) is
 //! changed by the handlers. So after a crash a coordinator is what its records say.
 //!
 //! `coordinator` connects the shards with the broker; `classic` is a group of the classic protocol;
@@ -13,12 +13,14 @@ mod admin;
 mod classic;
 mod coordinator;
 mod join;
+mod loading;
 mod offsets;
 mod rebalance;
 pub(super) mod record;
 mod session;
 mod sync;
 pub(super) mod transactional;
+mod writes;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -28,15 +30,16 @@ pub(super) use self::admin::DelayedDeletion;
 use self::classic::{Group, State};
 use self::record::GroupRecord;
 use self::transactional::StoredOffset;
+use self::writes::Uncommitted;
 use super::BrokerTimer;
 use super::connections::{Caller, Connections};
 use super::session::schedule;
 use crate::config::SimConfig;
 use crate::fact::Fact;
 use crate::node::{Effects, Name, Timer};
-use crate::protocol::Response;
 use crate::protocol::batch::{NO_SEQUENCE, ProducerEpoch, ProducerId, ProducerStamp, RecordBatch};
 use crate::protocol::write_txn_markers::Marker;
+use crate::protocol::{Response, offset_fetch};
 use crate::time::SimTime;
 
 /// The coordinator of the groups of one partition of `__consumer_offsets`.
@@ -47,8 +50,10 @@ pub(super) struct Shard {
     /// Whether the timer for expired offsets is set.
     expires_offsets: bool,
     pub(super) groups: BTreeMap<Name, Group>,
-    /// What was written and is not below the high watermark, with the offset behind it.
-    uncommitted: VecDeque<(Offset, Write)>,
+    /// What was written and is not below the high watermark.
+    uncommitted: VecDeque<Uncommitted>,
+    /// Whether the timer for what waits too long is set.
+    expires_writes: bool,
 }
 
 /// Records to append, and what follows once they are below the high watermark.
@@ -96,6 +101,8 @@ impl Write {
 enum Then {
     Nothing,
     Respond(Caller, Response),
+    /// Committed offsets are read, as of then.
+    FetchOffsets(Caller, offset_fetch::Request),
     /// The members of a generation learn their assignments.
     Assigned {
         group_id: Name,
@@ -106,8 +113,11 @@ enum Then {
         group_id: Name,
         member_id: Name,
     },
-    /// One partition is done of a request that deletes groups.
-    Deleted(Caller),
+    /// One group of a request that deletes groups is deleted.
+    Deleted {
+        caller: Caller,
+        group_id: Name,
+    },
 }
 
 /// What a handler of a shard works with.
@@ -117,12 +127,23 @@ pub(super) struct Turn<'a> {
     config: &'a SimConfig,
     connections: &'a mut Connections,
     effects: &'a mut Effects,
+    /// Whether what was written before is not below the high watermark.
+    is_behind: bool,
     writes: Vec<Write>,
 }
 
 impl Turn<'_> {
     fn respond(&mut self, caller: Caller, response: Response) {
         self.connections.respond(caller, response, self.effects);
+    }
+
+    /// Responds once all that was written before is below the high watermark.
+    fn respond_when_written(&mut self, caller: Caller, response: Response) {
+        if self.is_behind || !self.writes.is_empty() {
+            self.write(Vec::new(), Then::Respond(caller, response));
+        } else {
+            self.respond(caller, response);
+        }
     }
 
     fn write(&mut self, records: Vec<GroupRecord>, then: Then) {

@@ -66,6 +66,15 @@ impl Shard {
             }
             partitions.push((topic_partition, refused));
         }
+        if records.is_empty() && checked.is_ok() && known.contains(&true) {
+            // The group exists from now on, even if nothing was committed.
+            let id = &request.group_id;
+            if !self.groups.contains_key(id) {
+                let group = Group::new(Name::clone(id), turn.now);
+                records.push(group.record_of_new());
+                self.groups.insert(Name::clone(id), group);
+            }
+        }
         let response = Response::OffsetCommit(offset_commit::Response { partitions });
         turn.write(records, Then::Respond(caller, response));
     }

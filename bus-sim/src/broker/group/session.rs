@@ -23,7 +23,7 @@ impl Shard {
             Some(group) => group.heartbeat(turn, request).err(),
             None => Some(ErrorKind::UnknownMemberId),
         };
-        turn.respond(caller, Response::Heartbeat(heartbeat::Response { error }));
+        turn.respond_when_written(caller, Response::Heartbeat(heartbeat::Response { error }));
     }
 
     pub(super) fn leave(
@@ -37,7 +37,7 @@ impl Shard {
             Some(group) => group.leave(turn, request).err(),
             None => Some(ErrorKind::UnknownMemberId),
         };
-        turn.respond(caller, Response::LeaveGroup(leave_group::Response { error }));
+        turn.respond_when_written(caller, Response::LeaveGroup(leave_group::Response { error }));
     }
 
     /// The timer of a member, or of an id that was given out, has come.

@@ -41,6 +41,31 @@ impl Shard {
     }
 }
 
+impl Shard {
+    /// The assignment of a generation could not be written: the members that wait are told, and
+    /// another rebalance begins.
+    pub(super) fn not_assigned(
+        &mut self,
+        turn: &mut Turn<'_>,
+        group_id: &Name,
+        generation: i32,
+        error: ErrorKind,
+    ) {
+        let Some(group) = self.groups.get_mut(group_id) else { return };
+        if group.state != State::CompletingRebalance || group.generation != generation {
+            return;
+        }
+        for member in group.members.values_mut() {
+            member.assignment = Bytes::new();
+            if member.answer_sync(turn, Err(error)) {
+                let timeout = member.session_timeout;
+                member.touch(turn, &group.id, timeout);
+            }
+        }
+        group.rebalance_or_complete(turn);
+    }
+}
+
 impl Group {
     /// Handles a sync; `None` if it waits.
     fn sync(

@@ -61,9 +61,6 @@ impl Broker {
             let guard = guard.map_err(known_to_producers)?;
             let topic_partition = TopicPartition::new(&self.offsets_topic, partition);
             let replica = self.replicas.get(&topic_partition).ok_or(ErrorKind::NotCoordinator)?;
-            if replica.lacks_replicas() {
-                return Err(ErrorKind::CoordinatorNotAvailable);
-            }
             let producers = replica.producers().ok_or(ErrorKind::NotCoordinator)?;
             let producer = (request.producer_id, request.producer_epoch);
             let verdict =
@@ -209,13 +206,13 @@ impl Shard {
     pub(super) fn is_unstable(&self, group_id: &Name, partition: &TopicPartition) -> bool {
         let is_pending = self.groups.get(group_id).is_some_and(|group| group.is_pending(partition));
         is_pending
-            || self.uncommitted.iter().any(|(_, write)| {
+            || self.uncommitted.iter().any(|pending| {
                 let is_of = |record: &GroupRecord| {
                     matches!(record, GroupRecord::Offset { group_id: group, topic_partition, .. }
                         if group == group_id && topic_partition == partition)
                 };
-                matches!(write.transaction, Some(InTransaction::Offsets(_)))
-                    && write.records.iter().any(is_of)
+                matches!(pending.write.transaction, Some(InTransaction::Offsets(_)))
+                    && pending.write.records.iter().any(is_of)
             })
     }
 }

@@ -2,6 +2,7 @@
 //! latency.
 
 mod controller;
+mod coordinators;
 mod groups;
 mod offsets;
 mod partitions;
@@ -217,6 +218,7 @@ impl Cluster {
 
     fn down(&mut self, id: BrokerId, end: fn(&mut Broker, SimTime)) {
         let (broker, is_up) = self.brokers.get_mut(&id).unwrap();
+        broker.check_coordinators(self.now);
         end(broker, self.now);
         *is_up = false;
         self.disconnect(NodeId::Broker(id));

@@ -26,7 +26,17 @@ fn commit_with(
     offset: Offset,
     metadata: &str,
 ) -> Option<ErrorKind> {
-    let request = Request::OffsetCommit(offset_commit::Request {
+    let request = commit_request(member, topic, offset, metadata);
+    response_of!(OffsetCommit, cluster.call(member.connection, request)).partitions[0].1
+}
+
+pub(super) fn commit_request(
+    member: &Member,
+    topic: &str,
+    offset: Offset,
+    metadata: &str,
+) -> Request {
+    Request::OffsetCommit(offset_commit::Request {
         group_id: "billing".into(),
         generation: member.generation,
         member_id: Name::clone(&member.id),
@@ -37,19 +47,26 @@ fn commit_with(
             leader_epoch: Some(0),
             metadata: metadata.into(),
         }],
-    });
-    response_of!(OffsetCommit, cluster.call(member.connection, request)).partitions[0].1
+    })
 }
 
 pub(super) fn committed(cluster: &mut Cluster) -> Option<Offset> {
     let connection = cluster.connect(1);
-    let request = Request::OffsetFetch(offset_fetch::Request {
+    let response = cluster.call(connection, fetch_request(true));
+    committed_in(response_of!(OffsetFetch, response)).unwrap()
+}
+
+pub(super) fn fetch_request(require_stable: bool) -> Request {
+    Request::OffsetFetch(offset_fetch::Request {
         group_id: "billing".into(),
         partitions: Some(vec![TopicPartition::new("orders", 0)]),
-        require_stable: true,
-    });
-    let response = response_of!(OffsetFetch, cluster.call(connection, request)).result.unwrap();
-    response[0].result.as_ref().unwrap().as_ref().map(|committed| committed.offset)
+        require_stable,
+    })
+}
+
+pub(super) fn committed_in(response: offset_fetch::Response) -> Result<Option<Offset>, ErrorKind> {
+    let answer = response.result?.remove(0).result?;
+    Ok(answer.map(|committed| committed.offset))
 }
 
 /// A client that only stores offsets.

@@ -224,7 +224,7 @@ impl Cluster {
         if let Some(response) = self.take(connection, asked) {
             return response;
         }
-        self.advance(Duration::from_millis(200));
+        self.advance(Duration::from_secs(2));
         self.take(connection, asked).expect("it asks for no longer than that")
     }
 

@@ -13,7 +13,7 @@ use crate::broker::session::schedule;
 use crate::broker::{Broker, BrokerTimer};
 use crate::fact::{Fact, TransactionFact};
 use crate::node::{Effects, Name, Timer};
-use crate::protocol::batch::RecordBatch;
+use crate::protocol::batch::{RecordBatch, StoredBatch};
 use crate::protocol::{add_offsets_to_txn, add_partitions_to_txn, end_txn, init_producer_id};
 use crate::time::SimTime;
 
@@ -260,10 +260,7 @@ impl Broker {
         else {
             return;
         };
-        for stored in replica.log.batches() {
-            let records = stored.batch.records.iter();
-            records.filter_map(TransactionRecord::decode).for_each(|record| shard.replay(record));
-        }
+        replica.log.batches().for_each(|stored| shard.load(stored));
         shard.is_loading = false;
         let records = replica.log.record_count();
         effects.fact(Fact::CoordinatorLoaded { broker: self.id, topic_partition, records });
@@ -290,6 +287,17 @@ impl Broker {
 }
 
 impl Shard {
+    /// Replays a batch while the coordinator loads.
+    pub(in crate::broker) fn load(&mut self, stored: &StoredBatch) {
+        let records = stored.batch.records.iter();
+        records.filter_map(TransactionRecord::decode).for_each(|record| self.replay(record));
+    }
+
+    /// Whether it has loaded all, and all that it wrote is replicated.
+    pub(in crate::broker) fn is_at_rest(&self) -> bool {
+        !self.is_loading && self.uncommitted.is_empty()
+    }
+
     /// A record of a transactional id is durable: goes on with it.
     fn written(&mut self, turn: &mut Turn<'_>, transactional_id: &Name) {
         let Some(transaction) = self.transactions.get(transactional_id) else { return };

@@ -187,7 +187,7 @@ impl Turn<'_> {
 }
 
 impl Shard {
-    fn new(epoch: i32, is_loading: bool) -> Self {
+    pub(super) fn new(epoch: i32, is_loading: bool) -> Self {
         Self {
             epoch,
             is_loading,
@@ -216,7 +216,6 @@ impl Shard {
     }
 
     /// What it knows, as its records would say it.
-    #[cfg(test)]
     pub(super) fn durable(&self) -> BTreeMap<Name, Metadata> {
         let is_durable = |transaction: &Transaction| transaction.metadata.producer_epoch >= 0;
         self.transactions

@@ -267,6 +267,7 @@ impl Producer {
     pub(super) fn fail_queues(&mut self, why: &Error, effects: &mut Effects) {
         let certain = || why.clone().definite().with_operation(Operation::Send);
         let mut failed = Vec::new();
+        let mut is_any_in_log = false;
         let mut topics = std::mem::take(&mut self.topics);
         for state in topics.values_mut() {
             let waiting = state.unassigned.drain(..).map(|(_, pending)| pending);
@@ -275,6 +276,7 @@ impl Producer {
                 let (open, retries) = queue.purge();
                 pending.extend(open);
                 for batch in retries {
+                    is_any_in_log |= batch.is_possibly_persisted;
                     let bytes = payload_bytes(&batch);
                     self.release(&batch.numbers, bytes, effects);
                     let error = certain();
@@ -290,6 +292,9 @@ impl Producer {
             }
         }
         self.topics = topics;
+        if is_any_in_log {
+            self.purged_what_may_be_in_the_log();
+        }
         self.undelivered(failed, effects);
     }
 

@@ -120,7 +120,7 @@ fn repair_sends(program: &mut Program) {
         let Sending { one_by_one, records } = sending;
         for (m, record) in records.iter_mut().enumerate() {
             match exclusions.record(n, m) {
-                Some(Exclusion::BatchCutByTiming) => *one_by_one = true,
+                Some(Exclusion::BatchCutByTiming | Exclusion::RecordErrors) => *one_by_one = true,
                 Some(Exclusion::KeylessSpread) => record.partition = Some(0),
                 _ => {}
             }

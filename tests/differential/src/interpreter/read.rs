@@ -1,6 +1,6 @@
 //! Reading: polls until all that can be read is read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bus_core::{Error, IsolationLevel, Offset, Polled, TopicPartition};
@@ -47,11 +47,13 @@ impl Interpreter<'_> {
     }
 
     async fn poll_to(&self, reader: &Reader, goal: &Goal, at_most: usize) -> Reading {
-        let late = reader.late.values().copied();
-        let mut reading = Reading { errors: late.collect(), ..Default::default() };
+        let mut reading = Reading::default();
+        // One may come more than once.
+        let late = reader.late.iter().map(|(place, fault)| (Some(place.clone()), *fault));
+        let mut errors = late.collect::<BTreeSet<_>>();
         let (mut count, mut polls) = (0, 0);
         while count < at_most {
-            let is_over = goal.is_reached(reader) && reading.errors.len() >= goal.failing.len();
+            let is_over = goal.is_reached(reader) && errors.len() >= goal.failing.len();
             // What came along with the last record belongs to this read too.
             let wait = if is_over { Duration::ZERO } else { POLL };
             match reader.consumer.poll(wait).await {
@@ -76,7 +78,8 @@ impl Interpreter<'_> {
                 }
                 Err(error) => {
                     if concerns(reader, &error) {
-                        reading.errors.push(Fault::from(&error));
+                        let place = error.topic_partition().cloned();
+                        errors.insert((place, Fault::from(&error)));
                     }
                 }
             }
@@ -86,6 +89,7 @@ impl Interpreter<'_> {
                 break;
             }
         }
+        reading.errors = errors.into_iter().map(|(_, fault)| fault).collect();
         reading.errors.sort_unstable();
         reading
     }

@@ -17,6 +17,8 @@ enum Step {
     /// A client sends a record to who it takes for the leader.
     Produce(Acks),
     Crash(BrokerId),
+    /// Its machine goes down, and what is not on disk is gone.
+    LosePower(BrokerId),
     Start(BrokerId),
     /// The controller prefers another leader, of those in sync.
     Elect(usize),
@@ -33,6 +35,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => prop_oneof![Just(Acks::All), Just(Acks::Leader)].prop_map(Step::Produce),
         1 => broker().prop_map(Step::Crash),
+        1 => broker().prop_map(Step::LosePower),
         2 => broker().prop_map(Step::Start),
         2 => (0..3_usize).prop_map(Step::Elect),
         1 => (broker(), broker()).prop_map(|(a, b)| Step::Cut(a, b)),
@@ -53,7 +56,9 @@ struct Day {
 impl Day {
     fn new() -> Self {
         let config = SimConfig { brokers: 3, ..Default::default() };
-        let cluster = Cluster::replicated_with(config, &[("min.insync.replicas", "2")]);
+        // Every append is flushed, so a loss of power takes no more than a crash.
+        let topic = [("min.insync.replicas", "2"), ("flush.messages", "1")];
+        let cluster = Cluster::replicated_with(config, &topic);
         Self { cluster, next: 1, sent: Vec::new(), acknowledged: BTreeSet::new() }
     }
 
@@ -61,6 +66,7 @@ impl Day {
         match *step {
             Step::Produce(acks) => self.produce(acks),
             Step::Crash(broker) if self.is_up(broker) => self.cluster.crash(broker),
+            Step::LosePower(broker) if self.is_up(broker) => self.cluster.lose_power(broker),
             Step::Start(broker) if !self.is_up(broker) => self.cluster.start(broker),
             Step::Elect(index) => self.elect(index),
             Step::Cut(a, b) if a != b => self.cluster.cut_brokers(a, b),
@@ -69,7 +75,7 @@ impl Day {
             }
             Step::Heal => self.cluster.heal(),
             Step::Wait(millis) => self.cluster.advance(Duration::from_millis(millis)),
-            Step::Crash(_) | Step::Start(_) | Step::Cut(..) => {}
+            Step::Crash(_) | Step::LosePower(_) | Step::Start(_) | Step::Cut(..) => {}
         }
         self.take_answers();
     }

@@ -64,6 +64,22 @@ impl Producer {
         }
     }
 
+    /// An abort dropped batches that a leader may have.
+    ///
+    /// librdkafka 2.12 gives their sequences out again, so that a leader that has them takes the
+    /// first batch of the next transaction for a repetition: it is acknowledged, committed, and
+    /// lost. Raising the epoch is what it takes.
+    pub(in crate::client::producer) fn purged_what_may_be_in_the_log(&mut self) {
+        if let Some(transaction) = &mut self.transaction
+            && !transaction.settings.reuses_sequences
+        {
+            transaction.needs_epoch_bump = true;
+            if matches!(self.session, Session::Assigned { .. }) {
+                self.session = Session::AwaitingAbort;
+            }
+        }
+    }
+
     /// Records of a partition ran out of time: their sequences are missing.
     pub(in crate::client::producer) fn records_timed_out(&mut self, effects: &mut Effects) {
         if matches!(self.session, Session::Assigned { .. }) {

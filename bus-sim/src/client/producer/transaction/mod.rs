@@ -58,6 +58,8 @@ pub(crate) struct TransactionSettings {
     pub(crate) timeout: Duration,
     /// Version 2 of the protocol (KIP-890), which librdkafka 2.12 does not speak.
     pub(crate) is_version_2: bool,
+    /// An abort gives out again the sequences of what it dropped, though a leader may have it.
+    pub(crate) reuses_sequences: bool,
 }
 
 /// The transactions of a producer.

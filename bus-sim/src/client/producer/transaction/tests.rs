@@ -34,8 +34,12 @@ type Outcome = Arc<Mutex<Option<Result<()>>>>;
 impl Script {
     fn new(is_version_2: bool) -> Self {
         let identity = Identity { node: NodeId::Client(0), name: 1, seed: 7 };
-        let settings =
-            TransactionSettings { id: "t".into(), timeout: Duration::from_mins(1), is_version_2 };
+        let settings = TransactionSettings {
+            id: "t".into(),
+            timeout: Duration::from_mins(1),
+            is_version_2,
+            reuses_sequences: true,
+        };
         let config = ProducerConfig { linger: Duration::ZERO, ..Default::default() };
         Self {
             producer: Producer::transactional(identity, config, settings, 1, None),
