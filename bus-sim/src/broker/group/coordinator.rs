@@ -279,8 +279,8 @@ impl Broker {
             effects.cancel_timer(Timer::Broker(BrokerTimer::Sync { group_id }));
         }
         effects.cancel_timer(Timer::Broker(BrokerTimer::ExpireOffsets { partition }));
-        effects.cancel_timer(Timer::Broker(BrokerTimer::ExpireWrites { partition }));
         effects.cancel_timer(Timer::Broker(BrokerTimer::LoadCoordinator { partition }));
+        effects.cancel_timer(Timer::Broker(BrokerTimer::ExpireWrites { partition }));
     }
 
     /// Removes the offsets that groups committed in a topic that is gone.

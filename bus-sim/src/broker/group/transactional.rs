@@ -61,9 +61,6 @@ impl Broker {
             let guard = guard.map_err(known_to_producers)?;
             let topic_partition = TopicPartition::new(&self.offsets_topic, partition);
             let replica = self.replicas.get(&topic_partition).ok_or(ErrorKind::NotCoordinator)?;
-            if replica.lacks_replicas() {
-                return Err(ErrorKind::CoordinatorNotAvailable);
-            }
             let producers = replica.producers().ok_or(ErrorKind::NotCoordinator)?;
             let producer = (request.producer_id, request.producer_epoch);
             let verdict =

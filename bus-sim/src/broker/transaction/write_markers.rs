@@ -75,13 +75,15 @@ impl Broker {
         let unknown = ErrorKind::UnknownTopicOrPartition;
         let replica = self.replicas.get_mut(topic_partition).ok_or(unknown)?;
         replica.check_leader(None)?;
-        if replica.lacks_replicas() {
+        let is_of_groups = topic_partition.topic == self.offsets_topic;
+        // The coordinator of groups appends without asking for replicas.
+        if !is_of_groups && replica.lacks_replicas() {
             return Err(ErrorKind::NotEnoughReplicas);
         }
         let producers = replica.producers().ok_or(ErrorKind::NotLeaderOrFollower)?;
         producers.check_marker(marker)?;
         let offset = replica.log.end();
-        if topic_partition.topic == self.offsets_topic {
+        if is_of_groups {
             let partition = topic_partition.partition;
             if self.shards.get(&partition).is_none_or(|shard| !shard.is_ready()) {
                 return Err(ErrorKind::NotLeaderOrFollower);
