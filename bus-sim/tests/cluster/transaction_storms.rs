@@ -17,7 +17,7 @@ use crate::common::{produce, quick_member};
 use crate::storm::{Dice, rage};
 
 /// How many seeds a test tries.
-const SEEDS: u64 = 25;
+const SEEDS: u64 = 12;
 /// The seed of the first.
 const FIRST: u64 = 0;
 const PARTITIONS: i32 = 2;

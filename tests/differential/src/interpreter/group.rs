@@ -104,7 +104,7 @@ impl Interpreter<'_> {
         commit_on_revoke: bool,
     ) -> Rebalanced {
         self.pause_members(group);
-        let shape = self.shape_of(group).await;
+        let shape = self.shape_of(group, joining.as_ref()).await;
         let mut seen = Rebalanced { is_restless: true, ..Default::default() };
         for _ in 0..POLLS_MAX {
             self.poll_members(group, commit_on_revoke, &mut seen.members).await;
@@ -172,11 +172,13 @@ impl Interpreter<'_> {
     }
 
     /// What the members of a group have subscribed to, as far as it exists.
-    async fn shape_of(&mut self, group: GroupSlot) -> Shape {
+    async fn shape_of(&mut self, group: GroupSlot, joining: Option<&Joining>) -> Shape {
         let subscriptions: BTreeMap<_, _> = members(&mut self.consumers, group)
             .map(|(slot, reader)| (slot, reader.subscription.clone().unwrap_or_default()))
             .collect();
-        let described = TopicSlot::ALL.iter().map(async |topic| {
+        let before = joining.and_then(|joining| joining.before.clone());
+        let topics = subscriptions.values().chain(&before).flatten().collect::<BTreeSet<_>>();
+        let described = topics.into_iter().map(async |topic| {
             let described = self.admin.describe_topic(self.names.topic(*topic)).await.ok()?;
             Some((*topic, described.partitions.len()))
         });
