@@ -132,66 +132,8 @@ pub enum Fact {
         /// Why it was refused, if it was.
         refused: Option<ErrorKind>,
     },
-    /// An offset was stored for a transaction; it counts once that commits.
-    OffsetPending {
-        /// The group.
-        group_id: Name,
-        /// The partition.
-        topic_partition: TopicPartition,
-        /// The offset.
-        offset: Offset,
-        /// The producer of the transaction.
-        producer_id: ProducerId,
-    },
-    /// A transaction that an offset was stored for was aborted.
-    OffsetAborted {
-        /// The group.
-        group_id: Name,
-        /// The partition.
-        topic_partition: TopicPartition,
-        /// The producer of the transaction.
-        producer_id: ProducerId,
-    },
-    /// A transactional id changed its state.
-    TransactionState {
-        /// The transactional id.
-        transactional_id: Name,
-        /// Its state now.
-        state: &'static str,
-        /// Its producer id.
-        producer_id: ProducerId,
-        /// Its epoch.
-        producer_epoch: ProducerEpoch,
-    },
-    /// An open transaction is aborted with an epoch that no producer knows.
-    TransactionFenced {
-        /// The transactional id.
-        transactional_id: Name,
-        /// Its producer id.
-        producer_id: ProducerId,
-        /// The epoch from now on.
-        producer_epoch: ProducerEpoch,
-        /// `timeout` or `another producer`.
-        reason: &'static str,
-    },
-    /// A transactional id was not used for too long.
-    TransactionalIdExpired {
-        /// The transactional id.
-        transactional_id: Name,
-    },
-    /// The end of a transaction was written to a partition.
-    Marker {
-        /// The partition.
-        topic_partition: TopicPartition,
-        /// The producer of the transaction.
-        producer_id: ProducerId,
-        /// The epoch of the marker.
-        producer_epoch: ProducerEpoch,
-        /// Commit or abort.
-        control: ControlRecord,
-        /// The offset that it takes.
-        offset: Offset,
-    },
+    /// Something about a transaction.
+    Transaction(TransactionFact),
     /// A committed offset expired or was deleted.
     OffsetRemoved {
         /// The group.
@@ -224,6 +166,77 @@ pub enum Fact {
         /// How many records it holds.
         records: usize,
     },
+}
+
+/// Something that is true of a transaction since now.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum TransactionFact {
+    /// An offset was stored for a transaction; it counts once that commits.
+    OffsetPending {
+        /// The group.
+        group_id: Name,
+        /// The partition.
+        topic_partition: TopicPartition,
+        /// The offset.
+        offset: Offset,
+        /// The producer of the transaction.
+        producer_id: ProducerId,
+    },
+    /// A transaction that an offset was stored for was aborted.
+    OffsetAborted {
+        /// The group.
+        group_id: Name,
+        /// The partition.
+        topic_partition: TopicPartition,
+        /// The producer of the transaction.
+        producer_id: ProducerId,
+    },
+    /// A transactional id changed its state.
+    State {
+        /// The transactional id.
+        transactional_id: Name,
+        /// Its state now.
+        state: &'static str,
+        /// Its producer id.
+        producer_id: ProducerId,
+        /// Its epoch.
+        producer_epoch: ProducerEpoch,
+    },
+    /// An open transaction is aborted with an epoch that no producer knows.
+    Fenced {
+        /// The transactional id.
+        transactional_id: Name,
+        /// Its producer id.
+        producer_id: ProducerId,
+        /// The epoch from now on.
+        producer_epoch: ProducerEpoch,
+        /// `timeout` or `another producer`.
+        reason: &'static str,
+    },
+    /// A transactional id was not used for too long.
+    Expired {
+        /// The transactional id.
+        transactional_id: Name,
+    },
+    /// The end of a transaction was written to a partition.
+    Marker {
+        /// The partition.
+        topic_partition: TopicPartition,
+        /// The producer of the transaction.
+        producer_id: ProducerId,
+        /// The epoch of the marker.
+        producer_epoch: ProducerEpoch,
+        /// Commit or abort.
+        control: ControlRecord,
+        /// The offset that it takes.
+        offset: Offset,
+    },
+}
+
+impl From<TransactionFact> for Fact {
+    fn from(fact: TransactionFact) -> Self {
+        Self::Transaction(fact)
+    }
 }
 
 impl fmt::Display for Fact {
@@ -271,30 +284,7 @@ impl fmt::Display for Fact {
             Self::OffsetCommit { group_id, topic_partition, offset, refused: Some(error) } => {
                 write!(f, "group {group_id} refused {topic_partition}@{offset} {error}")
             }
-            Self::OffsetPending { group_id, topic_partition, offset, producer_id } => {
-                write!(f, "group {group_id} pending {topic_partition}@{offset} of {producer_id}")
-            }
-            Self::OffsetAborted { group_id, topic_partition, producer_id } => {
-                write!(f, "group {group_id} aborted {topic_partition} of {producer_id}")
-            }
-            Self::TransactionState { transactional_id, state, producer_id, producer_epoch } => {
-                write!(f, "transaction {transactional_id} {state} {producer_id}/{producer_epoch}")
-            }
-            Self::TransactionFenced { transactional_id, producer_id, producer_epoch, reason } => {
-                let session = format!("{producer_id}/{producer_epoch}");
-                write!(f, "transaction {transactional_id} fenced by {reason} {session}")
-            }
-            Self::TransactionalIdExpired { transactional_id } => {
-                write!(f, "transaction {transactional_id} expired")
-            }
-            Self::Marker { topic_partition, producer_id, producer_epoch, control, offset } => {
-                let control = match control {
-                    ControlRecord::Commit => "commit",
-                    ControlRecord::Abort => "abort",
-                };
-                let session = format!("{producer_id}/{producer_epoch}");
-                write!(f, "marker {topic_partition}@{offset} {control} {session}")
-            }
+            Self::Transaction(fact) => fact.fmt(f),
             Self::OffsetRemoved { group_id, topic_partition } => {
                 write!(f, "group {group_id} removed {topic_partition}")
             }
@@ -307,6 +297,37 @@ impl fmt::Display for Fact {
             Self::Topic { topic, partitions } => write!(f, "topic {topic} partitions {partitions}"),
             Self::CoordinatorLoaded { broker, topic_partition, records } => {
                 write!(f, "broker-{broker} loaded {topic_partition} records {records}")
+            }
+        }
+    }
+}
+
+impl fmt::Display for TransactionFact {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::OffsetPending { group_id, topic_partition, offset, producer_id } => {
+                write!(f, "group {group_id} pending {topic_partition}@{offset} of {producer_id}")
+            }
+            Self::OffsetAborted { group_id, topic_partition, producer_id } => {
+                write!(f, "group {group_id} aborted {topic_partition} of {producer_id}")
+            }
+            Self::State { transactional_id, state, producer_id, producer_epoch } => {
+                write!(f, "transaction {transactional_id} {state} {producer_id}/{producer_epoch}")
+            }
+            Self::Fenced { transactional_id, producer_id, producer_epoch, reason } => {
+                let session = format!("{producer_id}/{producer_epoch}");
+                write!(f, "transaction {transactional_id} fenced by {reason} {session}")
+            }
+            Self::Expired { transactional_id } => {
+                write!(f, "transaction {transactional_id} expired")
+            }
+            Self::Marker { topic_partition, producer_id, producer_epoch, control, offset } => {
+                let control = match control {
+                    ControlRecord::Commit => "commit",
+                    ControlRecord::Abort => "abort",
+                };
+                let session = format!("{producer_id}/{producer_epoch}");
+                write!(f, "marker {topic_partition}@{offset} {control} {session}")
             }
         }
     }

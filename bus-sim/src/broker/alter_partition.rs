@@ -34,6 +34,13 @@ pub(super) struct Proposals {
     is_watching: bool,
 }
 
+impl Proposals {
+    /// Begins without the timers of an earlier start.
+    pub(super) const fn start(&mut self) {
+        self.is_watching = false;
+    }
+}
+
 impl Broker {
     /// Sets the timer for a look at who lags, if it is not set.
     pub(super) fn watch_in_sync(&mut self, now: SimTime, effects: &mut Effects) {

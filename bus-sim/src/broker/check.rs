@@ -62,7 +62,13 @@ fn durable(shard: &group::Shard) -> BTreeMap<Name, Durable> {
     let groups = shard.groups.iter().map(|(group_id, group)| {
         let offsets = group.offsets().clone();
         let pending = group.pending_offsets().clone();
-        (Name::clone(group_id), Durable { offsets, pending, group: group.snapshot() })
+        // A group that nobody has joined may have no record of its own.
+        let has_record = |record: &GroupRecord| match record {
+            GroupRecord::Group { value: Some(value), .. } => value.generation > 0,
+            _ => false,
+        };
+        let group = group.snapshot().filter(has_record);
+        (Name::clone(group_id), Durable { offsets, pending, group })
     });
     groups.collect()
 }

@@ -11,6 +11,7 @@ use bus_core::{ErrorKind, IsolationLevel, Offset};
 
 use super::Broker;
 use super::connections::Caller;
+use crate::mutation::Mutation;
 use crate::node::Effects;
 use crate::protocol::Response;
 use crate::protocol::list_offsets::{self, OffsetSpec, PartitionRequest, PartitionResponse};
@@ -40,8 +41,12 @@ impl Broker {
         let replica = self.leader(&partition.topic_partition, epoch)?;
         let limit = match request.isolation_level {
             _ if request.replica.is_some() => replica.log.end(),
-            IsolationLevel::ReadUncommitted => replica.high_watermark(),
-            IsolationLevel::ReadCommitted => replica.last_stable_offset(),
+            IsolationLevel::ReadCommitted if !self.has(Mutation::OpenTransactionVisible) => {
+                replica.last_stable_offset()
+            }
+            IsolationLevel::ReadCommitted | IsolationLevel::ReadUncommitted => {
+                replica.high_watermark()
+            }
         };
         let is_unknown = request.replica.is_none() && replica.lags_behind_epoch();
         let found = match partition.spec {

@@ -121,6 +121,7 @@ impl Broker {
 
     /// Begins with what a broker does as long as it is up.
     pub(super) fn start_replication(&mut self, now: SimTime, effects: &mut Effects) {
+        self.proposals.start();
         if self.replicas.values().any(Replica::has_followers) {
             self.watch_in_sync(now, effects);
         }

@@ -3,6 +3,7 @@
 //! Data goes to stdout and can be piped; talk goes to stderr. Exit codes: 0 held (or done), 1 usage
 //! or configuration, 2 violated, 3 stalled.
 
+mod differential;
 mod failure;
 mod list;
 mod report;
@@ -34,6 +35,8 @@ enum Command {
     List(list::Arguments),
     /// Run an application once, and judge what came of it
     Run(run::Arguments),
+    /// Run random programs on the simulator and on a real Kafka, and compare
+    Differential(differential::Arguments),
     /// Run a real Kafka on this machine, from Maven Central's jars with a JDK
     Kafka(kafka::Arguments),
 }
@@ -49,6 +52,7 @@ pub(crate) fn main() -> ExitCode {
         None => run::demonstrate(),
         Some(Command::List(arguments)) => list::list(arguments),
         Some(Command::Run(arguments)) => run::run(arguments),
+        Some(Command::Differential(arguments)) => differential::differential(arguments),
         Some(Command::Kafka(arguments)) => {
             kafka::run(arguments).map(|()| ExitCode::SUCCESS).map_err(Failure::from)
         }

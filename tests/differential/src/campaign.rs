@@ -8,8 +8,9 @@ use futures_util::future::join;
 use futures_util::stream::{self, StreamExt as _};
 
 use crate::backend::{OnKafka, OnSim, Ran};
-use crate::compare::Divergence;
+use crate::compare::{Coverage, Divergence};
 use crate::generate::{Features, program_of};
+use crate::outcome::Outcome;
 use crate::program::Program;
 use crate::rules::Exclusions;
 use crate::shrink::shrink;
@@ -26,8 +27,8 @@ pub struct Pair {
 /// What came of a program on both.
 #[derive(Clone, Debug)]
 pub enum Verdict {
-    /// They agree.
-    Agreed,
+    /// They agree on these outcomes.
+    Agreed(Vec<Outcome>),
     /// They do not, but the real Kafka does not always agree with itself: the simulator does what it
     /// does at other times.
     Unsteady,
@@ -68,15 +69,17 @@ impl Pair {
         const AGAIN: usize = 2;
 
         let (kafka, sim) = join(self.run_on_kafka(program), self.run_on_sim(program)).await;
-        let Some(divergence) = Divergence::of(program, kafka, sim) else { return Verdict::Agreed };
+        let divergence = match Divergence::between(program, kafka, sim) {
+            Ok(outcomes) => return Verdict::Agreed(outcomes),
+            Err(divergence) => divergence,
+        };
         for _ in 0..AGAIN {
-            if Divergence::of(program, self.run_on_kafka(program).await, divergence.sim.clone())
-                .is_none()
-            {
+            let again = self.run_on_kafka(program).await;
+            if Divergence::between(program, again, divergence.sim.clone()).is_ok() {
                 return Verdict::Unsteady;
             }
         }
-        Verdict::Diverged(Box::new(divergence))
+        Verdict::Diverged(divergence)
     }
 }
 
@@ -126,8 +129,32 @@ pub struct Findings {
     pub time: Duration,
     /// Programs on which the real Kafka does not always agree with itself.
     pub unsteady: Vec<u64>,
-    /// Divergences: the number of the program, how many steps it had, and what is left of it.
-    pub divergences: Vec<(u64, usize, Divergence)>,
+    /// How often each step had each kind of outcome, where both agreed.
+    pub coverage: Coverage,
+    /// Divergences, shrunk.
+    pub divergences: Vec<Found>,
+}
+
+/// A divergence that a campaign found.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// The number of the program.
+    pub number: u64,
+    /// How many steps it had.
+    pub steps_before: usize,
+    /// What is left of it.
+    pub shrunk: Divergence,
+}
+
+/// A program of a campaign that was run.
+#[derive(Clone, Debug)]
+pub struct Judged {
+    /// Its number.
+    pub number: u64,
+    /// The program.
+    pub program: Program,
+    /// What came of it.
+    pub verdict: Verdict,
 }
 
 impl Findings {
@@ -142,41 +169,42 @@ impl Findings {
 }
 
 impl Campaign {
-    /// Runs the programs; `progress` is told how many are done.
-    pub async fn run(&self, pair: &Pair, mut progress: impl FnMut(u64)) -> Findings {
+    /// Runs the programs; `done` is told of each.
+    pub async fn run(&self, pair: &Pair, mut done: impl FnMut(&Judged)) -> Findings {
         let begin = Instant::now();
         let numbers = self.first..self.first.saturating_add(self.programs);
         let judged = stream::iter(numbers).map(|number| {
             let program = program_of(self.seed, number, self.features);
             async move {
                 let verdict = pair.judge(&program).await;
-                (number, program, verdict)
+                Judged { number, program, verdict }
             }
         });
         let mut judged = std::pin::pin!(judged.buffer_unordered(self.side_by_side.max(1)));
         let mut findings = Findings::default();
         let mut diverged = Vec::new();
-        while let Some((number, program, verdict)) = judged.next().await {
+        while let Some(judged) = judged.next().await {
+            done(&judged);
+            let Judged { number, program, verdict } = judged;
             findings.programs += 1;
             findings.steps += count(program.steps.len());
             findings.excluded += count(Exclusions::of(&program).len());
             match verdict {
-                Verdict::Agreed => {}
+                Verdict::Agreed(outcomes) => findings.coverage.add(&program, &outcomes),
                 Verdict::Unsteady => findings.unsteady.push(number),
                 Verdict::Diverged(divergence) => diverged.push((number, divergence)),
             }
-            progress(findings.programs);
             if diverged.len() >= self.divergences_max.max(1) {
                 break;
             }
         }
         findings.time = begin.elapsed();
         for (number, divergence) in diverged {
-            let steps = divergence.program.steps.len();
+            let steps_before = divergence.program.steps.len();
             let shrunk = shrink(pair, *divergence, self.shrink_for).await;
-            findings.divergences.push((number, steps, shrunk));
+            findings.divergences.push(Found { number, steps_before, shrunk });
         }
-        findings.divergences.sort_by_key(|(number, ..)| *number);
+        findings.divergences.sort_by_key(|found| found.number);
         findings.unsteady.sort_unstable();
         findings
     }

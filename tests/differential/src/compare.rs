@@ -1,5 +1,6 @@
 //! Comparison: the first step on which the backends do not agree, and how to show it.
 
+use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 
 use ron::ser::PrettyConfig;
@@ -21,16 +22,14 @@ pub struct Divergence {
 }
 
 impl Divergence {
-    /// Compares what came of a program; `None` if the backends agree.
-    pub fn of(program: &Program, kafka: Ran, sim: Ran) -> Option<Self> {
-        let divergence = Self { program: program.clone(), kafka, sim };
-        (!divergence.is_none()).then_some(divergence)
-    }
-
-    fn is_none(&self) -> bool {
-        match (&self.kafka, &self.sim) {
-            (Ok(kafka), Ok(sim)) => kafka == sim,
-            _ => false,
+    /// Compares what came of a program: the outcomes that both have, or the divergence.
+    ///
+    /// # Errors
+    /// The divergence.
+    pub fn between(program: &Program, kafka: Ran, sim: Ran) -> Result<Vec<Outcome>, Box<Self>> {
+        match (kafka, sim) {
+            (Ok(kafka), Ok(sim)) if kafka == sim => Ok(kafka),
+            (kafka, sim) => Err(Box::new(Self { program: program.clone(), kafka, sim })),
         }
     }
 
@@ -53,15 +52,43 @@ impl Divergence {
     }
 }
 
+/// How often each step had each kind of outcome: what a campaign has tried, and what it has not.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct Coverage {
+    counts: BTreeMap<String, BTreeMap<String, u64>>,
+}
+
+impl Coverage {
+    /// Counts what came of a program.
+    pub fn add(&mut self, program: &Program, outcomes: &[Outcome]) {
+        for (step, outcome) in program.steps.iter().zip(outcomes) {
+            let counts = self.counts.entry(step_name(step)).or_default();
+            *counts.entry(shape(outcome)).or_default() += 1;
+        }
+    }
+}
+
+impl fmt::Display for Coverage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (step, counts) in &self.counts {
+            let counts = counts.iter().map(|(outcome, count)| format!("{outcome} {count}"));
+            writeln!(f, "  {step:24}  {}", counts.collect::<Vec<_>>().join(", "))?;
+        }
+        Ok(())
+    }
+}
+
 /// The name of a step, without what it is about.
 fn step_name(step: &Step) -> String {
-    let text = match step {
-        Step::Producer(_, step) => format!("{step:?}"),
-        Step::Transactor(_, step) => format!("{step:?}"),
-        Step::Consumer(_, step) => format!("{step:?}"),
-        Step::Admin(step) => format!("{step:?}"),
+    let (who, what) = match step {
+        Step::Producer(_, step) => ("Producer", format!("{step:?}")),
+        Step::Transactor(_, step) => ("Transactor", format!("{step:?}")),
+        Step::Consumer(_, step) => ("Consumer", format!("{step:?}")),
+        Step::Admin(step) => ("Admin", format!("{step:?}")),
     };
-    text.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default().to_owned()
+    let what = what.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default();
+    format!("{who} {what}")
 }
 
 fn shape(outcome: &Outcome) -> String {
@@ -76,7 +103,15 @@ fn shape(outcome: &Outcome) -> String {
         }
         other => {
             let text = format!("{other:?}");
-            text.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default().to_owned()
+            let mut words = text.split(|c: char| !c.is_alphanumeric());
+            let name = words.next().unwrap_or_default();
+            let detail = match other {
+                Outcome::Excluded(reason) => format!(" {reason:?}"),
+                Outcome::Read(reading) if !reading.errors.is_empty() => " error".to_owned(),
+                Outcome::Read(reading) if reading.records.is_empty() => " nothing".to_owned(),
+                _ => String::new(),
+            };
+            format!("{name}{detail}")
         }
     }
 }

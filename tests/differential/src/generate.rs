@@ -1,9 +1,10 @@
 //! Strategies: random programs.
 //!
-//! Steps are drawn one by one from a few slots, so that they meet.
+//! A program is a row of [phrases], about few partitions and by few clients, so that they meet.
 
 mod admin;
 mod clients;
+mod phrases;
 mod records;
 mod repair;
 
@@ -14,16 +15,22 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
-use crate::program::{Program, Step};
+use crate::program::{Program, Step, TransactorStep};
 use crate::slot::{ConsumerSlot, Place, ProducerSlot, TopicSlot, TransactorSlot};
 
 /// What random programs are made of.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct Features {
     /// Transactional producers.
     pub transactions: bool,
     /// Administration of offsets, of topic configuration, and of records.
     pub full_admin: bool,
+}
+
+impl Default for Features {
+    fn default() -> Self {
+        Self { transactions: true, full_admin: false }
+    }
 }
 
 /// The program of a number: the same for ever, as long as the strategies stay as they are.
@@ -42,8 +49,13 @@ pub fn program_of(seed: u64, number: u64, features: Features) -> Program {
 pub fn programs(features: Features) -> impl Strategy<Value = Program> {
     let header =
         (clients::topics(), clients::producers(), clients::transactors(), clients::consumers());
-    (header, vec(step(features), 3..24)).prop_map(move |(header, steps)| {
+    let phrases = vec(phrases::phrase(features), 2..9);
+    (header, phrases, vec(prop::bool::weighted(0.9), 2)).prop_map(move |(header, steps, inits)| {
         let (topics, producers, transactors, consumers) = header;
+        let mut steps = steps.concat();
+        for (slot, _) in TransactorSlot::ALL.iter().zip(inits).filter(|(_, inits)| *inits) {
+            init_first(*slot, &mut steps);
+        }
         let mut program = Program { topics, producers, transactors, consumers, steps };
         forget_unused(&mut program);
         repair::repair(&mut program);
@@ -60,18 +72,12 @@ fn forget_unused(program: &mut Program) {
     consumers.retain(|slot, _| uses(&|step| matches!(step, Step::Consumer(s, _) if s == slot)));
 }
 
-fn step(features: Features) -> BoxedStrategy<Step> {
-    let producer = (producer_slot(), records::producer_step())
-        .prop_map(|(slot, step)| Step::Producer(slot, step));
-    let consumer = (consumer_slot(), clients::consumer_step())
-        .prop_map(|(slot, step)| Step::Consumer(slot, step));
-    let admin = admin::admin_step(features).prop_map(Step::Admin);
-    if !features.transactions {
-        return prop_oneof![6 => producer, 12 => consumer, 3 => admin].boxed();
+/// Without it nothing works, so it comes before what a transactional producer does first.
+fn init_first(slot: TransactorSlot, steps: &mut Vec<Step>) {
+    let first = steps.iter().position(|step| matches!(step, Step::Transactor(s, _) if *s == slot));
+    if let Some(first) = first {
+        steps.insert(first, Step::Transactor(slot, TransactorStep::Init));
     }
-    let transactor = (transactor_slot(), records::transactor_step())
-        .prop_map(|(slot, step)| Step::Transactor(slot, step));
-    prop_oneof![4 => producer, 10 => consumer, 8 => transactor, 2 => admin].boxed()
 }
 
 /// The first slot most of the time, so that what one step does matters to others.
@@ -93,9 +99,9 @@ fn consumer_slot() -> impl Strategy<Value = ConsumerSlot> {
 fn topic_slot() -> impl Strategy<Value = TopicSlot> {
     use TopicSlot::{Invalid, Missing, T0, T1, T2};
     prop_oneof![
-        60 => Just(T0),
-        30 => Just(T1),
-        10 => Just(T2),
+        70 => Just(T0),
+        25 => Just(T1),
+        5 => Just(T2),
         1 => Just(Missing),
         1 => Just(Invalid),
     ]

@@ -67,11 +67,11 @@ async fn first_alike(
 
     let kind = like.kind();
     let judged = stream::iter(candidates).map(|program| async move {
-        if Instant::now() >= until { Verdict::Agreed } else { pair.judge(&program).await }
+        if Instant::now() >= until { None } else { Some(pair.judge(&program).await) }
     });
     let mut judged = std::pin::pin!(judged.buffered(SIDE_BY_SIDE));
     while let Some(verdict) = judged.next().await {
-        if let Verdict::Diverged(divergence) = verdict
+        if let Some(Verdict::Diverged(divergence)) = verdict
             && divergence.kind() == kind
         {
             return Some(*divergence);

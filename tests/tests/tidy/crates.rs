@@ -6,15 +6,19 @@ use super::files::{Files, Finding};
 
 /// The crates from the bottom up, each with those of ours that it may depend on.
 ///
-/// Only `bus` and `conformance` name backends, so that an application can't.
-const ARROWS: [(&str, &[&str]); 8] = [
+/// Only `bus` and the tests name backends, so that an application can't.
+const ARROWS: [(&str, &[&str]); 9] = [
     ("bus-core", &[]),
     ("bus-kafka", &["bus-core"]),
     ("bus-sim", &["bus-core"]),
     ("bus-check", &["bus-core"]),
     ("bus-app", &["bus-core"]),
     ("scenarios", &["bus-core", "bus-app"]),
-    ("bus", &["bus-core", "bus-kafka", "bus-sim", "bus-check", "bus-app", "scenarios"]),
+    ("differential", &["bus-core", "bus-kafka", "bus-sim"]),
+    (
+        "bus",
+        &["bus-core", "bus-kafka", "bus-sim", "bus-check", "bus-app", "scenarios", "differential"],
+    ),
     (
         "conformance",
         &["bus-core", "bus-kafka", "bus-sim", "bus-check", "bus-app", "scenarios", "bus"],

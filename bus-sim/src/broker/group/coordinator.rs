@@ -280,6 +280,7 @@ impl Broker {
         }
         effects.cancel_timer(Timer::Broker(BrokerTimer::ExpireOffsets { partition }));
         effects.cancel_timer(Timer::Broker(BrokerTimer::ExpireWrites { partition }));
+        effects.cancel_timer(Timer::Broker(BrokerTimer::LoadCoordinator { partition }));
     }
 
     /// Removes the offsets that groups committed in a topic that is gone.

@@ -18,7 +18,7 @@ use crate::broker::Broker;
 use crate::broker::connections::Caller;
 use crate::broker::produce::producer_rules;
 use crate::broker::transaction::guard::Guard;
-use crate::fact::Fact;
+use crate::fact::{Fact, TransactionFact};
 use crate::mutation::Mutation;
 use crate::node::{Effects, Name};
 use crate::protocol::batch::{ControlRecord, ProducerId};
@@ -180,7 +180,12 @@ impl Shard {
                 let known = group.offsets.get(&topic_partition);
                 match control {
                     ControlRecord::Abort => {
-                        facts.push(Fact::OffsetAborted { group_id, topic_partition, producer_id });
+                        let fact = TransactionFact::OffsetAborted {
+                            group_id,
+                            topic_partition,
+                            producer_id,
+                        };
+                        facts.push(fact.into());
                     }
                     ControlRecord::Commit
                         if known.is_none_or(|known| known.recorded < stored.recorded) =>

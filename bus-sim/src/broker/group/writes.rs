@@ -18,7 +18,7 @@ use super::record::GroupRecord;
 use super::{InTransaction, Shard, Then, Write};
 use crate::broker::session::schedule;
 use crate::broker::{Broker, BrokerTimer};
-use crate::fact::Fact;
+use crate::fact::{Fact, TransactionFact};
 use crate::mutation::Mutation;
 use crate::node::{Effects, Name};
 use crate::protocol::{Response, offset_fetch};
@@ -241,7 +241,7 @@ fn tell_offset(record: &GroupRecord, transaction: Option<&InTransaction>, effect
     effects.fact(match (offset, transaction) {
         (Some(offset), Some(InTransaction::Offsets((producer_id, _)))) => {
             let producer_id = *producer_id;
-            Fact::OffsetPending { group_id, topic_partition, offset, producer_id }
+            TransactionFact::OffsetPending { group_id, topic_partition, offset, producer_id }.into()
         }
         (Some(offset), _) => {
             Fact::OffsetCommit { group_id, topic_partition, offset, refused: None }

@@ -8,7 +8,7 @@ use bus_core::{Acks, ErrorKind, IsolationLevel, Offset, Timestamp, TopicPartitio
 
 use super::{Cluster, batch, response_of};
 use crate::config::{BrokerConfig, SimConfig};
-use crate::fact::Fact;
+use crate::fact::{Fact, TransactionFact};
 use crate::node::{BrokerId, ConnectionId, Name};
 use crate::protocol::batch::{
     ControlRecord, ProducerEpoch, ProducerId, ProducerStamp, RecordBatch,
@@ -205,6 +205,17 @@ impl Producer {
     }
 }
 
+/// Brokers with one replica of everything.
+pub(super) fn unreplicated(brokers: BrokerId) -> SimConfig {
+    let broker = BrokerConfig {
+        default_replication_factor: 1,
+        offsets_topic_replication_factor: 1,
+        transaction_state_replication_factor: 1,
+        ..Default::default()
+    };
+    SimConfig { brokers, broker, ..Default::default() }
+}
+
 impl Cluster {
     pub(super) fn any_broker(&self) -> BrokerId {
         *self.brokers.iter().find(|(_, (_, is_up))| *is_up).unwrap().0
@@ -224,7 +235,7 @@ impl Cluster {
         if let Some(response) = self.take(connection, asked) {
             return response;
         }
-        self.advance(Duration::from_millis(200));
+        self.advance(Duration::from_secs(2));
         self.take(connection, asked).expect("it asks for no longer than that")
     }
 
@@ -289,7 +300,9 @@ impl Cluster {
     /// The states that a transactional id went through.
     pub(super) fn states_of(&self, id: &str) -> Vec<&'static str> {
         let state = |fact: &Fact| match fact {
-            Fact::TransactionState { transactional_id, state, .. } if **transactional_id == *id => {
+            Fact::Transaction(TransactionFact::State { transactional_id, state, .. })
+                if **transactional_id == *id =>
+            {
                 Some(*state)
             }
             _ => None,
@@ -357,13 +370,7 @@ fn a_commit_shows_records_and_an_abort_does_not() {
 
 #[test]
 fn a_transaction_goes_over_brokers() {
-    let broker = BrokerConfig {
-        default_replication_factor: 1,
-        offsets_topic_replication_factor: 1,
-        transaction_state_replication_factor: 1,
-        ..Default::default()
-    };
-    let config = SimConfig { brokers: 3, broker, ..Default::default() };
+    let config = unreplicated(3);
     let mut cluster = Cluster::with_orders(config, 3);
     for id in ["app", "b", "c", "d"] {
         let mut producer = Producer::new(&mut cluster, id);
@@ -504,9 +511,19 @@ fn a_transactional_id_that_is_not_used_expires() {
     producer.write(&mut cluster, &orders(0), 1).unwrap();
     producer.commit(&mut cluster);
     cluster.advance(Duration::from_hours(7 * 24) - Duration::from_secs(1));
-    assert!(!cluster.facts.iter().any(|fact| matches!(fact, Fact::TransactionalIdExpired { .. })));
+    assert!(
+        !cluster
+            .facts
+            .iter()
+            .any(|fact| matches!(fact, Fact::Transaction(TransactionFact::Expired { .. })))
+    );
     cluster.advance(Duration::from_hours(2));
-    assert!(cluster.facts.iter().any(|fact| matches!(fact, Fact::TransactionalIdExpired { .. })));
+    assert!(
+        cluster
+            .facts
+            .iter()
+            .any(|fact| matches!(fact, Fact::Transaction(TransactionFact::Expired { .. })))
+    );
     let error = producer.add(&mut cluster, &[orders(0)]);
     assert_eq!(error, Some(ErrorKind::InvalidProducerIdMapping));
 }

@@ -7,12 +7,15 @@ use bus_core::{ErrorKind, IsolationLevel};
 use super::transactions::{Producer, TIMEOUT, orders, with_broker};
 use super::{Cluster, response_of};
 use crate::config::{BrokerConfig, SimConfig};
-use crate::fact::Fact;
+use crate::fact::{Fact, TransactionFact};
+use crate::mutation::Mutation;
 use crate::protocol::batch::ProducerEpoch;
 
 fn fences(cluster: &Cluster) -> Vec<(ProducerEpoch, &'static str)> {
     let fence = |fact: &Fact| match fact {
-        Fact::TransactionFenced { producer_epoch, reason, .. } => Some((*producer_epoch, *reason)),
+        Fact::Transaction(TransactionFact::Fenced { producer_epoch, reason, .. }) => {
+            Some((*producer_epoch, *reason))
+        }
         _ => None,
     };
     cluster.facts.iter().filter_map(fence).collect()
@@ -29,7 +32,10 @@ fn a_second_producer_aborts_the_transaction_of_the_first_and_fences_it() {
         assert_eq!((new.id, new.epoch), (old.id, 2), "one epoch for the abort, one for it");
         assert_eq!(fences(&cluster), [(1, "another producer")]);
         assert_eq!(old.send(&mut cluster, &orders(0), 1), Err(ErrorKind::InvalidProducerEpoch));
-        assert_eq!(old.add(&mut cluster, &[orders(0)]), Some(ErrorKind::ProducerFenced));
+        let error = old.add(&mut cluster, &[orders(0)]);
+        assert_eq!(error, Some(ErrorKind::InvalidProducerEpoch), "as version 0 says it");
+        assert_eq!(old.end(&mut cluster, true), Err(ErrorKind::InvalidProducerEpoch));
+        let mut old = old.version_2();
         assert_eq!(old.end(&mut cluster, true), Err(ErrorKind::ProducerFenced));
         assert_eq!(old.bump(&mut cluster), Err(ErrorKind::ProducerFenced));
         new.write(&mut cluster, &orders(0), 1).unwrap();
@@ -58,7 +64,7 @@ fn a_producer_that_names_its_epoch_gets_the_next_one() {
     let before = producer.clone();
     producer.bump(&mut cluster).unwrap();
     assert_eq!((producer.id, producer.epoch), (before.id, 1));
-    let mut again = before.clone();
+    let mut again = before;
     again.bump(&mut cluster).unwrap();
     assert_eq!(again.epoch, 1, "the response was lost");
     Producer::new(&mut cluster, "app");
@@ -115,7 +121,7 @@ fn a_transaction_that_is_open_too_long_is_aborted() {
         cluster.advance(Duration::from_millis(500));
         assert_eq!(fences(&cluster), [(1, "timeout")]);
         assert_eq!(cluster.end_offset(&orders(0), IsolationLevel::ReadCommitted), 2);
-        assert_eq!(producer.end(&mut cluster, true), Err(ErrorKind::ProducerFenced));
+        assert_eq!(producer.end(&mut cluster, true), Err(ErrorKind::InvalidProducerEpoch));
         assert_eq!(cluster.committed_records(&orders(0)), [0; 0]);
         assert!(
             cluster
@@ -188,4 +194,47 @@ fn a_late_batch_hangs_only_without_verification() {
     assert_eq!(late(true, false), (Some(ErrorKind::InvalidTxnState), 0));
     assert_eq!(late(true, true), (Some(ErrorKind::InvalidProducerEpoch), 0));
     assert_eq!(late(false, true), (Some(ErrorKind::InvalidProducerEpoch), 0), "it needs none");
+}
+
+#[test]
+fn mutations_break_what_they_say() {
+    let with = |mutation| {
+        let config = SimConfig { mutation: Some(mutation), ..Default::default() };
+        let mut cluster = Cluster::with_orders(config, 2);
+        let producer = Producer::new(&mut cluster, "app");
+        (cluster, producer)
+    };
+    let (mut cluster, mut producer) = with(Mutation::AbortedRecordVisible);
+    producer.write(&mut cluster, &orders(0), 1).unwrap();
+    producer.abort(&mut cluster);
+    assert_eq!(cluster.committed_records(&orders(0)), [0]);
+
+    let (mut cluster, mut producer) = with(Mutation::OpenTransactionVisible);
+    producer.write(&mut cluster, &orders(0), 1).unwrap();
+    assert_eq!(cluster.committed_records(&orders(0)), [0]);
+    assert_eq!(cluster.end_offset(&orders(0), IsolationLevel::ReadCommitted), 1);
+
+    let (mut cluster, mut producer) = with(Mutation::MarkerOffsetReused);
+    producer.write(&mut cluster, &orders(0), 1).unwrap();
+    producer.commit(&mut cluster);
+    assert_eq!(producer.write(&mut cluster, &orders(0), 1), Ok(1), "as the marker");
+
+    let (mut cluster, mut producer) = with(Mutation::ZombieTransactionAccepted);
+    let mut zombie = producer.clone();
+    producer.init(&mut cluster).unwrap();
+    zombie.write(&mut cluster, &orders(0), 1).unwrap();
+    zombie.commit(&mut cluster);
+    assert_eq!(cluster.committed_records(&orders(0)), [0]);
+
+    let (mut cluster, mut producer) = with(Mutation::MarkerMissing);
+    producer.write(&mut cluster, &orders(0), 1).unwrap();
+    producer.write(&mut cluster, &orders(1), 1).unwrap();
+    producer.commit(&mut cluster);
+    assert_eq!(cluster.committed_records(&orders(0)), [0]);
+    assert_eq!(cluster.committed_records(&orders(1)), [0; 0]);
+
+    let (mut cluster, mut producer) = with(Mutation::TransactionNeverTimesOut);
+    producer.write(&mut cluster, &orders(0), 1).unwrap();
+    cluster.advance(TIMEOUT * 10);
+    assert_eq!(cluster.states_of("app").last(), Some(&"Ongoing"));
 }

@@ -2,14 +2,16 @@
 
 use std::time::Duration;
 
-use bus_core::{ErrorKind, IsolationLevel, TopicPartition};
+use bus_core::{ErrorKind, IsolationLevel, Topic, TopicPartition};
 
 use super::transactions::{Producer, orders, with_broker};
+use super::transactions_offsets::nobody;
 use super::{Cluster, response_of};
 use crate::config::{BrokerConfig, SimConfig};
-use crate::fact::Fact;
+use crate::fact::{Fact, TransactionFact};
 use crate::node::BrokerId;
 use crate::protocol::batch::{ControlRecord, ProducerId};
+use crate::protocol::cluster::MetadataRecord;
 use crate::protocol::topics::DeleteTopicsRequest;
 use crate::protocol::write_txn_markers::{self, Marker};
 use crate::protocol::{Api, Request};
@@ -34,7 +36,9 @@ pub(super) fn replicated(partitions: i32) -> Cluster {
 
 fn markers_of(cluster: &Cluster, partition: &TopicPartition) -> Vec<ControlRecord> {
     let marker = |fact: &Fact| match fact {
-        Fact::Marker { topic_partition, control, .. } if topic_partition == partition => {
+        Fact::Transaction(TransactionFact::Marker { topic_partition, control, .. })
+            if topic_partition == partition =>
+        {
             Some(*control)
         }
         _ => None,
@@ -141,7 +145,12 @@ fn a_marker_that_is_lost_is_sent_again() {
 
 #[test]
 fn a_marker_waits_for_a_leader() {
-    let mut cluster = Cluster::with_orders(SimConfig { brokers: 3, ..Default::default() }, 3);
+    let broker = BrokerConfig {
+        default_replication_factor: 1,
+        transaction_state_replication_factor: 1,
+        ..Default::default()
+    };
+    let mut cluster = Cluster::with_orders(SimConfig { brokers: 3, ..with_broker(broker) }, 3);
     let mut producer = Producer::new(&mut cluster, "app");
     for partition in 0..3 {
         producer.write(&mut cluster, &orders(partition), 1).unwrap();
@@ -296,4 +305,113 @@ fn followers_know_open_and_aborted_transactions() {
     second.commit(&mut cluster);
     cluster.advance(Duration::from_secs(1));
     assert_eq!(cluster.committed_records(&orders(0)), [3, 4]);
+}
+
+/// Makes another broker the leader of a partition, as the controller does.
+fn move_leader(cluster: &mut Cluster, partition: &TopicPartition) {
+    let mut state = cluster.controller.image.partition(partition).unwrap().clone();
+    state.leader = state.in_sync_replicas.iter().copied().find(|id| Some(*id) != state.leader);
+    state.leader_epoch += 1;
+    state.partition_epoch += 1;
+    let TopicPartition { topic, partition } = partition.clone();
+    cluster.write(vec![MetadataRecord::Partition { topic, partition, state }]);
+}
+
+/// The partition of `__transaction_state` or `__consumer_offsets` that a key belongs to.
+fn internal(cluster: &Cluster, topic: &str, key: &str) -> TopicPartition {
+    let topic = Topic::from(topic);
+    let (partition, _) = cluster.brokers[&1].0.partition_of(&topic, key).unwrap();
+    TopicPartition { topic, partition }
+}
+
+#[test]
+fn who_waits_for_a_coordinator_that_is_replaced_is_sent_to_the_next() {
+    let mut cluster = replicated(1);
+    let mut producer = Producer::new(&mut cluster, "app");
+    producer.write(&mut cluster, &orders(0), 1).unwrap();
+    cluster.advance(Duration::from_secs(1));
+    cluster.hold(Api::Fetch);
+    cluster.advance(Duration::from_secs(1));
+    let connection = producer.coordinator(&mut cluster);
+    let ended = cluster.send(connection, producer.ending(true));
+    assert!(cluster.take(connection, ended).is_none(), "it is not replicated");
+    let partition = internal(&cluster, "__transaction_state", "app");
+    move_leader(&mut cluster, &partition);
+    let result = response_of!(EndTxn, cluster.take(connection, ended).unwrap()).result;
+    assert_eq!(result, Err(ErrorKind::NotCoordinator));
+    cluster.release();
+    cluster.advance(Duration::from_secs(3));
+    producer.commit(&mut cluster);
+    cluster.advance(Duration::from_secs(2));
+    assert_eq!(cluster.committed_records(&orders(0)), [0]);
+}
+
+#[test]
+fn offsets_that_wait_for_a_coordinator_that_is_replaced_are_refused() {
+    let mut cluster = replicated(1);
+    let producer = Producer::new(&mut cluster, "app");
+    producer.add_offsets(&mut cluster);
+    cluster.advance(Duration::from_secs(1));
+    let partition = internal(&cluster, "__consumer_offsets", "billing");
+    let leader = cluster.leader_of(&partition).unwrap();
+    cluster.hold(Api::Fetch);
+    cluster.advance(Duration::from_secs(1));
+    let member = nobody(&mut cluster);
+    let connection = cluster.connect(leader);
+    let request = Request::TxnOffsetCommit(producer.offsets(&member, 5));
+    let sent = cluster.send(connection, request);
+    assert!(cluster.take(connection, sent).is_none(), "it is not replicated");
+    move_leader(&mut cluster, &partition);
+    let response = response_of!(TxnOffsetCommit, cluster.take(connection, sent).unwrap());
+    assert_eq!(response.partitions[0].1, Some(ErrorKind::NotCoordinator));
+}
+
+#[test]
+fn a_coordinator_needs_its_followers() {
+    let mut cluster = replicated(1);
+    let mut producer = Producer::new(&mut cluster, "app");
+    let coordinator = coordinator_of(&mut cluster, &producer);
+    let others: Vec<_> = (1..4).filter(|id| *id != coordinator).collect();
+    producer.write(&mut cluster, &orders(0), 1).unwrap();
+    others.iter().for_each(|id| cluster.crash(*id));
+    cluster.advance(Duration::from_secs(20));
+    let connection = cluster.connect(coordinator);
+    let response = cluster.call(connection, producer.ending(true));
+    let error = response_of!(EndTxn, response).result;
+    assert_eq!(error, Err(ErrorKind::CoordinatorNotAvailable));
+    others.iter().for_each(|id| cluster.start(*id));
+    cluster.advance(Duration::from_secs(20));
+    producer.commit(&mut cluster);
+    cluster.advance(Duration::from_secs(2));
+    assert_eq!(cluster.committed_records(&orders(0)), [0]);
+}
+
+#[test]
+fn the_last_step_of_a_transaction_is_tried_again() {
+    let mut cluster = replicated(1);
+    let mut producer = Producer::new(&mut cluster, "app");
+    producer.write(&mut cluster, &orders(0), 1).unwrap();
+    cluster.advance(Duration::from_secs(1));
+    cluster.hold(Api::WriteTxnMarkers);
+    producer.commit(&mut cluster);
+    cluster.advance(Duration::from_secs(1));
+    cluster.release();
+    cluster.advance(Duration::from_secs(1));
+    assert_eq!(cluster.states_of("app").last(), Some(&"CompleteCommit"));
+    producer.write(&mut cluster, &orders(0), 1).unwrap();
+    cluster.advance(Duration::from_secs(1));
+    let coordinator = coordinator_of(&mut cluster, &producer);
+    let others: Vec<_> = (1..4).filter(|id| *id != coordinator).collect();
+    cluster.hold(Api::WriteTxnMarkers);
+    producer.commit(&mut cluster);
+    others.iter().for_each(|id| cluster.crash(*id));
+    cluster.held.clear();
+    cluster.advance(Duration::from_secs(20));
+    cluster.release();
+    cluster.advance(Duration::from_secs(5));
+    assert_eq!(cluster.states_of("app").last(), Some(&"PrepareCommit"));
+    others.iter().for_each(|id| cluster.start(*id));
+    cluster.advance(Duration::from_secs(60));
+    assert_eq!(cluster.states_of("app").last(), Some(&"CompleteCommit"));
+    assert_eq!(cluster.committed_records(&orders(0)), [0, 2]);
 }

@@ -8,7 +8,7 @@ use super::groups::{Member, group, stabilize};
 use super::offsets::{commit, committed};
 use super::transactions::{Producer, TIMEOUT, orders};
 use super::{Cluster, response_of};
-use crate::fact::Fact;
+use crate::fact::{Fact, TransactionFact};
 use crate::mutation::Mutation;
 use crate::node::Name;
 use crate::protocol::groups::DeleteGroupsRequest;
@@ -27,7 +27,7 @@ impl Producer {
         response_of!(AddOffsetsToTxn, cluster.call(connection, request)).error
     }
 
-    fn offsets(&self, member: &Member, offset: Offset) -> txn_offset_commit::Request {
+    pub(super) fn offsets(&self, member: &Member, offset: Offset) -> txn_offset_commit::Request {
         txn_offset_commit::Request {
             transactional_id: Name::clone(&self.transactional_id),
             producer_id: self.id,
@@ -72,7 +72,7 @@ impl Producer {
 }
 
 /// Somebody who is no member.
-fn nobody(cluster: &mut Cluster) -> Member {
+pub(super) fn nobody(cluster: &mut Cluster) -> Member {
     Member {
         connection: cluster.connect(1),
         id: "".into(),
@@ -182,7 +182,12 @@ fn offsets_of_a_transaction_that_hangs_are_dropped() {
     producer.commit_offset(&mut cluster, &members[0], 5);
     cluster.advance(TIMEOUT + Duration::from_secs(1));
     assert_eq!(fetch_offset(&mut cluster, true), Ok(None));
-    assert!(cluster.facts.iter().any(|fact| matches!(fact, Fact::OffsetAborted { .. })));
+    assert!(
+        cluster
+            .facts
+            .iter()
+            .any(|fact| matches!(fact, Fact::Transaction(TransactionFact::OffsetAborted { .. })))
+    );
 }
 
 /// The new owner of a partition must not read the offset of before (KIP-447).

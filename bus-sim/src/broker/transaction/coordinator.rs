@@ -11,7 +11,7 @@ use super::{Answer, Outcome, Shard, Turn, Write};
 use crate::broker::connections::Caller;
 use crate::broker::session::schedule;
 use crate::broker::{Broker, BrokerTimer};
-use crate::fact::Fact;
+use crate::fact::{Fact, TransactionFact};
 use crate::node::{Effects, Name, Timer};
 use crate::protocol::batch::{RecordBatch, StoredBatch};
 use crate::protocol::{add_offsets_to_txn, add_partitions_to_txn, end_txn, init_producer_id};
@@ -33,9 +33,10 @@ impl Broker {
         };
         let max = self.config.broker.transaction_max_timeout;
         let is_possible = !transactional.timeout.is_zero() && transactional.timeout <= max;
-        let found = match self.transactions_of(&transactional.transactional_id) {
-            Ok(_) if !is_possible => Err(ErrorKind::InvalidTransactionTimeout),
-            found => found,
+        let found = if is_possible || transactional.transactional_id.is_empty() {
+            self.transactions_of(&transactional.transactional_id)
+        } else {
+            Err(ErrorKind::InvalidTransactionTimeout)
         };
         match found {
             Ok(partition) => self.with_transactions(now, partition, effects, |shard, turn| {
@@ -105,7 +106,10 @@ impl Broker {
             Ok(partition) => self.with_transactions(now, partition, effects, |shard, turn| {
                 shard.end(turn, caller, request);
             }),
-            Err(error) => self.answer(caller, Answer::EndTxn, Err(error), effects),
+            Err(error) => {
+                let answer = Answer::EndTxn { is_version_2: request.is_version_2 };
+                self.answer(caller, answer, Err(error), effects);
+            }
         }
     }
 
@@ -337,15 +341,16 @@ impl Shard {
 fn tell_state(record: &TransactionRecord, effects: &mut Effects) {
     let transactional_id = Name::clone(&record.transactional_id);
     let Some(value) = &record.value else {
-        effects.fact(Fact::TransactionalIdExpired { transactional_id });
+        effects.fact(TransactionFact::Expired { transactional_id }.into());
         return;
     };
-    effects.fact(Fact::TransactionState {
+    let fact = TransactionFact::State {
         transactional_id,
         state: value.state.name(),
         producer_id: value.producer_id,
         producer_epoch: value.producer_epoch,
-    });
+    };
+    effects.fact(fact.into());
 }
 
 /// How long a coordinator takes to load, at least.

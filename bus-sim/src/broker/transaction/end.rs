@@ -31,7 +31,8 @@ impl Shard {
             producer_epoch: request.producer_epoch,
         };
         let control = if request.is_commit { ControlRecord::Commit } else { ControlRecord::Abort };
-        let end = if request.is_version_2 {
+        let is_version_2 = request.is_version_2;
+        let end = if is_version_2 {
             self.end_version_2(turn, &identity, control)
         } else {
             self.end_version_1(turn, &identity, control)
@@ -41,16 +42,16 @@ impl Shard {
             Ok((known.producer_id, known.producer_epoch))
         };
         match end {
-            Err(error) => turn.respond(caller, Answer::EndTxn, Err(error)),
+            Err(error) => turn.respond(caller, Answer::EndTxn { is_version_2 }, Err(error)),
             Ok(End::Decided) => {
                 let result = session(self);
-                turn.respond(caller, Answer::EndTxn, result);
+                turn.respond(caller, Answer::EndTxn { is_version_2 }, result);
             }
             Ok(End::Write(value)) => {
                 // An epoch that is used up is not told: the producer goes on with the next id.
                 let next = value.next_producer_id.map(|next| (next, 0));
                 let result = Ok(next.unwrap_or((value.producer_id, value.producer_epoch)));
-                let reply = Reply { caller, answer: Answer::EndTxn, result };
+                let reply = Reply { caller, answer: Answer::EndTxn { is_version_2 }, result };
                 turn.write(&identity.transactional_id, Some(*value), Some(reply));
             }
         }

@@ -49,7 +49,7 @@ use super::image::Image;
 use super::peers::Peers;
 use super::session::schedule;
 use crate::config::SimConfig;
-use crate::fact::Fact;
+use crate::fact::TransactionFact;
 use crate::mutation::Mutation;
 use crate::node::{BrokerId, Effects, Name, Timer};
 use crate::protocol::batch::{ProducerEpoch, ProducerId};
@@ -100,12 +100,18 @@ enum Answer {
     InitProducerId,
     AddPartitionsToTxn(Vec<TopicPartition>),
     AddOffsetsToTxn,
-    EndTxn,
+    EndTxn { is_version_2: bool },
 }
 
 impl Answer {
     fn response(self, result: Outcome) -> Response {
-        let error = result.err();
+        // Producers of version 1 send versions of these requests that have no `ProducerFenced`, and
+        // leaders make the same of it.
+        let old = result.map_err(|error| match error {
+            ErrorKind::ProducerFenced => ErrorKind::InvalidProducerEpoch,
+            error => error,
+        });
+        let error = old.err();
         match self {
             Self::InitProducerId => Response::InitProducerId(init_producer_id::Response { result }),
             Self::AddPartitionsToTxn(partitions) => {
@@ -114,14 +120,12 @@ impl Answer {
                 Response::AddPartitionsToTxn(add_partitions_to_txn::Response { partitions })
             }
             Self::AddOffsetsToTxn => {
-                // Clients of version 1 send version 0 of the request, which has no other error.
-                let error = error.map(|error| match error {
-                    ErrorKind::ProducerFenced => ErrorKind::InvalidProducerEpoch,
-                    error => error,
-                });
                 Response::AddOffsetsToTxn(add_offsets_to_txn::Response { error })
             }
-            Self::EndTxn => Response::EndTxn(end_txn::Response { result }),
+            Self::EndTxn { is_version_2 } => {
+                let result = if is_version_2 { result } else { old };
+                Response::EndTxn(end_txn::Response { result })
+            }
         }
     }
 }
@@ -172,12 +176,13 @@ impl Turn<'_> {
 
     /// Tells the trace that the producers of a transactional id are fenced by an abort.
     fn tell_fence(&mut self, transactional_id: &Name, value: &Metadata, reason: &'static str) {
-        self.effects.fact(Fact::TransactionFenced {
+        let fact = TransactionFact::Fenced {
             transactional_id: Name::clone(transactional_id),
             producer_id: value.producer_id,
             producer_epoch: value.producer_epoch,
             reason,
-        });
+        };
+        self.effects.fact(fact.into());
     }
 }
 

@@ -15,7 +15,7 @@ use bus_core::{ErrorKind, Offset, TopicPartition};
 use crate::broker::connections::Caller;
 use crate::broker::session::schedule;
 use crate::broker::{Broker, BrokerTimer};
-use crate::fact::Fact;
+use crate::fact::{Fact, TransactionFact};
 use crate::mutation::Mutation;
 use crate::node::{ConnectionId, Effects, Timer};
 use crate::protocol::Response;
@@ -108,13 +108,14 @@ impl Broker {
             });
             self.partition_grew(topic_partition, effects);
         }
-        effects.fact(Fact::Marker {
+        let fact = TransactionFact::Marker {
             topic_partition: topic_partition.clone(),
             producer_id: marker.producer_id,
             producer_epoch: marker.producer_epoch,
             control: marker.control,
             offset,
-        });
+        };
+        effects.fact(fact.into());
         Ok(self.replicas.get(topic_partition).map_or(offset, |replica| replica.log.end()))
     }
 

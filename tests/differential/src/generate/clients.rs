@@ -61,7 +61,7 @@ fn some<K: Copy + Ord + std::fmt::Debug + 'static, V: std::fmt::Debug>(
     slots: &'static [K],
     spec: impl Strategy<Value = V>,
 ) -> impl Strategy<Value = BTreeMap<K, V>> {
-    vec(option::weighted(0.8, spec), slots.len()).prop_map(move |specs| {
+    vec(option::weighted(0.95, spec), slots.len()).prop_map(move |specs| {
         let specs = slots.iter().zip(specs);
         specs.filter_map(|(slot, spec)| Some((*slot, spec?))).collect()
     })
@@ -69,10 +69,11 @@ fn some<K: Copy + Ord + std::fmt::Debug + 'static, V: std::fmt::Debug>(
 
 pub(super) fn producers() -> impl Strategy<Value = BTreeMap<ProducerSlot, ProducerSpec>> {
     let acks = prop_oneof![
-        10 => Just((Acks::All, true)),
-        3 => Just((Acks::All, false)),
-        3 => Just((Acks::Leader, false)),
-        2 => Just((Acks::None, false)),
+        30 => Just((Acks::All, true)),
+        8 => Just((Acks::All, false)),
+        8 => Just((Acks::Leader, false)),
+        5 => Just((Acks::None, false)),
+        // A conflict.
         1 => Just((Acks::Leader, true)),
     ];
     let linger = prop_oneof![3 => Just(0), 1 => Just(5), 1 => Just(LINGER_TOGETHER_MS)];
@@ -85,7 +86,7 @@ pub(super) fn producers() -> impl Strategy<Value = BTreeMap<ProducerSlot, Produc
     let compression =
         prop_oneof![6 => Just(CompressionType::None), 1 => Just(CompressionType::Gzip)];
     let properties = prop_oneof![
-        30 => Just(BTreeMap::new()),
+        120 => Just(BTreeMap::new()),
         1 => Just(property("linger.ms", "10000")),
         1 => Just(property("linger.mss", "1")),
         1 => Just(property("max.in.flight", "6")),
@@ -108,8 +109,8 @@ pub(super) fn producers() -> impl Strategy<Value = BTreeMap<ProducerSlot, Produc
 
 pub(super) fn transactors() -> impl Strategy<Value = BTreeMap<TransactorSlot, TransactorSpec>> {
     let id = prop_oneof![3 => Just(IdSlot::I0), 1 => Just(IdSlot::I1)];
-    let timeout = prop_oneof![12 => Just(60_000), 1 => Just(2_000_000_000)];
-    let properties = prop_oneof![20 => Just(BTreeMap::new()), 1 => Just(property("acks", "1"))];
+    let timeout = prop_oneof![40 => Just(60_000), 1 => Just(2_000_000_000)];
+    let properties = prop_oneof![60 => Just(BTreeMap::new()), 1 => Just(property("acks", "1"))];
     let spec = (id, timeout, properties).prop_map(|(id, timeout_ms, properties)| TransactorSpec {
         id,
         timeout_ms,
@@ -141,7 +142,7 @@ pub(super) fn consumers() -> impl Strategy<Value = BTreeMap<ConsumerSlot, Consum
         prop::bool::weighted(0.5),
     );
     let properties = prop_oneof![
-        40 => Just(BTreeMap::new()),
+        120 => Just(BTreeMap::new()),
         1 => Just(property("heartbeat.interval.ms", "45000")),
         1 => Just(property("isolation.level", "read_everything")),
         1 => Just(property("fetch.min.bytes", "0")),
@@ -204,15 +205,18 @@ fn question() -> impl Strategy<Value = ConsumerStep> {
 }
 
 fn commit() -> impl Strategy<Value = ConsumerStep> {
-    let metadata = prop_oneof![
+    vec((place(), offset(), metadata()), 1..3).prop_map(ConsumerStep::Commit)
+}
+
+pub(super) fn metadata() -> impl Strategy<Value = String> {
+    prop_oneof![
         8 => Just(String::new()),
         2 => Just("note".to_owned()),
         1 => Just("x".repeat(4_097)),
-    ];
-    vec((place(), offset(), metadata), 1..3).prop_map(ConsumerStep::Commit)
+    ]
 }
 
-fn subscribe() -> impl Strategy<Value = ConsumerStep> {
+pub(super) fn subscribe() -> impl Strategy<Value = ConsumerStep> {
     let topics = vec(topic_slot(), 1..3).prop_map(|mut topics| {
         topics.sort_unstable();
         topics.dedup();
@@ -237,7 +241,7 @@ fn starts() -> impl Strategy<Value = Vec<(crate::slot::Place, StartAt)>> {
     })
 }
 
-fn start() -> impl Strategy<Value = StartAt> {
+pub(super) fn start() -> impl Strategy<Value = StartAt> {
     prop_oneof![
         6 => Just(StartAt::Beginning),
         4 => Just(StartAt::Committed),
@@ -247,11 +251,11 @@ fn start() -> impl Strategy<Value = StartAt> {
     ]
 }
 
-fn offset() -> impl Strategy<Value = i64> {
+pub(super) fn offset() -> impl Strategy<Value = i64> {
     prop_oneof![12 => 0..8_i64, 1 => Just(1_000), 1 => Just(-1)]
 }
 
-fn time() -> impl Strategy<Value = i64> {
+pub(super) fn time() -> impl Strategy<Value = i64> {
     prop_oneof![
         6 => (0..21_i64).prop_map(|n| n * 1_000),
         1 => Just(1_000_000_000_000),

@@ -3,11 +3,12 @@
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
+use proptest::sample::select;
 
 use super::{consumer_slot, place, topic_slot};
 use crate::data::Data;
 use crate::program::{Behalf, ProducerStep, RecordSpec, Sending, TransactorStep};
-use crate::slot::GroupSlot;
+use crate::slot::{GroupSlot, Place};
 
 pub(super) fn producer_step() -> impl Strategy<Value = ProducerStep> {
     prop_oneof![
@@ -21,30 +22,39 @@ pub(super) fn producer_step() -> impl Strategy<Value = ProducerStep> {
 
 pub(super) fn transactor_step() -> impl Strategy<Value = TransactorStep> {
     prop_oneof![
-        8 => Just(TransactorStep::Init),
-        14 => Just(TransactorStep::Begin),
-        16 => sending().prop_map(TransactorStep::Send),
-        6 => (vec((place(), 0..6_i64), 1..3), behalf())
+        3 => Just(TransactorStep::Init),
+        3 => Just(TransactorStep::Begin),
+        3 => sending().prop_map(TransactorStep::Send),
+        1 => (vec((place(), 0..6_i64), 1..3), behalf())
             .prop_map(|(offsets, group)| TransactorStep::SendOffsets { offsets, group }),
-        12 => Just(TransactorStep::Commit),
-        7 => Just(TransactorStep::Abort),
+        3 => Just(TransactorStep::Commit),
+        3 => Just(TransactorStep::Abort),
         1 => Just(TransactorStep::Close),
         1 => Just(TransactorStep::Reopen),
     ]
 }
 
-fn behalf() -> impl Strategy<Value = Behalf> {
+pub(super) fn behalf() -> impl Strategy<Value = Behalf> {
     prop_oneof![
-        6 => consumer_slot().prop_map(Behalf::Of),
-        3 => Just(Behalf::Group(GroupSlot::G0)),
+        5 => consumer_slot().prop_map(Behalf::Of),
+        4 => Just(Behalf::Group(GroupSlot::G0)),
         1 => Just(Behalf::Stranger(GroupSlot::G0)),
         1 => Just(Behalf::Stranger(GroupSlot::Nobody)),
     ]
 }
 
-fn sending() -> impl Strategy<Value = Sending> {
-    // A step that sends to one place most of the time, as a batch does.
-    (place(), vec((record(), prop::bool::weighted(0.8)), 1..6), any::<bool>()).prop_map(
+/// Records for one place most of the time, as those of a batch are.
+pub(super) fn sending() -> impl Strategy<Value = Sending> {
+    sending_about(place())
+}
+
+/// Records for one of these places most of the time.
+pub(super) fn sending_to(places: Vec<Place>) -> impl Strategy<Value = Sending> {
+    sending_about(select(places))
+}
+
+fn sending_about(place: impl Strategy<Value = Place>) -> impl Strategy<Value = Sending> {
+    (place, vec((record(), prop::bool::weighted(0.8)), 1..6), any::<bool>()).prop_map(
         |(place, records, one_by_one)| {
             let records = records.into_iter().map(|(mut record, is_there)| {
                 if is_there {

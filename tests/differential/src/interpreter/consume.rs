@@ -168,7 +168,7 @@ impl Interpreter<'_> {
         }
     }
 
-    fn open_consumer(&mut self, slot: ConsumerSlot) -> Result<()> {
+    pub(super) fn open_consumer(&mut self, slot: ConsumerSlot) -> Result<()> {
         if self.consumers.contains_key(&slot) {
             return Ok(());
         }

@@ -127,10 +127,12 @@ impl Interpreter<'_> {
 }
 
 /// Whether an error is about a partition that the consumer still has, or about none. One that comes
-/// after its partition is gone could have come before, too.
+/// after its partition is gone could have come before, too; and one that was told may come again.
 fn concerns(reader: &Reader, error: &Error) -> bool {
     let partition = error.topic_partition().filter(|partition| partition.partition >= 0);
-    partition.is_none_or(|partition| reader.consumer.assignment().contains(partition))
+    partition.is_none_or(|partition| {
+        reader.consumer.assignment().contains(partition) && !reader.failed.contains(partition)
+    })
 }
 
 impl Goal {

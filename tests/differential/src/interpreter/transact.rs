@@ -123,7 +123,7 @@ impl Interpreter<'_> {
         expected
     }
 
-    fn behalf(&self, behalf: Behalf) -> Option<GroupMetadata> {
+    fn behalf(&mut self, behalf: Behalf) -> Option<GroupMetadata> {
         let plain = |group_id, generation, member_id: &str| GroupMetadata {
             group_id,
             generation,
@@ -132,7 +132,10 @@ impl Interpreter<'_> {
             native: None,
         };
         match behalf {
-            Behalf::Of(slot) => self.consumers.get(&slot)?.consumer.group_metadata(),
+            Behalf::Of(slot) => {
+                self.open_consumer(slot).ok()?;
+                self.consumers.get(&slot)?.consumer.group_metadata()
+            }
             Behalf::Group(slot) => Some(plain(self.names.group(slot), -1, "")),
             Behalf::Stranger(slot) => Some(plain(self.names.group(slot), 7, "stranger")),
         }

@@ -5,10 +5,12 @@ use std::time::Duration;
 use bus_core::{Acks, ErrorKind, IsolationLevel};
 
 use super::{WAIT, orders};
+use crate::broker::BrokerTimer;
+use crate::broker::replica::Replica;
 use crate::broker::tests::{Cluster, batch, produce_request, response_of};
-use crate::config::BrokerConfig;
+use crate::config::{BrokerConfig, SimConfig};
 use crate::fact::Fact;
-use crate::node::NodeId;
+use crate::node::{BrokerId, NodeId, Timer};
 use crate::protocol::cluster::{
     AlterPartition, AlterPartitionRequest, AlterPartitionResponse, AlteredPartition, ClusterError,
 };
@@ -42,6 +44,19 @@ fn a_follower_that_lags_leaves_and_one_that_caught_up_joins() {
         })
         .collect();
     assert_eq!(told, [&[1, 2, 3][..], &[1, 2], &[1, 2, 3]]);
+}
+
+#[test]
+fn leaders_of_the_first_hour_look_for_followers_that_lag_too() {
+    let cluster = Cluster::new(SimConfig { brokers: 3, ..Default::default() });
+    let is_led =
+        |id: &BrokerId| cluster.brokers[id].0.replicas.values().any(Replica::has_followers);
+    let leaders: Vec<_> = (1..=3).filter(is_led).collect();
+    assert!(!leaders.is_empty(), "internal topics have several replicas");
+    for id in leaders {
+        let timer = (NodeId::Broker(id), Timer::Broker(BrokerTimer::CheckInSync));
+        assert!(cluster.timers.contains_key(&timer), "broker {id}");
+    }
 }
 
 #[test]
