@@ -45,7 +45,8 @@ fn three_brokers_are_killed_frozen_stopped_and_come_back() -> Result<(), Error> 
     assert_eq!(states(&cluster), [BrokerState::Running; 3]);
 
     // Up again finds it by its name, and starts what is missing.
-    cluster.kill(1)?;
+    cluster.shutdown(1)?;
+    assert_eq!(states(&cluster)[0], BrokerState::Stopped);
     let cluster = Cluster::up(&Options { brokers: None, ..options.clone() })?;
     assert_eq!(states(&cluster), [BrokerState::Running; 3]);
     let refused = Cluster::up(&Options { brokers: Some(1), ..options.clone() });
