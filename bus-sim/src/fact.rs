@@ -240,7 +240,6 @@ impl From<TransactionFact> for Fact {
 }
 
 impl fmt::Display for Fact {
-    #[expect(clippy::too_many_lines, reason = "one arm for each fact")]
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Appended { broker, topic_partition, base_offset, count, digest } => write!(

@@ -92,14 +92,17 @@ fn audited(model: &Model<'_>, transaction: &Transaction) -> Option<Seen> {
             [] => None,
             _ => return None,
         };
-        let Some(id) = place.map(|(id, _)| id).or(send.told.map(|(id, _)| id)) else { continue };
+        let Some(id) = place.map(|(id, _)| id).or_else(|| send.told.map(|(id, _)| id)) else {
+            continue;
+        };
         let log = &model.logs[id.index()];
         let audit = log.audits[1]?;
         if audit.began <= transaction.last || model.topic_of(id).is_deleted {
             return None;
         }
         let cell = place.map(|(id, cell)| &model.logs[id.index()].cells[cell]);
-        let offset = cell.map(|cell| cell.offset).or(send.told.and_then(|(_, offset)| offset));
+        let offset =
+            cell.map(|cell| cell.offset).or_else(|| send.told.and_then(|(_, offset)| offset));
         if offset.is_some_and(|offset| offset < audit.low || model.is_deleted(id, offset)) {
             continue;
         }
@@ -138,11 +141,11 @@ fn torn_apart(
         crate::history::text::seconds(model.at(transaction.began))
     );
     if let Some((visible, _)) = seen.visible {
-        sentence += &format!(" record {visible} is visible");
+        sentence.push_str(&format!(" record {visible} is visible"));
     }
     if let Some((missing, _)) = seen.missing {
         let and = if seen.visible.is_some() { " and" } else { "" };
-        sentence += &format!("{and} record {missing} is not");
+        sentence.push_str(&format!("{and} record {missing} is not"));
     }
     sentence += ".";
     let end = transaction.committed.or(transaction.aborted).or(transaction.commit_invoked);

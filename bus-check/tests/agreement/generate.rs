@@ -99,7 +99,7 @@ fn change(entries: &mut Vec<Entry>, kind: u8, at: &prop::sample::Index, how: u8)
     let index = *at.get(&places);
     match kind {
         // An end is missing, or there twice, or another one.
-        0 if how % 3 == 0 => drop(entries.remove(index)),
+        0 if how.is_multiple_of(3) => drop(entries.remove(index)),
         0 => {
             let again = entries[index].clone();
             let last = entries.last().map_or(0, |last| last.at);
@@ -111,7 +111,11 @@ fn change(entries: &mut Vec<Entry>, kind: u8, at: &prop::sample::Index, how: u8)
                 return;
             };
             let failure = bus_check::history::Failure {
-                kind: if how % 2 == 0 { ErrorKind::ProducerFenced } else { ErrorKind::TimedOut },
+                kind: if how.is_multiple_of(2) {
+                    ErrorKind::ProducerFenced
+                } else {
+                    ErrorKind::TimedOut
+                },
                 recovery: bus_core::Recovery::Retry,
             };
             entries[index].what = match how % 4 {
@@ -150,9 +154,9 @@ fn alter(what: &mut What, kind: u8, how: u8, up: i64) {
             let nth = usize::from(how) % list.len();
             match kind {
                 2 => list[nth].offset = (list[nth].offset + up).max(0),
-                3 if how % 2 == 0 => drop(list.remove(nth)),
+                3 if how.is_multiple_of(2) => drop(list.remove(nth)),
                 3 => list.insert(nth, list[nth]),
-                4 if how % 3 == 0 => list[nth].digest ^= 1,
+                4 if how.is_multiple_of(3) => list[nth].digest ^= 1,
                 4 if how % 3 == 1 => list[nth].timestamp += up,
                 4 => list.reverse(),
                 _ => list[nth].partition.0 ^= 1,
@@ -172,7 +176,7 @@ fn alter(what: &mut What, kind: u8, how: u8, up: i64) {
             };
         }
         What::Ok(_, Answer::Watermarks { low, high }) => {
-            if how % 2 == 0 {
+            if how.is_multiple_of(2) {
                 *high = (*high + up).max(0);
             } else {
                 *low = (*low + up).max(0);

@@ -135,7 +135,7 @@ impl Run {
         recorder.quiesced(&raw);
         tokio::time::sleep(Duration::from_secs(70)).await;
         // What comes after a long silence must arrive too.
-        publish(bus.clone(), Run { records: 20, ..self }, 2).await;
+        publish(bus.clone(), Self { records: 20, ..self }, 2).await;
         tokio::time::sleep(Duration::from_secs(30)).await;
         recorder.audit(&raw).await
     }
@@ -254,7 +254,7 @@ async fn read(bus: Bus) {
             10 => drop(consumer.pause(std::slice::from_ref(place))),
             18 => drop(consumer.resume(&places)),
             25 | 29 if n < 200 => {
-                drop(consumer.seek(place, StartAt::Offset(i64::from(n) / 20)).await)
+                drop(consumer.seek(place, StartAt::Offset(i64::from(n) / 20)).await);
             }
             _ => {}
         }

@@ -181,7 +181,7 @@ pub(crate) fn overlap(facts: &Facts<'_>, is_revoking: bool) -> Broken {
                     && op.client == older.client
                     && op.invoked < newer.began
             });
-            let last = polls.map(|op| facts.at(op.invoked)).last().unwrap_or(0);
+            let last = polls.map(|op| facts.at(op.invoked)).next_back().unwrap_or(0);
             let silence = facts.at(newer.began).saturating_sub(last);
             let later = facts.history.entries().iter().skip(newer.began + 1);
             let mut later = later.filter(|entry| entry.client == older.client);
@@ -308,7 +308,7 @@ fn partitions_of(facts: &Facts<'_>, members: &BTreeSet<ClientId>) -> Vec<Partiti
                 Call::Subscribe(topics) if !op.how.is_fail() => Some(topics.contains(&topic)),
                 _ => None,
             })
-            .last()
+            .next_back()
         };
         members.iter().any(|client| last(client) == Some(true))
     };
