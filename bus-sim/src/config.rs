@@ -300,8 +300,8 @@ pub struct BrokerConfig {
     pub transaction_state_partitions: i32,
     /// `transaction.state.log.replication.factor`: 3, or as many as there are brokers.
     pub transaction_state_replication_factor: i16,
-    /// `transaction.state.log.min.isr` where there are three replicas: 2. With fewer it is 1 (Kafka:
-    /// 2).
+    /// `transaction.state.log.min.isr` where there are three replicas: 2. With fewer it is 1
+    /// (Kafka: 2).
     pub transaction_state_min_insync_replicas: usize,
     /// `transaction.max.timeout.ms`: 15 min.
     pub transaction_max_timeout: Duration,
@@ -328,7 +328,7 @@ pub struct BrokerConfig {
     /// `replica.fetch.response.max.bytes`: 10 MiB of all partitions.
     pub replica_fetch_response_max_bytes: u32,
     /// `replica.high.watermark.checkpoint.interval.ms`: 5 s.
-    pub high_watermark_checkpoint_interval: Duration,
+    pub high_watermark_flush_interval: Duration,
     /// How long an append is in the page cache only, where a loss of power takes it: 30 s, as Linux
     /// has it (`vm.dirty_expire_centisecs`). Kafka itself leaves flushing to the system.
     pub page_cache_expiry: Duration,
@@ -386,7 +386,7 @@ impl Default for BrokerConfig {
             replica_fetch_backoff: Duration::from_secs(1),
             replica_fetch_max_bytes: 1 << 20,
             replica_fetch_response_max_bytes: 10 << 20,
-            high_watermark_checkpoint_interval: Duration::from_secs(5),
+            high_watermark_flush_interval: Duration::from_secs(5),
             page_cache_expiry: Duration::from_secs(30),
             truncation: Truncation::ByLeaderEpoch,
         }

@@ -1,5 +1,5 @@
-//! The law of coordinators: every durable fact is a record. In debug builds it is checked whenever a
-//! broker goes down: what its coordinators know is what a replay of their logs gives.
+//! The law of coordinators: every durable fact is a record. In debug builds it is checked whenever
+//! a broker goes down: what its coordinators know is what a replay of their logs gives.
 //!
 //! Coordinators with records that are not replicated are left out: those do not count yet. So are
 //! groups that rebalance: memory is ahead of their records.

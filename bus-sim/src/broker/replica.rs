@@ -123,7 +123,7 @@ impl Replica {
 
     /// Whether high watermarks were written to the disk after `since`, up to now.
     fn is_checkpointed_since(&self, since: SimTime, now: SimTime) -> bool {
-        let interval = self.config.broker.high_watermark_checkpoint_interval.as_nanos().max(1);
+        let interval = self.config.broker.high_watermark_flush_interval.as_nanos().max(1);
         let tick = |time: SimTime| u128::from(time.as_nanos()) / interval;
         tick(now) > tick(since)
     }

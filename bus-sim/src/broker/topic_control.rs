@@ -4,8 +4,8 @@
 //! - Partitions are spread over the live brokers in turn, from one drawn by the topic's name; the
 //!   replicas of one are next to each other, fenced brokers last.
 //!
-//! Simplified: Kafka shuffles the brokers after each round. Internal topics cannot be deleted. Absent: given assignments, `validate_only`, quotas,
-//! policies. See `docs/fidelity.md`.
+//! Simplified: Kafka shuffles the brokers after each round. Internal topics cannot be deleted.
+//! Absent: given assignments, `validate_only`, quotas, policies. See `docs/fidelity.md`.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,4 +1,5 @@
-//! AddOffsetsToTxn: tells the transaction coordinator that a transaction commits offsets of a group.
+//! AddOffsetsToTxn: tells the transaction coordinator that a transaction commits offsets of a
+//! group.
 
 use bus_core::ErrorKind;
 

@@ -29,8 +29,8 @@ pub struct Pair {
 pub enum Verdict {
     /// They agree on these outcomes.
     Agreed(Vec<Outcome>),
-    /// They do not, but the real Kafka does not always agree with itself: the simulator does what it
-    /// does at other times.
+    /// They do not, but the real Kafka does not always agree with itself: the simulator does what
+    /// it does at other times.
     Unsteady,
     /// They do not, and the real Kafka never did what the simulator does.
     Diverged(Box<Divergence>),

@@ -21,7 +21,8 @@ pub fn on_sim(file: &ProgramFile, sim: OnSim) -> Result<Vec<Outcome>, Box<Diverg
 pub struct Replayed {
     /// How they compare.
     pub verdict: Verdict,
-    /// Where the file has outcomes of Kafka and now there are others: those of the file and the new.
+    /// Where the file has outcomes of Kafka and now there are others: those of the file and the
+    /// new.
     pub changed: Option<Box<Divergence>>,
 }
 

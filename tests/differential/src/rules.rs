@@ -61,11 +61,11 @@ exclusions! {
     /// On Kafka a seek to a place without a number asks the leader, on the simulator the next fetch
     /// does, so a missing partition shows at different times.
     SeekInMissing,
-    /// librdkafka looks for matches of a pattern in the metadata that it has, and tells of a missing
-    /// topic that it finds a moment later.
+    /// librdkafka looks for matches of a pattern in the metadata that it has, and tells of a
+    /// missing topic that it finds a moment later.
     PatternOnOldMetadata,
-    /// librdkafka commits what was assigned by hand when it subscribes; a group with members refuses
-    /// that, and librdkafka does not join before it has given up.
+    /// librdkafka commits what was assigned by hand when it subscribes; a group with members
+    /// refuses that, and librdkafka does not join before it has given up.
     AutoCommitAgainstMembers,
     /// A group waits for a static member that has closed, until its session times out.
     StaticMemberGone,

@@ -2,8 +2,8 @@
 //!
 //! Handlers decide, and write records with what shall follow ([`Write`]); what is durable (offsets,
 //! the members and assignments of a generation) changes only in [`Shard::replay`], once the records
-//! are below the high watermark (`writes`). What is not durable in Kafka either (who waits for a rebalance) is
-//! changed by the handlers. So after a crash a coordinator is what its records say.
+//! are below the high watermark (`writes`). What is not durable in Kafka either (who waits for a
+//! rebalance) is changed by the handlers. So after a crash a coordinator is what its records say.
 //!
 //! `coordinator` connects the shards with the broker; `classic` is a group of the classic protocol;
 //! `join`, `rebalance`, `sync`, and `session` are its transitions; `offsets`, `transactional`, and

@@ -3,8 +3,8 @@
 //!
 //! - A member is checked by its id, static id, and generation, whatever the group does; a producer
 //!   that names no member is believed.
-//! - Until the marker comes, the offsets are pending: a commit makes them count, unless one that was
-//!   written later counts already; an abort drops them.
+//! - Until the marker comes, the offsets are pending: a commit makes them count, unless one that
+//!   was written later counts already; an abort drops them.
 //! - An offset that is pending does not expire, and its group stays.
 
 use std::collections::BTreeMap;

@@ -2,8 +2,8 @@
 //! (KIP-890; Kafka's `VerificationStateEntry` and `VerificationGuard`).
 //!
 //! The first batch of a transaction is appended only with the guard that was made before the
-//! coordinator was asked. Whatever is written in between for that producer, such as the marker of an
-//! abort, takes the guard away: then the answer is too old.
+//! coordinator was asked. Whatever is written in between for that producer, such as the marker of
+//! an abort, takes the guard away: then the answer is too old.
 //!
 //! Simplified: an entry that is never used stays until the broker stops.
 

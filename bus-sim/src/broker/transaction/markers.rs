@@ -3,8 +3,8 @@
 //! - Each leader is sent a WriteTxnMarkers, this broker itself as well; what has no leader, or gets
 //!   no answer or one that may pass, is sent again, to whoever leads then.
 //! - When all partitions have their marker, the transaction is complete.
-//! - A partition that is gone needs none. One that has seen a newer coordinator or producer ends the
-//!   sending: somebody else decides now.
+//! - A partition that is gone needs none. One that has seen a newer coordinator or producer ends
+//!   the sending: somebody else decides now.
 //!
 //! Simplified: one request per transaction and leader; sent again after 50 ms, which is Kafka's
 //! reconnect backoff, where Kafka sends at once if there was an answer.

@@ -1,6 +1,6 @@
-//! Before the first batch of a transaction: the leader asks the coordinator whether the partition is
-//! in it (KIP-890, part 1), or, for a producer of version 2, adds it (part 2). So that a late batch
-//! opens no transaction that nobody will end (`ReplicaManager.handleProduceAppend`,
+//! Before the first batch of a transaction: the leader asks the coordinator whether the partition
+//! is in it (KIP-890, part 1), or, for a producer of version 2, adds it (part 2). So that a late
+//! batch opens no transaction that nobody will end (`ReplicaManager.handleProduceAppend`,
 //! `AddPartitionsToTxnManager`).
 //!
 //! - The request waits for the answer; its connection closing does not take it back, as in Kafka.
@@ -111,7 +111,8 @@ impl Broker {
         self.verify(now, verifying, effects);
     }
 
-    /// Notes which partitions are to be verified: those without an open transaction of the producer.
+    /// Notes which partitions are to be verified: those without an open transaction of the
+    /// producer.
     fn start_verification(
         &mut self,
         stamps: &[(TopicPartition, ProducerStamp)],

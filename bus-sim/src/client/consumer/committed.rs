@@ -1,5 +1,6 @@
-//! The call for committed offsets. With `read_committed` an offset that an open transaction is about
-//! to change is asked for again, until the transaction ends or the call runs out of time (KIP-447).
+//! The call for committed offsets. With `read_committed` an offset that an open transaction is
+//! about to change is asked for again, until the transaction ends or the call runs out of time
+//! (KIP-447).
 
 use std::time::Duration;
 

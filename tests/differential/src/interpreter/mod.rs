@@ -1,9 +1,9 @@
 //! The interpreter: runs a program over a bus, and tells what came of each step.
 //!
 //! It is written once, against the contract, and does not know its backend. Each step is awaited to
-//! its end before the next begins; where Kafka goes on in the background (an assignment looks up its
-//! starts, a group rebalances, a record that nobody acknowledges arrives), the step waits for that
-//! too, because the next step would meet it sooner or later.
+//! its end before the next begins; where Kafka goes on in the background (an assignment looks up
+//! its starts, a group rebalances, a record that nobody acknowledges arrives), the step waits for
+//! that too, because the next step would meet it sooner or later.
 
 mod admin;
 mod consume;

@@ -130,7 +130,8 @@ impl Producer {
         let Some(link) = self.coordinator_link(now) else { return };
         let Some(transaction) = &mut self.transaction else { return };
         let Some(offsets) = &mut transaction.offsets else { return };
-        // A request that is repeated names the epoch that it had first, which has not changed since.
+        // A request that is repeated names the epoch that it had first, which has not changed
+        // since.
         let Some((producer_id, producer_epoch)) = transaction.identity else { return };
         let request = Request::AddOffsetsToTxn(add_offsets_to_txn::Request {
             transactional_id: transaction.settings.id.clone(),
