@@ -186,6 +186,10 @@ impl Producer {
             self.config.sticky_linger,
             bias,
         ) {
+            None if state.is_missing => {
+                self.want_metadata(now, effects);
+                self.reject(pending, outcome::unknown_topic(&topic), effects);
+            }
             None => {
                 state.unassigned.push_back((partition, pending));
                 self.want_metadata(now, effects);

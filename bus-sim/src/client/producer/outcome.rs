@@ -166,6 +166,7 @@ impl Producer {
         for (topic, state) in &mut topics {
             match self.metadata.partitions(topic) {
                 Some(count) => {
+                    state.is_missing = false;
                     let count = usize::try_from(count).unwrap_or(0);
                     // A topic that shrank was made again; its queues are kept for their records.
                     while state.partitions.len() < count {
@@ -174,6 +175,7 @@ impl Producer {
                     self.assign_waiting(now, topic, state, effects);
                 }
                 None if now.since(state.unknown_since) >= PROPAGATION => {
+                    state.is_missing = true;
                     let waiting = state.unassigned.drain(..).map(|(_, pending)| pending).collect();
                     self.fail_pending(waiting, |_| unknown_topic(topic), effects);
                 }
@@ -377,7 +379,8 @@ impl Producer {
                         self.add_to_transaction(now, place, effects);
                     }
                 }
-                Some(Err(error)) => self.fail_pending(vec![pending], |_| error.clone(), effects),
+                // As if it had not been taken: librdkafka knows the topics when it starts.
+                Some(Err(error)) => self.reject(pending, error, effects),
                 None => state.unassigned.push_back((explicit, pending)),
             }
         }
@@ -522,7 +525,7 @@ fn timed_out() -> Error {
     Error::new(ErrorKind::MessageTimedOut, "not delivered within delivery.timeout.ms")
 }
 
-fn unknown_topic(topic: &bus_core::Topic) -> Error {
+pub(super) fn unknown_topic(topic: &bus_core::Topic) -> Error {
     let message = format!("topic {topic} does not exist; create it first");
     Error::new(ErrorKind::UnknownTopicOrPartition, message)
 }

@@ -20,6 +20,9 @@ pub(super) struct TopicState {
     pub(super) unassigned: VecDeque<(Option<Partition>, Pending)>,
     /// Since when the topic is unknown: after a while its records fail.
     pub(super) unknown_since: SimTime,
+    /// It was unknown for so long that its records failed: until it is found, further ones are not
+    /// taken at all.
+    pub(super) is_missing: bool,
     sticky: Option<Sticky>,
     sticky_changes: u32,
 }
@@ -37,6 +40,7 @@ impl TopicState {
             partitions: Vec::new(),
             unassigned: VecDeque::new(),
             unknown_since: now,
+            is_missing: false,
             sticky: None,
             sticky_changes: 0,
         }

@@ -104,7 +104,7 @@ impl Interpreter<'_> {
         commit_on_revoke: bool,
     ) -> Rebalanced {
         self.pause_members(group);
-        let shape = self.shape_of(group).await;
+        let shape = self.shape_of(group, joining.as_ref()).await;
         let mut seen = Rebalanced { is_restless: true, ..Default::default() };
         for _ in 0..POLLS_MAX {
             self.poll_members(group, commit_on_revoke, &mut seen.members).await;
@@ -155,7 +155,11 @@ impl Interpreter<'_> {
     async fn resume_members(&mut self, group: GroupSlot) {
         let resumed = members(&mut self.consumers, group).map(async |(_, reader)| {
             let assigned = reader.consumer.assignment();
-            reader.starts.retain(|place, _| assigned.contains(place));
+            for gone in reader.starts.keys().cloned().collect::<Vec<_>>() {
+                if !assigned.contains(&gone) {
+                    reader.outdate(&gone);
+                }
+            }
             let is_new = |place: &&TopicPartition| {
                 matches!(reader.consumer.position(place), Ok(None))
                     && !reader.starts.contains_key(*place)
@@ -172,11 +176,13 @@ impl Interpreter<'_> {
     }
 
     /// What the members of a group have subscribed to, as far as it exists.
-    async fn shape_of(&mut self, group: GroupSlot) -> Shape {
+    async fn shape_of(&mut self, group: GroupSlot, joining: Option<&Joining>) -> Shape {
         let subscriptions: BTreeMap<_, _> = members(&mut self.consumers, group)
             .map(|(slot, reader)| (slot, reader.subscription.clone().unwrap_or_default()))
             .collect();
-        let described = TopicSlot::ALL.iter().map(async |topic| {
+        let before = joining.and_then(|joining| joining.before.clone());
+        let topics = subscriptions.values().chain(&before).flatten().collect::<BTreeSet<_>>();
+        let described = topics.into_iter().map(async |topic| {
             let described = self.admin.describe_topic(self.names.topic(*topic)).await.ok()?;
             Some((*topic, described.partitions.len()))
         });
@@ -332,9 +338,7 @@ async fn poll_member(reader: &mut Reader, names: &Names, commit_on_revoke: bool)
             }
             for place in guard.partitions() {
                 reader.paused.remove(place);
-                reader.failed.remove(place);
-                reader.late.remove(place);
-                reader.starts.remove(place);
+                reader.outdate(place);
             }
             if let Err(error) = guard.complete().await {
                 seen.push(Guard::Incomplete(Fault::from(&error)));
@@ -344,7 +348,7 @@ async fn poll_member(reader: &mut Reader, names: &Names, commit_on_revoke: bool)
         Err(error) => match error.topic_partition().filter(|place| place.partition >= 0) {
             // It could have come as well after the group is at rest.
             Some(place) => {
-                if reader.consumer.assignment().contains(place) {
+                if reader.concerns(&error) {
                     reader.late.insert(place.clone(), Fault::from(&error));
                 }
             }

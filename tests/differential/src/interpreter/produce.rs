@@ -1,6 +1,6 @@
 //! Producers: sends and what came of each record.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -107,23 +107,22 @@ impl Interpreter<'_> {
         sending: &Sending,
     ) -> Vec<Sent> {
         let mut ends = BTreeMap::new();
-        for record in &sending.records {
-            let partitions = self.names.topic(record.to);
-            let described = self.admin.describe_topic(partitions).await;
+        for topic in sending.records.iter().map(|record| record.to).collect::<BTreeSet<_>>() {
+            let described = self.admin.describe_topic(self.names.topic(topic)).await;
             for partition in described.into_iter().flat_map(|topic| topic.partitions) {
-                let place = Place::new(record.to, partition.partition);
+                let place = Place::new(topic, partition.partition);
                 if let Some(end) = self.end(place).await {
                     ends.insert(place, end);
                 }
             }
         }
         let sent = self.send(index, producer, sending, None).await;
-        let mut expected = ends.clone();
+        let mut expected = BTreeMap::new();
         for outcome in &sent {
             if let Sent::At(place, None, _) = outcome
-                && let Some(end) = expected.get_mut(place)
+                && let Some(end) = ends.get(place)
             {
-                *end += 1;
+                *expected.entry(*place).or_insert(*end) += 1;
             }
         }
         self.await_ends(&expected).await;
