@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bus_core::{
-    Consumer, ConsumerConfig, ConsumerExt, Offset, OffsetAndMetadata, OffsetReset, Result, StartAt,
-    Timestamp, TopicPartition,
+    Consumer, ConsumerConfig, ConsumerExt, Error, ErrorKind, Offset, OffsetAndMetadata,
+    OffsetReset, Result, StartAt, Timestamp, TopicPartition,
 };
 
 use super::{FETCH_WAIT, Interpreter};
@@ -24,6 +24,9 @@ pub(super) struct Reader {
     pub(super) starts: BTreeMap<TopicPartition, Start>,
     /// Errors about partitions that came while the group was not at rest.
     pub(super) late: BTreeMap<TopicPartition, Fault>,
+    /// Errors that have not been read when their partition was sought or assigned anew. Whether they
+    /// are read at all is a matter of timing.
+    pub(super) stale: BTreeSet<(TopicPartition, ErrorKind)>,
     /// Partitions that ended with an error, which is told once.
     pub(super) failed: BTreeSet<TopicPartition>,
     /// What the program paused; the interpreter pauses more while a group rebalances.
@@ -37,8 +40,9 @@ pub(super) struct Reader {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Start {
     At(Offset),
-    /// `auto.offset.reset=none`, and nothing is committed.
-    Nowhere,
+    /// Nowhere: the partition does not exist, or `auto.offset.reset=none` has nothing to go by. The
+    /// next poll says so with this error.
+    Nowhere(ErrorKind),
 }
 
 impl Reader {
@@ -49,6 +53,7 @@ impl Reader {
             subscription: None,
             starts: BTreeMap::new(),
             late: BTreeMap::new(),
+            stale: BTreeSet::new(),
             failed: BTreeSet::new(),
             paused: BTreeSet::new(),
             reported: BTreeSet::new(),
@@ -69,10 +74,41 @@ impl Reader {
     /// Forgets what was known of an assignment that is gone.
     pub(super) fn forget(&mut self) {
         self.subscription = None;
-        self.starts.clear();
+        for place in self.starts.keys().cloned().collect::<Vec<_>>() {
+            self.outdate(&place);
+        }
         self.late.clear();
         self.failed.clear();
         self.paused.clear();
+    }
+
+    /// Forgets where a partition was to begin.
+    pub(super) fn outdate(&mut self, place: &TopicPartition) {
+        let was_told = self.failed.remove(place);
+        self.late.remove(place);
+        if let Some(Start::Nowhere(kind)) = self.starts.remove(place)
+            && !was_told
+        {
+            self.stale.insert((place.clone(), kind));
+        }
+    }
+
+    /// Whether an error is about a partition that the consumer still has, or about none, and still
+    /// means something.
+    pub(super) fn concerns(&self, error: &Error) -> bool {
+        let partition = error.topic_partition().filter(|partition| partition.partition >= 0);
+        partition.is_none_or(|partition| {
+            // One that comes after its partition is gone could have come before, too; and one that
+            // was told may come again.
+            self.consumer.assignment().contains(partition)
+                && !self.failed.contains(partition)
+                && !self.is_stale(partition, error.kind())
+        })
+    }
+
+    fn is_stale(&self, partition: &TopicPartition, kind: ErrorKind) -> bool {
+        let expected = self.starts.get(partition) == Some(&Start::Nowhere(kind));
+        !expected && self.stale.contains(&(partition.clone(), kind))
     }
 
     /// Finds out where partitions begin, and waits until the consumer has found out too.
@@ -85,12 +121,10 @@ impl Reader {
 
         let mut is_looked_up = false;
         for (place, start) in starts {
-            self.failed.remove(place);
-            self.late.remove(place);
-            let Some((found, by_look_up)) = self.find_start(place, *start).await else {
-                self.starts.remove(place);
-                continue;
-            };
+            self.outdate(place);
+            let found = self.find_start(place, *start).await;
+            let (found, by_look_up) =
+                found.unwrap_or_else(|error| (Start::Nowhere(error.kind()), false));
             is_looked_up |= by_look_up;
             self.starts.insert(place.clone(), found);
         }
@@ -99,38 +133,38 @@ impl Reader {
         }
     }
 
-    /// Where a partition begins, and whether that depends on when it is looked up. `None` if the
-    /// partition does not exist.
-    async fn find_start(&self, place: &TopicPartition, start: StartAt) -> Option<(Start, bool)> {
+    /// Where a partition begins, and whether that depends on when it is looked up.
+    async fn find_start(&self, place: &TopicPartition, start: StartAt) -> Result<(Start, bool)> {
         let consumer = &self.consumer;
         // The questions go the way that the consumer's own look-ups go.
         let committed = match (start, self.spec.group) {
             (StartAt::Committed, Some(_)) => {
-                consumer.committed(std::slice::from_ref(place)).await.ok()?.pop().flatten()
+                consumer.committed(std::slice::from_ref(place)).await?.pop().flatten()
             }
             _ => None,
         };
-        let ends = consumer.watermarks(place).await.ok()?;
+        let ends = consumer.watermarks(place).await?;
         let offset = match start {
             StartAt::Offset(offset) => Some(offset),
-            StartAt::Beginning => return Some((Start::At(ends.low), false)),
-            StartAt::End => return Some((Start::At(ends.high), true)),
+            StartAt::Beginning => return Ok((Start::At(ends.low), false)),
+            StartAt::End => return Ok((Start::At(ends.high), true)),
             StartAt::Timestamp(time) => {
-                let found = consumer.offsets_for_times(&[(place.clone(), time)]).await.ok()?;
+                let found = consumer.offsets_for_times(&[(place.clone(), time)]).await?;
                 match found.first().copied().flatten() {
-                    Some(found) => return Some((Start::At(found), false)),
-                    None => return Some((Start::At(ends.high), true)),
+                    Some(found) => return Ok((Start::At(found), false)),
+                    None => return Ok((Start::At(ends.high), true)),
                 }
             }
             StartAt::Committed => committed.map(|committed| committed.offset),
         };
-        Some(match (offset, self.spec.reset) {
+        Ok(match (offset, self.spec.reset) {
             (Some(offset), _) if (ends.low..=ends.high).contains(&offset) => {
                 (Start::At(offset), false)
             }
             (_, OffsetReset::Earliest) => (Start::At(ends.low), offset.is_some()),
             (_, OffsetReset::Latest) => (Start::At(ends.high), true),
-            (_, OffsetReset::None) => (Start::Nowhere, true),
+            (Some(_), OffsetReset::None) => (Start::Nowhere(ErrorKind::OffsetOutOfRange), true),
+            (None, OffsetReset::None) => (Start::Nowhere(ErrorKind::NoOffset), true),
         })
     }
 }

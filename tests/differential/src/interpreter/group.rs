@@ -155,7 +155,11 @@ impl Interpreter<'_> {
     async fn resume_members(&mut self, group: GroupSlot) {
         let resumed = members(&mut self.consumers, group).map(async |(_, reader)| {
             let assigned = reader.consumer.assignment();
-            reader.starts.retain(|place, _| assigned.contains(place));
+            for gone in reader.starts.keys().cloned().collect::<Vec<_>>() {
+                if !assigned.contains(&gone) {
+                    reader.outdate(&gone);
+                }
+            }
             let is_new = |place: &&TopicPartition| {
                 matches!(reader.consumer.position(place), Ok(None))
                     && !reader.starts.contains_key(*place)
@@ -334,9 +338,7 @@ async fn poll_member(reader: &mut Reader, names: &Names, commit_on_revoke: bool)
             }
             for place in guard.partitions() {
                 reader.paused.remove(place);
-                reader.failed.remove(place);
-                reader.late.remove(place);
-                reader.starts.remove(place);
+                reader.outdate(place);
             }
             if let Err(error) = guard.complete().await {
                 seen.push(Guard::Incomplete(Fault::from(&error)));
@@ -346,7 +348,7 @@ async fn poll_member(reader: &mut Reader, names: &Names, commit_on_revoke: bool)
         Err(error) => match error.topic_partition().filter(|place| place.partition >= 0) {
             // It could have come as well after the group is at rest.
             Some(place) => {
-                if reader.consumer.assignment().contains(place) {
+                if reader.concerns(&error) {
                     reader.late.insert(place.clone(), Fault::from(&error));
                 }
             }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use bus_core::{Error, IsolationLevel, Offset, Polled, TopicPartition};
+use bus_core::{IsolationLevel, Offset, Polled, TopicPartition};
 
 use super::Interpreter;
 use super::consume::{Reader, Start};
@@ -77,7 +77,7 @@ impl Interpreter<'_> {
                     }
                 }
                 Err(error) => {
-                    if concerns(reader, &error) {
+                    if reader.concerns(&error) {
                         let place = error.topic_partition().cloned();
                         errors.insert((place, Fault::from(&error)));
                     }
@@ -105,7 +105,7 @@ impl Interpreter<'_> {
                 (Some(Start::At(start)), Some(_)) => Some(*start),
                 (None, Some(_)) => reader.consumer.position(&partition).ok().flatten(),
                 // A partition without a start, or one that does not exist, is told of once.
-                (Some(Start::Nowhere), _) | (_, None) => None,
+                (Some(Start::Nowhere(_)), _) | (_, None) => None,
             };
             let (Some(from), Some(ends)) = (from, ends) else {
                 if !reader.failed.contains(&partition) {
@@ -124,15 +124,6 @@ impl Interpreter<'_> {
         }
         goal
     }
-}
-
-/// Whether an error is about a partition that the consumer still has, or about none. One that comes
-/// after its partition is gone could have come before, too; and one that was told may come again.
-fn concerns(reader: &Reader, error: &Error) -> bool {
-    let partition = error.topic_partition().filter(|partition| partition.partition >= 0);
-    partition.is_none_or(|partition| {
-        reader.consumer.assignment().contains(partition) && !reader.failed.contains(partition)
-    })
 }
 
 impl Goal {
