@@ -109,7 +109,8 @@ fn topic_slot() -> impl Strategy<Value = TopicSlot> {
 
 /// A topic that is a good one most of the time: each step on a missing one waits for it.
 fn place() -> impl Strategy<Value = Place> {
-    let partition = prop_oneof![60 => Just(0), 25 => Just(1), 10 => 2..4, 1 => Just(repair::WILD), 1 => Just(-1)];
+    let wild = Just(repair::WILD);
+    let partition = prop_oneof![60 => Just(0), 25 => Just(1), 10 => 2..4, 1 => wild, 1 => Just(-1)];
     (topic_slot(), partition).prop_map(|(topic, partition)| Place::new(topic, partition))
 }
 

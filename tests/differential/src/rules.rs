@@ -239,7 +239,8 @@ impl<'a> Walk<'a> {
         const LARGE: usize = 900_000;
 
         let is_strict = self.topics.get(&record.to).is_some_and(|spec| !spec.config.is_empty());
-        let is_future = record.timestamp.is_some_and(|time| time > 1_000_000_000_000 || time < 0);
+        let is_future =
+            record.timestamp.is_some_and(|time| !(0..=1_000_000_000_000).contains(&time));
         let is_large = record.key.len() + record.value.len() > LARGE;
         is_strict || is_future || is_large
     }

@@ -110,7 +110,7 @@ fn a_commit_that_takes_too_long_is_refused_and_may_count_later() {
 #[test]
 fn the_next_coordinator_knows_the_group() {
     let (mut cluster, broker) = cluster(BrokerConfig::default());
-    let mut members = vec![member(&mut cluster, broker)];
+    let mut members = [member(&mut cluster, broker)];
     let asked = members[0].ask_with_id(&mut cluster);
     cluster.advance(Duration::from_secs(1));
     members[0].joined(&mut cluster, asked).unwrap();
