@@ -23,9 +23,11 @@ const FIRST: u64 = 0;
 const PARTITIONS: i32 = 2;
 
 /// Names the seed of a run that panics.
+#[derive(Debug)]
 struct Seed(u64);
 
 impl Drop for Seed {
+    #[expect(clippy::print_stderr, reason = "the message of a panic cannot be changed")]
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("seed {}", self.0);
@@ -108,14 +110,16 @@ fn text(record: &Record) -> String {
     String::from_utf8_lossy(record.value.as_deref().unwrap_or(b"")).into_owned()
 }
 
-/// Reads until the partitions end, and for some time after it.
-async fn read_all(bus: &Bus, topics: &[&str]) -> Result<Vec<Record>> {
+/// Longer than the delays that a storm leaves behind.
+const QUIET: Duration = Duration::from_secs(200);
+
+/// Reads until there was nothing to read for as long as this.
+async fn read_all(bus: &Bus, topics: &[&str], quiet: Duration) -> Result<Vec<Record>> {
     let consumer = reader(bus, topics).await?;
     let mut records = Vec::new();
     let mut last = bus.elapsed();
-    // Longer than the delays that a storm leaves behind.
-    while bus.elapsed() < last + Duration::from_secs(200) {
-        let polled = consumer.poll_records(Duration::from_secs(5)).await?;
+    while bus.elapsed() < last + quiet {
+        let polled = consumer.poll_records(quiet / 10).await?;
         if !polled.is_empty() {
             last = bus.elapsed();
         }
@@ -123,8 +127,6 @@ async fn read_all(bus: &Bus, topics: &[&str]) -> Result<Vec<Record>> {
     }
     Ok(records)
 }
-
-// ---------------------------------------------------------------- consume, process, produce
 
 /// Copies records from one topic to another, each batch in a transaction with its offsets.
 async fn copy(bus: &Bus, id: &str) -> Result<()> {
@@ -226,7 +228,7 @@ fn copies_exactly_once(seed: u64) {
             }
         }
         drop(consumer);
-        let records = read_all(&bus, &["out"]).await?;
+        let records = read_all(&bus, &["out"], QUIET).await?;
         check_order(&records);
         let values = records.iter().map(text).collect::<Vec<_>>();
         assert_eq!(values.len(), count as usize, "each once: {values:?}");
@@ -252,7 +254,44 @@ fn consume_process_produce_is_exactly_once() {
     }
 }
 
-// ---------------------------------------------------------------- whole or not at all
+/// The process that copies crashes at a moment, counted from when it was started, and starts again.
+/// Returns what was copied, and when all of it was there.
+fn copy_with_a_crash(at: Option<Duration>) -> (Vec<String>, Duration) {
+    let config = SimConfig { abort_reuses_sequences: false, ..Default::default() };
+    let outcome = Sim::new(config).expect("a valid configuration").run(|sim| async move {
+        let bus = sim.bus();
+        topics(&bus, &mut Dice::new(0), &["in", "out"]).await?;
+        produce(&bus, "in", 25).await?;
+        let begun = bus.elapsed();
+        bus.process("copier", |bus| copy_for_ever(bus, "copier".to_owned()));
+        if let Some(at) = at {
+            tokio::time::sleep(at).await;
+            sim.crash("copier")?;
+            sim.restart("copier")?;
+        }
+        let consumer = reader(&bus, &["out"]).await?;
+        let mut seen = 0;
+        while seen < 25 {
+            seen += consumer.poll_records(Duration::from_secs(1)).await?.len();
+        }
+        let took = bus.elapsed() - begun;
+        Ok((read_all(&bus, &["out"], Duration::from_secs(1)).await?, took))
+    });
+    let (records, took) = crate::common::output(outcome);
+    check_order(&records);
+    (records.iter().map(text).collect(), took)
+}
+
+#[test]
+fn a_copier_may_crash_at_any_moment() {
+    let (_, took) = copy_with_a_crash(None);
+    for at in (0..60).map(|n| took * n / 60) {
+        let (mut copied, _) = copy_with_a_crash(Some(at));
+        copied.sort_by_key(|value| value.parse::<u32>().expect("a number"));
+        let expected = (0..25).map(|n| n.to_string()).collect::<Vec<_>>();
+        assert_eq!(copied, expected, "a crash after {at:?}");
+    }
+}
 
 /// What an application knows of a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -372,7 +411,7 @@ async fn check_whole(bus: &Bus, ledger: &Ledger, acknowledged: &Mutex<Vec<String
     // What was left open is aborted by then.
     tokio::time::sleep(Duration::from_secs(120)).await;
     let mut seen = BTreeMap::<String, u32>::new();
-    for record in read_all(bus, &["a", "b"]).await? {
+    for record in read_all(bus, &["a", "b"], QUIET).await? {
         *seen.entry(text(&record)).or_default() += 1;
     }
     assert!(seen.values().all(|count| *count == 1), "each once: {seen:?}");

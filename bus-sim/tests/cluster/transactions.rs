@@ -81,9 +81,9 @@ fn a_lost_answer_of_any_request_is_no_failure() {
                 let bus = sim.bus();
                 create_topic(&bus, "a", 1).await?;
                 if is_response {
-                    sim.lose_next_response(api)
+                    sim.lose_next_response(api);
                 } else {
-                    sim.lose_next_request(api)
+                    sim.lose_next_request(api);
                 }
                 let producer = transactional(&bus, "t").await?;
                 for value in ["1", "2"] {
@@ -215,9 +215,9 @@ fn offsets_of_a_transaction_count_with_its_commit_only() {
             producer.begin()?;
             producer.send_offsets(&[offset(at)], &outside()).await?;
             if commits {
-                producer.commit().await?
+                producer.commit().await?;
             } else {
-                producer.abort().await?
+                producer.abort().await?;
             }
             let committed = consumer.committed(&place).await?;
             seen.push(committed[0].as_ref().map(|committed| committed.offset));
