@@ -80,12 +80,15 @@ const CATCHERS: &[(Mutation, &str)] = &[
         Mutation::TruncatedToWatermark,
         "replication::followers_keep_what_is_above_their_high_watermark",
     ),
+    (Mutation::CoordinatorLoadsNothing, "lifecycle::group_survives_a_broker_restart"),
 ];
 
 /// Planted bugs that no client can see while the elections are clean, and the test beside the
 /// machine that catches each.
-const ELSEWHERE: &[(Mutation, &str)] =
-    &[(Mutation::LeaderEpochIgnored, "bus-sim/src/broker/tests/replication/watermark.rs")];
+const ELSEWHERE: &[(Mutation, &str)] = &[
+    (Mutation::LeaderEpochIgnored, "bus-sim/src/broker/tests/replication/watermark.rs"),
+    (Mutation::CommitAckedBeforeReplicated, "bus-sim/src/broker/tests/coordinators.rs"),
+];
 
 /// A row of the table behind the results.
 type Rows = Arc<Mutex<BTreeMap<&'static str, String>>>;

@@ -9,12 +9,17 @@ use super::groups::Member;
 use super::offsets::{commit_request, committed_in, fetch_request};
 use super::{Cluster, response_of};
 use crate::config::{BrokerConfig, SimConfig};
+use crate::mutation::Mutation;
 use crate::node::{BrokerId, ConnectionId};
 use crate::protocol::{Request, Response, find_coordinator, offset_commit};
 
 /// Three brokers, a topic, and who coordinates the group.
 fn cluster(broker: BrokerConfig) -> (Cluster, BrokerId) {
-    let mut cluster = Cluster::new(SimConfig { brokers: 3, broker, ..Default::default() });
+    cluster_of(SimConfig { brokers: 3, broker, ..Default::default() })
+}
+
+fn cluster_of(config: SimConfig) -> (Cluster, BrokerId) {
+    let mut cluster = Cluster::new(config);
     let connection = cluster.connect(1);
     cluster.create_topic(connection, "orders", 1, &[]);
     cluster.advance(Duration::from_secs(1));
@@ -91,6 +96,17 @@ fn a_commit_counts_once_it_is_replicated() {
     assert_eq!(committed(&mut cluster, broker), Ok(Some(6)));
     let response = cluster.take(connection, fetch).expect("an answer");
     assert_eq!(committed_in(response_of!(OffsetFetch, response)), Ok(Some(6)));
+}
+
+#[test]
+fn a_planted_bug_answers_before_a_commit_is_replicated() {
+    let mutation = Some(Mutation::CommitAckedBeforeReplicated);
+    let (mut cluster, broker) =
+        cluster_of(SimConfig { brokers: 3, mutation, ..Default::default() });
+    others(broker).into_iter().for_each(|other| cluster.crash(other));
+    let sent = commit(&mut cluster, broker, 5);
+    cluster.advance(Duration::from_secs(1));
+    assert_eq!(answer(&mut cluster, sent), Some(None), "nobody else has it");
 }
 
 #[test]

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use bus_core::{Error, ErrorKind, Offset, OffsetReset, Operation, StartAt, TopicPartition};
+use bus_core::{
+    Error, ErrorKind, IsolationLevel, Offset, OffsetReset, Operation, StartAt, TopicPartition,
+};
 
 use crate::client::ClientTimer;
 use crate::client::connections::{Link, SOCKET_TIMEOUT};
@@ -75,7 +77,7 @@ impl Consumer {
         let request = Request::OffsetFetch(offset_fetch::Request {
             group_id: member.group_id.clone(),
             partitions: Some(partitions),
-            require_stable: true,
+            require_stable: self.config.isolation_level == IsolationLevel::ReadCommitted,
         });
         let link = Link::coordinator(coordinator);
         let token = Token::StartFromCommitted(parts);

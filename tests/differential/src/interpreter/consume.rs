@@ -24,8 +24,8 @@ pub(super) struct Reader {
     pub(super) starts: BTreeMap<TopicPartition, Start>,
     /// Errors about partitions that came while the group was not at rest.
     pub(super) late: BTreeMap<TopicPartition, Fault>,
-    /// Errors that have not been read when their partition was sought or assigned anew. Whether they
-    /// are read at all is a matter of timing.
+    /// Errors that have not been read when their partition was sought or assigned anew. Whether
+    /// they are read at all is a matter of timing.
     pub(super) stale: BTreeSet<(TopicPartition, ErrorKind)>,
     /// Partitions that ended with an error, which is told once.
     pub(super) failed: BTreeSet<TopicPartition>,
