@@ -20,7 +20,8 @@ criterion_group! {
 }
 criterion_main!(rates);
 
-/// 100 records of 100 B, 3 partitions, 1 producer, a group of 2, one broker; built and torn down.
+/// 100 records of 100 B, 3 partitions, 1 producer, a group of 2, one broker or three; built and torn
+/// down.
 fn whole_runs(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("whole_runs");
     group.throughput(Throughput::Elements(1));
@@ -28,7 +29,13 @@ fn whole_runs(criterion: &mut Criterion) {
     group.bench_function("100_records_group_of_2", |bencher| {
         bencher.iter(|| {
             seed += 1;
-            run(seed, 100, 2);
+            run(seed, 100, 2, 1);
+        });
+    });
+    group.bench_function("100_records_group_of_2_three_brokers", |bencher| {
+        bencher.iter(|| {
+            seed += 1;
+            run(seed, 100, 2, 3);
         });
     });
 }
@@ -39,12 +46,16 @@ fn records(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("records");
     group.throughput(Throughput::Elements(RECORDS.into())).sample_size(10);
     group.bench_function("200k_group_of_3", |bencher| {
-        bencher.iter(|| run(7, RECORDS, 3));
+        bencher.iter(|| run(7, RECORDS, 3, 1));
+    });
+    group.bench_function("200k_group_of_3_three_brokers", |bencher| {
+        bencher.iter(|| run(7, RECORDS, 3, 3));
     });
 }
 
-fn run(seed: u64, records: u32, members: usize) {
-    let config = SimConfig { seed, ..Default::default() };
+fn run(seed: u64, records: u32, members: usize, brokers: i32) {
+    // Topics have as many replicas as there are brokers.
+    let config = SimConfig { seed, brokers, ..Default::default() };
     let outcome = Sim::new(config).expect("a valid configuration").run(|sim| async move {
         let bus = sim.bus();
         bus.admin()?.create_topic(NewTopic::new("t").partitions(3)).await?;

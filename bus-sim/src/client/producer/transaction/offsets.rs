@@ -322,7 +322,7 @@ impl Producer {
     ) -> bus_core::Result<()> {
         self.check_open()?;
         for (topic_partition, offset) in offsets {
-            topic_partition.topic.validate()?;
+            topic_partition.validate()?;
             bus_core::consumer::validate_offset(topic_partition, offset.offset)?;
         }
         Ok(())
