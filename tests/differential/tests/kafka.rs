@@ -17,9 +17,10 @@ use differential::campaign::{Campaign, Pair};
 use differential::generate::Features;
 
 /// How many programs, unless the environment says otherwise: less than a minute.
-const PROGRAMS: u64 = 60;
-/// What they are drawn from.
-const SEED: u64 = 1;
+const PROGRAMS: u64 = 40;
+/// What they are drawn from: the seed of the recorded programs. `docs/differential.md` says which
+/// divergences of other seeds are open.
+const SEED: u64 = 5;
 
 fn main() -> ExitCode {
     if std::env::args().any(|argument| argument == "--list") {
