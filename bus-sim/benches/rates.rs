@@ -20,8 +20,8 @@ criterion_group! {
 }
 criterion_main!(rates);
 
-/// 100 records of 100 B, 3 partitions, 1 producer, a group of 2, one broker or three; built and torn
-/// down.
+/// 100 records of 100 B, 3 partitions, 1 producer, a group of 2, one broker or three; built and
+/// torn down.
 fn whole_runs(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("whole_runs");
     group.throughput(Throughput::Elements(1));

@@ -13,7 +13,7 @@
 //! - [`cx`], [`reader`], [`process`], [`script`]: what cases are written with;
 //! - [`history`], [`recorded`]: who writes the history; [`oracle`], [`audit`]: who judges it;
 //! - [`fixture`]: what a backend provides; [`on_sim`], [`on_kafka`]: the two;
-//! - [`column`]: on what the suite runs; [`runner`]: one run of a case; [`trials`]: of all cases;
+//! - [`mod@column`]: on what the suite runs; [`runner`]: one run of a case; [`trials`]: of all;
 //!   [`results`]: the table of all columns.
 //!
 //! The runners are in `tests/`: `sim.rs` and `sim3.rs`, the simulator with one and three brokers;

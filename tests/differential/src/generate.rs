@@ -1,6 +1,6 @@
 //! Strategies: random programs.
 //!
-//! A program is a row of [phrases], about few partitions and by few clients, so that they meet.
+//! A program is a row of `phrases`, about few partitions and by few clients, so that they meet.
 
 mod admin;
 mod clients;

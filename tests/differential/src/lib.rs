@@ -1,7 +1,7 @@
 //! The differential test: the same random programs on the simulator and on a real Kafka.
 //!
-//! A [program](program) is a list of steps of producers, consumers, groups, transactions, and
-//! administration, one after the other. One [interpreter] runs it over the contract, on either
+//! A [program] is a list of steps of producers, consumers, groups, transactions, and
+//! administration, one after the other. One `interpreter` runs it over the contract, on either
 //! backend, and gives an [outcome] per step: offsets, records, errors, positions, rebalances, and
 //! what the cluster says of itself. Whatever differs is a bug of the simulator, of `bus-kafka`, or
 //! of our knowledge of Kafka, and Kafka decides which.
