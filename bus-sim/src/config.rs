@@ -47,6 +47,8 @@ pub struct SimConfig {
     pub client_properties: Vec<(String, String)>,
     /// Keep every line of the trace, not only its hash. Off: it costs time and memory.
     pub record_trace: bool,
+    /// Keep every event with its cause, for a picture of the run. Off: it costs time and memory.
+    pub record_events: bool,
 }
 
 impl Default for SimConfig {
@@ -64,6 +66,7 @@ impl Default for SimConfig {
             abort_reuses_sequences: true,
             client_properties: Vec::new(),
             record_trace: false,
+            record_events: false,
         }
     }
 }

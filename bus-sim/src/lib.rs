@@ -18,6 +18,7 @@
 //! - [`broker`]: brokers and the controller; [`client`]: producer, consumer, admin;
 //! - `world` (private): the loop, the queue, the network, processes, the trace;
 //! - `driver` (private): [`Sim`] runs an application on a world, with tokio;
+//! - [`event`]: the record of events with their causes, for pictures;
 //! - [`config`], [`choice`], [`time`], [`digest`], [`fact`], [`mutation`]: what they say.
 //!
 //! # What it is not
@@ -30,6 +31,7 @@ pub mod client;
 pub mod config;
 pub mod digest;
 mod driver;
+pub mod event;
 pub mod fact;
 pub mod mutation;
 pub mod node;
@@ -39,6 +41,7 @@ mod world;
 
 pub use config::{BrokerConfig, SimConfig, Truncation};
 pub use driver::{Outcome, Sim, SimHandle, SimReport, Stalled};
+pub use event::{SimEvent, SimEventKind};
 pub use mutation::Mutation;
 pub use protocol::Api;
 pub use time::SimTime;

@@ -33,6 +33,7 @@ use tokio::time::{Instant, Sleep};
 #[cfg(tokio_unstable)]
 use crate::choice::{Label, choice};
 use crate::config::SimConfig;
+use crate::event::SimEvent;
 use crate::time::SimTime;
 use crate::world::{TraceHash, World};
 
@@ -97,6 +98,8 @@ pub struct SimReport {
     pub trace_hash: TraceHash,
     /// The lines of the trace, if the configuration asks for them.
     pub trace: Vec<String>,
+    /// The events with their causes, if the configuration asks for them.
+    pub recorded: Vec<SimEvent>,
     /// Tasks of the application that were still there at its end, but for those of the bus.
     pub tasks_left: usize,
 }
@@ -233,6 +236,7 @@ impl Shared {
             events: world.events(),
             trace_hash: world.trace_hash(),
             trace: world.take_trace(),
+            recorded: world.take_recorded(),
             tasks_left,
         }
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use bus_core::{Error, ErrorKind, Result};
 
 use crate::choice::{Label, choice_below};
+use crate::event::{Change, Place};
 use crate::node::{BrokerId, Effects, NodeId};
 
 use super::{Endpoint, Event, Rule, World};
@@ -15,6 +16,8 @@ impl World {
     pub(crate) fn crash_broker(&mut self, id: BrokerId, loses_power: bool) {
         let what = if loses_power { "loses power" } else { "crashes" };
         self.note(format!("broker-{id} {what}"));
+        let change = if loses_power { Change::PowerLost } else { Change::Crashed };
+        self.record_change(Place::Broker(id), change);
         let (node, now) = (NodeId::Broker(id), self.now);
         let slot = self.broker_mut(id);
         if !slot.is_up {
@@ -38,6 +41,7 @@ impl World {
     /// Begins a controlled shutdown of a broker; nothing happens if it is down.
     pub(crate) fn shut_down_broker(&mut self, id: BrokerId) {
         self.note(format!("broker-{id} shuts down"));
+        self.record_change(Place::Broker(id), Change::ShuttingDown);
         let now = self.now;
         if !self.broker(id).is_up {
             return;
@@ -51,6 +55,7 @@ impl World {
     /// A broker has shut down: its connections close, and what it sent before still arrives.
     pub(super) fn stop_broker(&mut self, id: BrokerId) {
         self.note(format!("broker-{id} stops"));
+        self.record_change(Place::Broker(id), Change::Stopped);
         let (node, now) = (NodeId::Broker(id), self.now);
         let slot = self.broker_mut(id);
         slot.is_up = false;
@@ -66,6 +71,7 @@ impl World {
     /// elect the next, which has the same log.
     pub(crate) fn crash_controller(&mut self) {
         self.note("controller crashes".to_owned());
+        self.record_change(Place::Controller, Change::Crashed);
         let node = NodeId::Controller;
         self.controller.crash();
         self.queue.cancel_timers_of(node);
@@ -80,7 +86,8 @@ impl World {
         let more = choice_below(self.config.seed, Label::ControllerElection, cause, bound);
         let wait = broker.controller_quorum_fetch_timeout + Duration::from_nanos(more);
         self.controller_is_up = false;
-        self.queue.push(self.now + wait, Event::Elected { crashes: cause });
+        let crashed = self.recorder.current;
+        self.queue.push(self.now + wait, Event::Elected { crashes: cause, cause: crashed });
     }
 
     /// The controllers elected the next active one, unless that has crashed too.
@@ -88,6 +95,7 @@ impl World {
         if crashes == self.controller_crashes {
             self.controller_is_up = true;
             self.note("controller elected".to_owned());
+            self.record_change(Place::Controller, Change::Started);
             self.start_node(NodeId::Controller);
         }
     }
@@ -95,6 +103,7 @@ impl World {
     /// Starts a crashed broker.
     pub(crate) fn restart_broker(&mut self, id: BrokerId) {
         self.note(format!("broker-{id} starts"));
+        self.record_change(Place::Broker(id), Change::Started);
         if !std::mem::replace(&mut self.broker_mut(id).is_up, true) {
             self.start_node(NodeId::Broker(id));
         }
