@@ -2,6 +2,7 @@
 //!
 //! The loop: take the next event, let its node handle it, and turn each effect into events.
 
+mod faults;
 mod network;
 mod process;
 mod queue;
@@ -9,12 +10,9 @@ mod trace;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
-
-use bus_core::{Error, ErrorKind, Result};
 
 use crate::broker::{Broker, Controller, bootstrap};
-use crate::choice::{Label, choice, choice_below};
+use crate::choice::{Label, choice};
 use crate::client::{ClientMachine, Completion};
 use crate::config::SimConfig;
 use crate::digest::Digest;
@@ -348,289 +346,16 @@ impl World {
         }
     }
 
+    fn note(&mut self, line: String) {
+        self.trace.add(self.now, &line, || line.clone());
+    }
+
     fn broker(&self, id: BrokerId) -> &BrokerSlot {
         &self.brokers[broker_index(id)]
     }
 
     fn broker_mut(&mut self, id: BrokerId) -> &mut BrokerSlot {
         &mut self.brokers[broker_index(id)]
-    }
-}
-
-/// Clients and processes.
-impl World {
-    /// Adds a client to a process and starts it.
-    pub(crate) fn add_client(
-        &mut self,
-        process: ProcessId,
-        make: impl FnOnce(NodeId, u64) -> ClientMachine,
-    ) -> ClientId {
-        let id = ClientId::try_from(self.clients.len()).unwrap_or(ClientId::MAX);
-        let owner = &mut self.processes[process];
-        let ordinal = owner.clients_made;
-        owner.clients_made += 1;
-        let name = Digest::of(&(owner.name.as_str(), owner.incarnation, ordinal));
-        let machine = make(NodeId::Client(id), name);
-        self.clients.push(ClientSlot { machine, process, name, is_alive: true });
-        self.start_node(NodeId::Client(id));
-        id
-    }
-
-    /// Gives a client something to do. Nothing happens if it is dead.
-    pub(crate) fn with_client<T>(
-        &mut self,
-        id: ClientId,
-        act: impl FnOnce(&mut ClientMachine, SimTime, &mut Effects) -> T,
-    ) -> Option<T> {
-        let slot = &mut self.clients[id as usize];
-        if !slot.is_alive {
-            return None;
-        }
-        let mut effects = std::mem::take(&mut self.effects);
-        let result = act(&mut slot.machine, self.now, &mut effects);
-        self.carry_out(NodeId::Client(id), &mut effects);
-        self.effects = effects;
-        Some(result)
-    }
-
-    /// Ends a client: its connections close, its timers stop.
-    pub(crate) fn remove_client(&mut self, id: ClientId) {
-        let slot = &mut self.clients[id as usize];
-        if !slot.is_alive {
-            return;
-        }
-        slot.is_alive = false;
-        let node = NodeId::Client(id);
-        self.queue.cancel_timers_of(node);
-        for connection in self.network.connections_of(node) {
-            self.disconnect(connection, node);
-        }
-    }
-
-    /// Adds a process that runs.
-    pub(crate) fn add_process(&mut self, name: &str) -> Result<ProcessId> {
-        if self.process_ids.contains_key(name) {
-            let message = format!("process {name:?} exists already; restart it instead");
-            return Err(Error::new(ErrorKind::InvalidArgument, message));
-        }
-        let id = self.processes.len();
-        self.processes.push(Process::new(name));
-        self.process_ids.insert(name.to_owned(), id);
-        Ok(id)
-    }
-
-    /// The process of that name.
-    pub(crate) fn process_id(&self, name: &str) -> Result<ProcessId> {
-        self.process_ids.get(name).copied().ok_or_else(|| {
-            let known = self.process_ids.keys().cloned().collect::<Vec<_>>().join(", ");
-            let message = format!("no process {name:?}; there are {known}");
-            Error::new(ErrorKind::InvalidArgument, message)
-        })
-    }
-
-    /// A process.
-    pub(crate) fn process(&self, id: ProcessId) -> &Process {
-        &self.processes[id]
-    }
-
-    /// Crashes a process: its clients are dead, their calls never complete.
-    pub(crate) fn crash_process(&mut self, id: ProcessId) {
-        self.note(format!("process {} crashes", self.processes[id].name));
-        let process = &mut self.processes[id];
-        process.state = ProcessState::Crashed;
-        process.inbox.clear();
-        for client in 0..self.clients.len() {
-            if self.clients[client].process == id {
-                self.remove_client(ClientId::try_from(client).unwrap_or(ClientId::MAX));
-            }
-        }
-    }
-
-    /// Starts a crashed process again, as its next incarnation.
-    pub(crate) fn restart_process(&mut self, id: ProcessId) {
-        self.note(format!("process {} restarts", self.processes[id].name));
-        let process = &mut self.processes[id];
-        process.state = ProcessState::Running;
-        process.incarnation += 1;
-        process.clients_made = 0;
-    }
-
-    /// Pauses a process: what reaches it waits.
-    pub(crate) fn pause_process(&mut self, id: ProcessId) {
-        self.note(format!("process {} pauses", self.processes[id].name));
-        self.processes[id].state = ProcessState::Paused;
-    }
-
-    /// Resumes a paused process: it handles what has waited.
-    pub(crate) fn resume_process(&mut self, id: ProcessId) {
-        self.note(format!("process {} resumes", self.processes[id].name));
-        self.processes[id].state = ProcessState::Running;
-        for (client, input) in std::mem::take(&mut self.processes[id].inbox) {
-            self.deliver_to_client(client, input);
-        }
-    }
-
-    /// Who waits for what, for the report of a stall.
-    pub(crate) fn waiting(&self) -> String {
-        let waiting = self.clients.iter().filter(|slot| slot.is_alive).filter_map(|slot| {
-            let what = slot.machine.waiting()?;
-            Some(format!("process {}: {what}", self.processes[slot.process].name))
-        });
-        let waiting = waiting.collect::<Vec<_>>();
-        if waiting.is_empty() {
-            "no call on the bus, so the application waits for something else".to_owned()
-        } else {
-            waiting.join("; ")
-        }
-    }
-
-    fn note(&mut self, line: String) {
-        self.trace.add(self.now, &line, || line.clone());
-    }
-}
-
-/// Faults.
-impl World {
-    /// Crashes a broker: its memory is gone, its connections break. If its machine loses power, so
-    /// does what was not on disk.
-    pub(crate) fn crash_broker(&mut self, id: BrokerId, loses_power: bool) {
-        let what = if loses_power { "loses power" } else { "crashes" };
-        self.note(format!("broker-{id} {what}"));
-        let (node, now) = (NodeId::Broker(id), self.now);
-        let slot = self.broker_mut(id);
-        if !slot.is_up {
-            return;
-        }
-        slot.broker.check_coordinators(now);
-        slot.is_up = false;
-        let mut effects = Effects::default();
-        if loses_power {
-            slot.broker.lose_power(now, &mut effects);
-        } else {
-            slot.broker.crash(now);
-        }
-        self.carry_out(node, &mut effects);
-        self.queue.cancel_timers_of(node);
-        for connection in self.network.connections_of(node) {
-            self.reset(connection);
-        }
-    }
-
-    /// Begins a controlled shutdown of a broker; nothing happens if it is down.
-    pub(crate) fn shut_down_broker(&mut self, id: BrokerId) {
-        self.note(format!("broker-{id} shuts down"));
-        let now = self.now;
-        if !self.broker(id).is_up {
-            return;
-        }
-        let mut effects = std::mem::take(&mut self.effects);
-        self.broker_mut(id).broker.begin_shutdown(now, &mut effects);
-        self.carry_out(NodeId::Broker(id), &mut effects);
-        self.effects = effects;
-    }
-
-    /// A broker has shut down: its connections close, and what it sent before still arrives.
-    fn stop_broker(&mut self, id: BrokerId) {
-        self.note(format!("broker-{id} stops"));
-        let (node, now) = (NodeId::Broker(id), self.now);
-        let slot = self.broker_mut(id);
-        slot.is_up = false;
-        slot.broker.check_coordinators(now);
-        slot.broker.stop(now);
-        self.queue.cancel_timers_of(node);
-        for connection in self.network.connections_of(node) {
-            self.disconnect(connection, node);
-        }
-    }
-
-    /// Crashes the active controller: sessions and requests in hand are lost. The other controllers
-    /// elect the next, which has the same log.
-    pub(crate) fn crash_controller(&mut self) {
-        self.note("controller crashes".to_owned());
-        let node = NodeId::Controller;
-        self.controller.crash();
-        self.queue.cancel_timers_of(node);
-        for connection in self.network.connections_of(node) {
-            self.reset(connection);
-        }
-        self.controller_crashes += 1;
-        let broker = &self.config.broker;
-        let most = broker.controller_quorum_election_backoff_max.as_nanos();
-        let bound = u64::try_from(most).unwrap_or(u64::MAX - 1) + 1;
-        let cause = self.controller_crashes;
-        let more = choice_below(self.config.seed, Label::ControllerElection, cause, bound);
-        let wait = broker.controller_quorum_fetch_timeout + Duration::from_nanos(more);
-        self.controller_is_up = false;
-        self.queue.push(self.now + wait, Event::Elected { crashes: cause });
-    }
-
-    /// The controllers elected the next active one, unless that has crashed too.
-    fn controller_elected(&mut self, crashes: u32) {
-        if crashes == self.controller_crashes {
-            self.controller_is_up = true;
-            self.note("controller elected".to_owned());
-            self.start_node(NodeId::Controller);
-        }
-    }
-
-    /// Starts a crashed broker.
-    pub(crate) fn restart_broker(&mut self, id: BrokerId) {
-        self.note(format!("broker-{id} starts"));
-        if !std::mem::replace(&mut self.broker_mut(id).is_up, true) {
-            self.start_node(NodeId::Broker(id));
-        }
-    }
-
-    /// Checks that there is such a broker.
-    pub(crate) fn check_broker(&self, id: BrokerId) -> Result<()> {
-        if (1..=self.config.brokers).contains(&id) {
-            return Ok(());
-        }
-        let message = format!("no broker {id}; there are 1 to {}", self.config.brokers);
-        Err(Error::new(ErrorKind::InvalidArgument, message))
-    }
-
-    /// Cuts a link in both directions.
-    pub(crate) fn cut(&mut self, a: Endpoint, b: Endpoint) {
-        self.note(format!("link {a:?} {b:?} is cut"));
-        self.network.cut(a, b);
-        self.network.cut(b, a);
-    }
-
-    /// Cuts a link in one direction.
-    pub(crate) fn cut_one_way(&mut self, from: Endpoint, to: Endpoint) {
-        self.note(format!("link {from:?} to {to:?} is cut"));
-        self.network.cut(from, to);
-    }
-
-    /// Whether a broker is up.
-    pub(crate) fn is_broker_up(&self, id: BrokerId) -> bool {
-        self.broker(id).is_up
-    }
-
-    /// Elects the preferred leaders that are in sync.
-    pub(crate) fn elect_preferred(&mut self) {
-        self.note("preferred leaders are elected".to_owned());
-        if !self.controller_is_up {
-            return;
-        }
-        let mut effects = std::mem::take(&mut self.effects);
-        self.controller.elect_preferred(self.now, &mut effects);
-        self.carry_out(NodeId::Controller, &mut effects);
-        self.effects = effects;
-    }
-
-    /// Heals all links.
-    pub(crate) fn heal(&mut self) {
-        self.note("links heal".to_owned());
-        for (at, event) in self.network.heal(self.now) {
-            self.queue.push(at, event);
-        }
-    }
-
-    /// Does something to the next message that matches.
-    pub(crate) fn add_rule(&mut self, rule: Rule) {
-        self.network.add_rule(rule);
     }
 }
 
