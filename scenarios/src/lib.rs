@@ -22,6 +22,6 @@ pub mod order_export;
 pub mod report;
 pub mod store;
 
-pub use catalogue::{Application, Form, catalogue, find};
+pub use catalogue::{Application, Form, Kind, WorstDay, catalogue, find};
 pub use crash_points::{CrashPoints, Reached};
-pub use report::{GroupReport, MemberReport, PartitionReport, Report, Verdict};
+pub use report::{Broken, GroupReport, MemberReport, PartitionReport, Report, Verdict};
