@@ -18,7 +18,8 @@
 //! - [`broker`]: brokers and the controller; [`client`]: producer, consumer, admin;
 //! - `world` (private): the loop, the queue, the network, processes, the trace;
 //! - `driver` (private): [`Sim`] runs an application on a world, with tokio;
-//! - [`config`], [`choice`], [`time`], [`digest`], [`fact`], [`mutation`]: what they say.
+//! - [`fault`]: what goes wrong, as data; [`choice`]: what is random;
+//! - [`config`], [`time`], [`digest`], [`fact`], [`mutation`]: what they say.
 //!
 //! # What it is not
 //! It does not measure performance of Kafka, and it does no real I/O: what is not modeled answers
@@ -31,6 +32,7 @@ pub mod config;
 pub mod digest;
 mod driver;
 pub mod fact;
+pub mod fault;
 pub mod mutation;
 pub mod node;
 pub mod protocol;
