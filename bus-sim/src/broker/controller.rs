@@ -16,6 +16,7 @@ use bus_core::TopicPartition;
 use super::BrokerTimer;
 use super::broker_control::Contact;
 use super::image::Image;
+use crate::choice::Choices;
 use crate::config::SimConfig;
 use crate::fact::Fact;
 use crate::node::{BrokerId, ConnectionId, CorrelationId, Effects, Input, Timer};
@@ -29,6 +30,7 @@ use crate::time::SimTime;
 #[derive(Debug)]
 pub struct Controller {
     pub(super) config: Arc<SimConfig>,
+    pub(super) choices: Choices,
     /// Durable.
     pub(super) log: Vec<MetadataRecord>,
     pub(super) image: Image,
@@ -44,15 +46,20 @@ pub struct Controller {
 
 impl Controller {
     /// The controller of a cluster without brokers. See [`bootstrap`](super::bootstrap()).
-    pub fn new(config: &Arc<SimConfig>) -> Self {
-        Self::resumed(config, Vec::new())
+    pub fn new(config: &Arc<SimConfig>, choices: &Choices) -> Self {
+        Self::resumed(config, choices, Vec::new())
     }
 
-    pub(super) fn resumed(config: &Arc<SimConfig>, log: Vec<MetadataRecord>) -> Self {
+    pub(super) fn resumed(
+        config: &Arc<SimConfig>,
+        choices: &Choices,
+        log: Vec<MetadataRecord>,
+    ) -> Self {
         let mut image = Image::new(config);
         log.iter().for_each(|record| image.replay(record));
         Self {
             config: Arc::clone(config),
+            choices: choices.clone(),
             log,
             image,
             contacts: BTreeMap::new(),
@@ -65,7 +72,7 @@ impl Controller {
     /// Loses what is in memory. [`Input::Start`] begins the next active controller.
     pub fn crash(&mut self) {
         let log = std::mem::take(&mut self.log);
-        *self = Self::resumed(&self.config, log);
+        *self = Self::resumed(&self.config, &self.choices, log);
     }
 
     /// Handles `input` at `now`, adding what shall happen next to `effects`.

@@ -60,9 +60,9 @@ struct Call {
 impl Admin {
     pub(crate) fn new(identity: Identity, brokers: i32) -> Self {
         Self {
+            connections: Connections::new(identity.clone()),
             identity,
             brokers: (1..=brokers).collect(),
-            connections: Connections::new(identity),
             calls: BTreeMap::new(),
             again: VecDeque::new(),
             next_call: 0,

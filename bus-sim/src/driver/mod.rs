@@ -30,10 +30,10 @@ use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 use tokio::time::{Instant, Sleep};
 
-#[cfg(tokio_unstable)]
-use crate::choice::{Label, choice};
+use crate::choice::{ChoiceReport, Choices};
 use crate::config::SimConfig;
 use crate::event::SimEvent;
+use crate::fault::FaultReport;
 use crate::time::SimTime;
 use crate::world::{TraceHash, World};
 
@@ -100,6 +100,10 @@ pub struct SimReport {
     pub trace: Vec<String>,
     /// The events with their causes, if the configuration asks for them.
     pub recorded: Vec<SimEvent>,
+    /// What was chosen, as far as the configuration asks for it.
+    pub choices: ChoiceReport,
+    /// What came of each fault of the plan, in its order.
+    pub faults: Vec<FaultReport>,
     /// Tasks of the application that were still there at its end, but for those of the bus.
     pub tasks_left: usize,
 }
@@ -124,10 +128,13 @@ impl Sim {
         F: FnOnce(SimHandle) -> Fut,
         Fut: Future<Output = T>,
     {
-        let runtime = build_runtime(self.config.seed);
         let seed = self.config.seed;
+        let choices = Choices::new(seed)
+            .recorded(self.config.record_choices)
+            .overridden(self.config.overrides.clone());
+        let runtime = build_runtime(&choices);
         let (result, shared, tasks_left) = runtime.block_on(async {
-            let shared = Shared::new(self.config);
+            let shared = Shared::new(self.config, choices);
             let app = app(SimHandle::new(Arc::clone(&shared)));
             let result = drive(&shared, app).await;
             // What is dropped with the runtime must not reach the world any more.
@@ -143,17 +150,17 @@ impl Sim {
     }
 }
 
-fn build_runtime(seed: u64) -> tokio::runtime::Runtime {
+fn build_runtime(choices: &Choices) -> tokio::runtime::Runtime {
     let mut builder = tokio::runtime::Builder::new_current_thread();
     builder.enable_time().start_paused(true).event_interval(1024);
     #[cfg(tokio_unstable)]
     {
-        let bytes = choice(seed, Label::Scheduler, ()).to_le_bytes();
+        let bytes = choices.id(crate::choice::Label::Scheduler, ()).to_le_bytes();
         builder.rng_seed(tokio::runtime::RngSeed::from_bytes(&bytes));
     }
     #[cfg(not(tokio_unstable))]
     {
-        warn_once(seed);
+        warn_once(choices.seed());
     }
     match builder.build() {
         Ok(runtime) => runtime,
@@ -189,10 +196,10 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    fn new(config: SimConfig) -> Arc<Self> {
+    fn new(config: SimConfig, choices: Choices) -> Arc<Self> {
         Arc::new(Self {
             properties: config.client_properties.clone(),
-            world: Mutex::new(World::new(config)),
+            world: Mutex::new(World::new(config, choices)),
             start: Instant::now(),
             driver: AtomicWaker::new(),
             is_over: AtomicBool::new(false),
@@ -237,6 +244,8 @@ impl Shared {
             trace_hash: world.trace_hash(),
             trace: world.take_trace(),
             recorded: world.take_recorded(),
+            choices: world.choices.report(),
+            faults: world.fault_reports(),
             tasks_left,
         }
     }

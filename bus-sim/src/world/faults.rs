@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use bus_core::{Error, ErrorKind, Result};
 
-use crate::choice::{Label, choice_below};
 use crate::event::{Change, Place};
+use crate::choice::Label;
 use crate::node::{BrokerId, Effects, NodeId};
 
 use super::{Endpoint, Event, Rule, World};
@@ -83,7 +83,8 @@ impl World {
         let most = broker.controller_quorum_election_backoff_max.as_nanos();
         let bound = u64::try_from(most).unwrap_or(u64::MAX - 1) + 1;
         let cause = self.controller_crashes;
-        let more = choice_below(self.config.seed, Label::ControllerElection, cause, bound);
+        let describe = || format!("crash {cause} of the controller");
+        let more = self.choices.below(Label::ControllerElection, cause, bound, describe);
         let wait = broker.controller_quorum_fetch_timeout + Duration::from_nanos(more);
         self.controller_is_up = false;
         let crashed = self.recorder.current;

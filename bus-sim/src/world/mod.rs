@@ -14,11 +14,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::broker::{Broker, Controller, bootstrap};
-use crate::choice::{Label, choice};
+use crate::choice::{Choices, Label};
 use crate::client::{ClientMachine, Completion};
 use crate::config::SimConfig;
 use crate::digest::Digest;
 use crate::event::EventSeq;
+use crate::fault::{FaultReport, Planned};
 use crate::node::{BrokerId, ClientId, ConnectionId, Effect, Effects, Input, NodeId, Timer};
 use crate::time::SimTime;
 
@@ -48,6 +49,7 @@ pub(crate) enum Event {
 #[derive(Debug)]
 pub(crate) struct World {
     pub(crate) config: Arc<SimConfig>,
+    pub(crate) choices: Choices,
     now: SimTime,
     queue: Queue,
     network: Network,
@@ -83,13 +85,13 @@ struct ClientSlot {
 }
 
 impl World {
-    pub(crate) fn new(config: SimConfig) -> Self {
+    pub(crate) fn new(config: SimConfig, choices: Choices) -> Self {
         let config = Arc::new(config);
-        let (controller, brokers) = bootstrap(&config);
+        let (controller, brokers) = bootstrap(&config, &choices);
         let mut world = Self {
             now: SimTime::ZERO,
             queue: Queue::default(),
-            network: Network::new(config.seed, config.latency_min, config.latency_max),
+            network: Network::new(&config, &choices),
             trace: Trace::new(config.record_trace),
             recorder: Recorder::new(config.record_events),
             controller,
@@ -102,6 +104,7 @@ impl World {
             completions: Vec::new(),
             effects: Effects::recording(config.record_events),
             ids_made: 0,
+            choices,
             config,
         };
         world.start_node(NodeId::Controller);
@@ -134,6 +137,12 @@ impl World {
     /// The lines of the trace, if they were kept.
     pub(crate) fn take_trace(&mut self) -> Vec<String> {
         self.trace.take_lines()
+    }
+
+    /// What came of the faults of the plan.
+    pub(crate) fn fault_reports(&self) -> Vec<FaultReport> {
+        let report = |planned: &Planned| FaultReport { id: planned.id, struck: None, ended: None };
+        self.config.plan.faults.iter().map(report).collect()
     }
 
     /// Outcomes to hand over.
@@ -180,7 +189,7 @@ impl World {
     pub(crate) fn random_id(&mut self, process: ProcessId) -> (u64, u64) {
         self.ids_made += 1;
         let cause = (process, self.ids_made);
-        let draw = |half: u8| choice(self.config.seed, Label::ApplicationId, (cause, half));
+        let draw = |half: u8| self.choices.id(Label::ApplicationId, (cause, half));
         (draw(0), draw(1))
     }
 

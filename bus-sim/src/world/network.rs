@@ -11,7 +11,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::choice::{Label, choice_below};
+use crate::choice::{Choices, Label};
+use crate::config::SimConfig;
 use crate::digest::Digest;
 use crate::node::{BrokerId, ConnectionId, Input, NodeId};
 use crate::protocol::Api;
@@ -81,7 +82,7 @@ pub(crate) struct Message {
 /// All connections and links.
 #[derive(Debug)]
 pub(crate) struct Network {
-    seed: u64,
+    choices: Choices,
     latency_min: Duration,
     /// How many nanoseconds above the least latency there can be, plus one.
     latency_spread: u64,
@@ -109,11 +110,11 @@ struct Connection {
 }
 
 impl Network {
-    pub(crate) fn new(seed: u64, latency_min: Duration, latency_max: Duration) -> Self {
-        let spread = latency_max.saturating_sub(latency_min).as_nanos();
+    pub(crate) fn new(config: &SimConfig, choices: &Choices) -> Self {
+        let spread = config.latency_max.saturating_sub(config.latency_min).as_nanos();
         Self {
-            seed,
-            latency_min,
+            choices: choices.clone(),
+            latency_min: config.latency_min,
             latency_spread: u64::try_from(spread).unwrap_or(u64::MAX - 1) + 1,
             connections: BTreeMap::new(),
             cuts: BTreeSet::new(),
@@ -280,9 +281,20 @@ impl Network {
         let occurrence = self.occurrences.entry(sent).or_insert(0);
         *occurrence += 1;
         let cause = (sent, *occurrence);
-        let nanos = choice_below(self.seed, Label::Latency, cause, self.latency_spread);
+        let describe = || describe(message, *occurrence);
+        let nanos = self.choices.below(Label::Latency, cause, self.latency_spread, describe);
         self.latency_min + Duration::from_nanos(nanos)
     }
+}
+
+/// Names a message for people.
+fn describe(message: &Message, occurrence: u32) -> String {
+    let what = match (message.direction, message.api) {
+        (Direction::Request, Some(api)) => format!("{} request", api.name()),
+        (Direction::Response, Some(api)) => format!("{} response", api.name()),
+        (_, None) => "connected".to_owned(),
+    };
+    format!("{:?} {what} {occurrence}", message.connection)
 }
 
 /// The message that carries an input, if it comes over a connection.
