@@ -1,7 +1,9 @@
 //! A case: what decides a run beside the configuration and the code; and what comes of it.
 
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 
+use futures_util::FutureExt as _;
 use serde::{Deserialize, Serialize};
 
 use super::panics;
@@ -47,6 +49,9 @@ pub const NO_PANIC: &str = "no panic";
 /// The guarantee that a run ends: H1 of the catalogue of guarantees.
 pub const PROGRESS: &str = "progress";
 
+/// That the configuration and the plan of a run make sense.
+pub(super) const VALID: &str = "valid configuration";
+
 /// What came of a case.
 #[derive(Debug)]
 pub(super) struct Ran {
@@ -68,23 +73,30 @@ where
     Fut: Future<Output = Result<(), Vec<Violation>>>,
 {
     fn run(&self, config: SimConfig) -> Ran {
-        let (outcome, panicked) = panics::catch(|| Ok(Sim::new(config)?.run(self)));
+        let (ran, panicked) = panics::catch(|| {
+            let sim = Sim::new(config)?;
+            // Caught inside of the simulation, so that there is a report.
+            Ok(sim.run(|sim| AssertUnwindSafe(async move { self(sim).await }).catch_unwind()))
+        });
         let mut violations: Vec<_> =
             panicked.into_iter().map(|panic| Violation::new(NO_PANIC, panic)).collect();
-        let report = match outcome {
+        let report = match ran {
             Some(Ok(outcome)) => {
                 match outcome.result {
-                    Ok(Ok(())) => {}
-                    Ok(Err(found)) => violations.extend(found),
+                    Ok(Ok(Ok(()))) => {}
+                    Ok(Ok(Err(found))) => violations.extend(found),
+                    // The hook has seen it.
+                    Ok(Err(_panic)) => {}
                     Err(stalled) => violations.push(Violation::new(PROGRESS, stalled.to_string())),
                 }
                 Some(outcome.report)
             }
             Some(Err(error)) => {
                 let error: bus_core::Error = error;
-                violations.push(Violation::new(PROGRESS, error.to_string()));
+                violations.push(Violation::new(VALID, error.to_string()));
                 None
             }
+            // A destructor panicked, or the simulator itself.
             None => None,
         };
         Ran { violations, report }

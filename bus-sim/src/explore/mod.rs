@@ -58,8 +58,8 @@ use crate::driver::SimHandle;
 use crate::fault::Plan;
 
 pub use audit::Divergence;
-use case::{Ran, Subject};
 pub use case::{Case, NO_PANIC, PROGRESS, Violation};
+use case::{Ran, Subject};
 pub use replay::{Expected, Replay, ReplayError, Replayed, Shrunk};
 
 /// How an application is explored. See the [module](self) for an example.
@@ -362,12 +362,8 @@ impl Search<'_, '_> {
 impl Tally {
     /// One behind the seed of the last violation that was asked for.
     fn end(&self, wanted: usize) -> u64 {
-        let mut seeds: Vec<_> = self
-            .runs
-            .iter()
-            .filter(|run| !run.violations.is_empty())
-            .map(|run| run.seed)
-            .collect();
+        let mut seeds: Vec<_> =
+            self.runs.iter().filter(|run| !run.violations.is_empty()).map(|run| run.seed).collect();
         seeds.sort_unstable();
         seeds.get(wanted.max(1) - 1).map_or(u64::MAX, |seed| seed + 1)
     }

@@ -191,8 +191,9 @@ mod tests {
         let mut shrinker =
             Shrinker { run: &run, wanted: &violation, best: case, runs: 0, budget, told: |_| {} };
         let items: Vec<_> = shrinker.best.overrides.values.clone().into_iter().collect();
-        shrinker.minimize(items, |items| {
-            Case { overrides: Overrides::only(items.iter().copied()), ..Case::default() }
+        shrinker.minimize(items, |items| Case {
+            overrides: Overrides::only(items.iter().copied()),
+            ..Case::default()
         });
         let left = shrinker.best.overrides.values.keys().map(|key| key.0).collect();
         (left, shrinker.runs)

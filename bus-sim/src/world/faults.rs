@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use bus_core::{Error, ErrorKind, Result};
 
-use crate::event::{Change, Place};
 use crate::choice::Label;
+use crate::event::{Change, Place};
 use crate::node::{BrokerId, Effects, NodeId};
 
 use super::{Endpoint, Event, Rule, World};

@@ -31,10 +31,9 @@ fn earlier(when: &Trigger) -> Vec<Trigger> {
             .into_iter()
             .map(|time| Trigger::At(SimTime::ZERO + time))
             .collect(),
-        Trigger::After { fault, by } => rounder(*by)
-            .into_iter()
-            .map(|by| Trigger::After { fault: *fault, by })
-            .collect(),
+        Trigger::After { fault, by } => {
+            rounder(*by).into_iter().map(|by| Trigger::After { fault: *fault, by }).collect()
+        }
         Trigger::Request { nth, .. } | Trigger::Fact { nth, .. } | Trigger::Reached { nth, .. } => {
             let mut counts = vec![1, *nth / 2, nth.saturating_sub(1)];
             counts.retain(|count| (1..*nth).contains(count));
