@@ -28,7 +28,9 @@ impl Metadata {
         Self { brokers: (1..=brokers).collect(), topics: BTreeMap::new() }
     }
 
-    /// Learns from a response. Topics that the response does not mention stay as they are.
+    /// Learns from a response. Topics that the response does not mention stay as they are. So do
+    /// partitions whose leader epoch is older than the one that is known: the broker that answered
+    /// knows less (KIP-320).
     pub(crate) fn update(&mut self, response: &metadata::Response) {
         if !response.brokers.is_empty() {
             self.brokers.clone_from(&response.brokers);
@@ -36,7 +38,16 @@ impl Metadata {
         for topic in &response.topics {
             match &topic.result {
                 Ok(details) => {
-                    self.topics.insert(topic.topic.clone(), details.clone());
+                    let mut details = details.clone();
+                    let known = self.topics.get(&topic.topic);
+                    if let Some(known) = known.filter(|known| known.topic_id == details.topic_id) {
+                        for (new, old) in details.partitions.iter_mut().zip(&known.partitions) {
+                            if new.leader_epoch < old.leader_epoch {
+                                new.clone_from(old);
+                            }
+                        }
+                    }
+                    self.topics.insert(topic.topic.clone(), details);
                 }
                 Err(_) => {
                     self.topics.remove(&topic.topic);
@@ -56,6 +67,13 @@ impl Metadata {
         let index = usize::try_from(topic_partition.partition).ok()?;
         let partition = details.partitions.get(index)?;
         Some((partition.leader?, partition.leader_epoch))
+    }
+
+    /// The leader epoch of a partition, with a leader or without.
+    pub(crate) fn leader_epoch(&self, topic_partition: &TopicPartition) -> Option<i32> {
+        let details = self.topics.get(&topic_partition.topic)?;
+        let index = usize::try_from(topic_partition.partition).ok()?;
+        Some(details.partitions.get(index)?.leader_epoch)
     }
 
     /// Whether the partition is known to have no leader at the moment.

@@ -2,6 +2,7 @@
 
 mod common;
 mod determinism;
+mod leaders;
 mod stories;
 mod storm;
 mod transaction_storms;

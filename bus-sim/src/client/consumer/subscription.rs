@@ -51,6 +51,8 @@ impl Consumer {
         effects: &mut Effects,
     ) {
         self.metadata.update(response);
+        self.learn_leaders();
+        self.queries.values_mut().for_each(Query::ask_again);
         if self.was_asked_for_subscription() {
             self.learn_subscription(now, response, effects);
         } else {
