@@ -81,6 +81,9 @@ mutations! {
     CoordinatorLoadsNothing = "coordinator-loads-nothing",
     /// Client: a consumer does not ask a new leader whether it has what was read before.
     TruncationNotDetected = "truncation-not-detected",
+    /// Client: an idempotent producer sends to a new leader while batches to the one before are in
+    /// flight.
+    NewLeaderNotAwaited = "new-leader-not-awaited",
     /// Controller: a leader that was replaced may still say who is in sync.
     StaleLeaderNotFenced = "stale-leader-not-fenced",
     /// Controller: any replica that is alive may be elected, in sync or not.

@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use bus_core::{Partition, Topic, TopicPartition};
 
-use crate::client::connections::Link;
-use crate::client::{ClientTimer, Identity, any_broker};
+use crate::client::ClientTimer;
 use crate::node::{BrokerId, Effects, Timer};
 use crate::protocol::metadata::{self, TopicDetails};
 use crate::time::SimTime;
@@ -89,25 +88,14 @@ impl Metadata {
 #[derive(Debug, Default)]
 pub(crate) struct Refresh {
     is_in_flight: bool,
-    attempt: u32,
     /// When the timer is set for.
     at: Option<SimTime>,
 }
 
 impl Refresh {
-    /// Begins a request and says where it goes; `None` while one is under way.
-    pub(crate) fn begin(&mut self, identity: &Identity, metadata: &Metadata) -> Option<Link> {
-        if self.is_in_flight {
-            return None;
-        }
-        self.is_in_flight = true;
-        Some(self.any_broker(identity, metadata))
-    }
-
-    /// A broker to ask, another one each time.
-    pub(crate) fn any_broker(&mut self, identity: &Identity, metadata: &Metadata) -> Link {
-        self.attempt += 1;
-        Link::data(any_broker(identity, &metadata.brokers, self.attempt))
+    /// Begins a request; not while one is under way.
+    pub(crate) const fn begin(&mut self) -> bool {
+        !std::mem::replace(&mut self.is_in_flight, true)
     }
 
     /// The request is over.

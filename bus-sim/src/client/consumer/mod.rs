@@ -73,7 +73,6 @@ pub(crate) enum Token {
 /// A consumer.
 #[derive(Debug)]
 pub(crate) struct Consumer {
-    identity: Identity,
     config: ConsumerConfig,
     client_id: Name,
     mutation: Option<Mutation>,
@@ -168,7 +167,6 @@ impl Consumer {
             last_record: SimTime::ZERO,
             fatal: None,
             closing: None,
-            identity,
             config,
             client_id: client_id.into(),
             mutation,
@@ -392,6 +390,11 @@ impl Consumer {
             Outcome::Response(token, response) => self.answered(now, token, response, effects),
             Outcome::Failed { token, timed_out, .. } => {
                 self.unanswered(now, token, timed_out, effects);
+            }
+            Outcome::Down => {
+                if self.closing.is_none() && !self.partitions.is_empty() {
+                    self.want_metadata(now, effects);
+                }
             }
         }
     }

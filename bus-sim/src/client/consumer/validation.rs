@@ -25,6 +25,10 @@ impl Consumer {
             let Some(epoch) = self.metadata.leader_epoch(topic_partition) else { continue };
             let is_newer = partition.known_epoch.is_some_and(|known| known < epoch);
             partition.known_epoch = Some(epoch);
+            if is_newer {
+                // What was wrong with the old leader is no reason to wait for the new one.
+                partition.not_before = SimTime::ZERO;
+            }
             let leader = self.metadata.leader(topic_partition).map(|(leader, _)| leader);
             if let FetchState::Fetching(offset, broker) = partition.fetch
                 && leader != Some(broker)
