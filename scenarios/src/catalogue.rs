@@ -80,11 +80,7 @@ const CATALOGUE: &[Application] = &[Application {
     title: "Confirmed orders are exported to an external platform",
     kind: Kind::Application,
     forms: Form::ALL,
-    worst_day: WorstDay {
-        options: |_| "brokers=3",
-        faults: &[],
-        horizon: Duration::from_secs(10),
-    },
+    worst_day: WorstDay { options: |_| "brokers=3", faults: &[], horizon: Duration::from_secs(10) },
     run: |bus, form, crash_points| {
         let config = OrderExport { crash_points, ..OrderExport::in_form(form) };
         Box::pin(order_export::run(bus, config))
