@@ -2,7 +2,11 @@
 //! wait, are in flight, or ran out of time.
 //!
 //! As in librdkafka the coordinator has a connection of its own, so that a commit does not wait
-//! behind a long poll. A request that times out closes its connection (`socket.max.fails=1`).
+//! behind a long poll. A request that times out closes its connection (`socket.max.fails=1`). What
+//! any broker can answer goes to one that is up; while none is, others are tried.
+//!
+//! Simplified: of several brokers that are up and hold no long poll one is drawn; librdkafka takes
+//! the one that it used last.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -51,7 +55,10 @@ const SETUP_TIMEOUT: Duration = Duration::from_secs(30);
 const RECONNECT_BACKOFF: Duration = Duration::from_millis(100);
 const RECONNECT_BACKOFF_MAX: Duration = Duration::from_secs(10);
 
-/// What came of a request.
+/// When another broker is tried, while none is up that could answer.
+const TRY_ANOTHER: Duration = Duration::from_secs(1);
+
+/// What came of a request, or of a connection.
 #[derive(Debug)]
 pub(crate) enum Outcome<T> {
     /// The response.
@@ -64,6 +71,8 @@ pub(crate) enum Outcome<T> {
         /// Whether it ran out of time, rather than that the connection broke.
         timed_out: bool,
     },
+    /// A connection that was up broke: who leads may have changed.
+    Down,
 }
 
 /// All connections of a client; `T` is what a request is remembered by.
@@ -71,7 +80,12 @@ pub(crate) enum Outcome<T> {
 pub(crate) struct Connections<T> {
     identity: Identity,
     links: BTreeMap<Link, Connection<T>>,
+    /// Requests for any broker, while none is up.
+    for_any: VecDeque<Waiting<T>>,
+    /// The brokers that may be tried for those.
+    brokers: Vec<BrokerId>,
     next_ordinal: u32,
+    draws: u32,
 }
 
 #[derive(Debug)]
@@ -107,11 +121,20 @@ struct InFlight<T> {
     token: T,
     correlation: CorrelationId,
     deadline: SimTime,
+    /// Whether what is sent behind it waits for its response.
+    is_long_poll: bool,
 }
 
 impl<T> Connections<T> {
     pub(crate) const fn new(identity: Identity) -> Self {
-        Self { identity, links: BTreeMap::new(), next_ordinal: 0 }
+        Self {
+            identity,
+            links: BTreeMap::new(),
+            for_any: VecDeque::new(),
+            brokers: Vec::new(),
+            next_ordinal: 0,
+            draws: 0,
+        }
     }
 
     /// Sends a request once the link is up. It fails if it has no response by `deadline`.
@@ -136,12 +159,37 @@ impl<T> Connections<T> {
         connection.arm_timeout(link, deadline, effects);
     }
 
+    /// Sends a request to any of these brokers: one that is up, or the first that is.
+    pub(crate) fn send_to_any(
+        &mut self,
+        now: SimTime,
+        brokers: &[BrokerId],
+        token: T,
+        request: Request,
+        deadline: SimTime,
+        effects: &mut Effects,
+    ) {
+        if let Some(link) = self.any_up(brokers) {
+            return self.send(now, link, token, request, deadline, effects);
+        }
+        self.for_any.push_back(Waiting { token, request, deadline });
+        self.brokers = brokers.to_vec();
+        self.try_another(now, effects);
+    }
+
     /// Whether a link is up; opens it if there is none.
     pub(crate) fn open_for(&mut self, now: SimTime, link: Link, effects: &mut Effects) -> bool {
         if !self.links.contains_key(&link) {
             self.open(now, link, effects);
         }
         self.links.get(&link).is_some_and(|connection| connection.state == State::Open)
+    }
+
+    /// Whether a link was lost, or could not be opened, and is not up again.
+    pub(crate) fn is_failing(&self, link: Link) -> bool {
+        let connection = self.links.get(&link);
+        connection
+            .is_some_and(|connection| connection.state == State::Backoff || connection.failures > 0)
     }
 
     /// Sends a request that has no response (acks=0) on a link that is up.
@@ -165,6 +213,7 @@ impl<T> Connections<T> {
             tokens.extend(connection.in_flight.drain(..).map(|request| request.token));
             tokens.extend(connection.waiting.drain(..).map(|waiting| waiting.token));
         }
+        tokens.extend(self.for_any.drain(..).map(|waiting| waiting.token));
         tokens
     }
 
@@ -190,6 +239,8 @@ impl<T> Connections<T> {
 
     /// Closes all links.
     pub(crate) fn close_all(&mut self, effects: &mut Effects) {
+        self.for_any.clear();
+        effects.cancel_timer(Timer::Client(ClientTimer::TryAnotherBroker));
         for link in self.links.keys().copied().collect::<Vec<_>>() {
             self.close(link, effects);
         }
@@ -226,8 +277,49 @@ impl<T> Connections<T> {
                 self.reconnect(now, link, effects);
                 Ok(Vec::new())
             }
+            Input::Timer(Timer::Client(ClientTimer::TryAnotherBroker)) => {
+                let expired = take_expired(&mut self.for_any, now).collect();
+                self.try_another(now, effects);
+                Ok(expired)
+            }
             other => Err(other),
         }
+    }
+
+    /// A broker that is up; rather one that holds no long poll.
+    fn any_up(&mut self, brokers: &[BrokerId]) -> Option<Link> {
+        let up = |broker: &&BrokerId| {
+            let connection = self.links.get(&Link::data(**broker));
+            connection.is_some_and(|connection| connection.state == State::Open)
+        };
+        let is_free = |broker: &BrokerId| {
+            let connection = self.links.get(&Link::data(*broker));
+            connection.is_none_or(|c| !c.in_flight.iter().any(|request| request.is_long_poll))
+        };
+        let up = brokers.iter().filter(up).copied().collect::<Vec<_>>();
+        let free = up.iter().copied().filter(is_free).collect::<Vec<_>>();
+        self.draw(if free.is_empty() { &up } else { &free })
+    }
+
+    /// Connects to a broker that was not tried yet, while requests for any broker wait.
+    fn try_another(&mut self, now: SimTime, effects: &mut Effects) {
+        let Some(first) = self.for_any.iter().map(|waiting| waiting.deadline).min() else {
+            return effects.cancel_timer(Timer::Client(ClientTimer::TryAnotherBroker));
+        };
+        let is_new = |broker: &BrokerId| !self.links.contains_key(&Link::data(*broker));
+        let new = self.brokers.iter().copied().filter(is_new).collect::<Vec<_>>();
+        if let Some(link) = self.draw(&new) {
+            self.open(now, link, effects);
+        }
+        let at = first.min(now + TRY_ANOTHER);
+        effects.set_timer(Timer::Client(ClientTimer::TryAnotherBroker), at);
+    }
+
+    fn draw(&mut self, brokers: &[BrokerId]) -> Option<Link> {
+        let bound = u64::try_from(brokers.len()).ok().filter(|bound| *bound > 0)?;
+        self.draws += 1;
+        let index = self.identity.choose(Label::MetadataBroker, self.draws, bound);
+        brokers.get(usize::try_from(index).ok()?).copied().map(Link::data)
     }
 
     fn open(&mut self, now: SimTime, link: Link, effects: &mut Effects) {
@@ -270,8 +362,17 @@ impl<T> Connections<T> {
         let Some(connection) = self.links.get_mut(&link) else { return };
         connection.state = State::Open;
         connection.failures = 0;
-        while let Some(Waiting { token, request, deadline }) = connection.waiting.pop_front() {
+        let for_any = match link.purpose {
+            Purpose::Data => std::mem::take(&mut self.for_any),
+            Purpose::Coordinator => VecDeque::new(),
+        };
+        if !for_any.is_empty() {
+            effects.cancel_timer(Timer::Client(ClientTimer::TryAnotherBroker));
+        }
+        let waiting = std::mem::take(&mut connection.waiting);
+        for Waiting { token, request, deadline } in waiting.into_iter().chain(for_any) {
             connection.put_in_flight(token, request, deadline, effects);
+            connection.arm_timeout(link, deadline, effects);
         }
     }
 
@@ -289,6 +390,9 @@ impl<T> Connections<T> {
             .drain(..)
             .map(|request| Outcome::Failed { token: request.token, was_sent: true, timed_out })
             .collect::<Vec<_>>();
+        if connection.state == State::Open {
+            outcomes.push(Outcome::Down);
+        }
         // A broker that cannot be reached fails what waits for it, so that the client looks for
         // another.
         if connection.state == State::Connecting {
@@ -306,6 +410,9 @@ impl<T> Connections<T> {
         let failures = connection.failures;
         let wait = self.reconnect_wait(link, failures);
         effects.set_timer(Timer::Client(ClientTimer::Reconnect(link)), now + wait);
+        if !self.for_any.is_empty() {
+            self.try_another(now, effects);
+        }
         outcomes
     }
 
@@ -341,15 +448,7 @@ impl<T> Connections<T> {
             outcomes = self.lost(now, link, true, effects);
         }
         let Some(connection) = self.links.get_mut(&link) else { return outcomes };
-        let (expired, waiting) = std::mem::take(&mut connection.waiting)
-            .into_iter()
-            .partition::<VecDeque<_>, _>(|waiting| waiting.deadline <= now);
-        connection.waiting = waiting;
-        outcomes.extend(expired.into_iter().map(|waiting| Outcome::Failed {
-            token: waiting.token,
-            was_sent: false,
-            timed_out: true,
-        }));
+        outcomes.extend(take_expired(&mut connection.waiting, now));
         let in_flight = connection.in_flight.iter().map(|request| request.deadline);
         let waiting = connection.waiting.iter().map(|waiting| waiting.deadline);
         if let Some(first) = in_flight.chain(waiting).min() {
@@ -383,8 +482,9 @@ impl<T> Connection<T> {
     ) {
         let correlation = self.next_correlation;
         self.next_correlation += 1;
+        let is_long_poll = matches!(request, Request::Fetch(_));
         effects.request(self.id, correlation, request);
-        self.in_flight.push_back(InFlight { token, correlation, deadline });
+        self.in_flight.push_back(InFlight { token, correlation, deadline, is_long_poll });
     }
 
     /// Sets the timer, unless it fires by then. It is not moved when a response comes: when it
@@ -395,4 +495,20 @@ impl<T> Connection<T> {
             effects.set_timer(Timer::Client(ClientTimer::RequestTimeout(link)), deadline);
         }
     }
+}
+
+/// Takes what waited for too long.
+fn take_expired<T>(
+    waiting: &mut VecDeque<Waiting<T>>,
+    now: SimTime,
+) -> impl Iterator<Item = Outcome<T>> {
+    let (expired, left) = std::mem::take(waiting)
+        .into_iter()
+        .partition::<VecDeque<_>, _>(|waiting| waiting.deadline <= now);
+    *waiting = left;
+    expired.into_iter().map(|waiting| Outcome::Failed {
+        token: waiting.token,
+        was_sent: false,
+        timed_out: true,
+    })
 }

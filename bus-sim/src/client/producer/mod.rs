@@ -363,6 +363,11 @@ impl Producer {
                     None => self.lost(now, topic_partition, batch, true, effects),
                 }
             }
+            Outcome::Down => {
+                if !self.topics.is_empty() {
+                    self.want_metadata(now, effects);
+                }
+            }
             Outcome::Failed { token: Token::Metadata, .. } => {
                 self.refresh.end();
                 self.want_metadata_later(now, effects);

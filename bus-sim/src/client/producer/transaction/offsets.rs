@@ -153,9 +153,9 @@ impl Producer {
             coordinator_type: CoordinatorType::Group,
             key: offsets.group_id.clone(),
         });
-        let link = self.refresh.any_broker(&self.identity, &self.metadata);
-        let deadline = now + SOCKET_TIMEOUT;
-        self.connections.send(now, link, Token::FindGroup, request, deadline, effects);
+        let (token, deadline) = (Token::FindGroup, now + SOCKET_TIMEOUT);
+        let brokers = &self.metadata.brokers;
+        self.connections.send_to_any(now, brokers, token, request, deadline, effects);
     }
 
     fn ask_store(&mut self, now: SimTime, broker: BrokerId, effects: &mut Effects) {
