@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::case::{Case, Ran, Subject, Violation};
 use super::shrink::ShrunkRun;
+use crate::choice::{ChoiceKey, Chosen};
 use crate::config::SimConfig;
 use crate::driver::{SimHandle, SimReport};
 use crate::fault::Planned;
@@ -37,6 +38,9 @@ pub struct Replay {
     pub shrunk: Shrunk,
     /// What decides the run.
     pub case: Case,
+    /// What asked for the choices that are listed, for people: comments of the text.
+    #[serde(skip)]
+    pub causes: BTreeMap<ChoiceKey, String>,
 }
 
 /// What must come of a run that is replayed.
@@ -114,7 +118,10 @@ impl Replay {
     pub(super) fn of(name: &str, shrunk: ShrunkRun) -> Self {
         let ShrunkRun { case, ran, violation, faults_before, choices_before, runs } = shrunk;
         let report = ran.report.as_ref();
-        let chosen = report.map_or(0, |report| report.choices.chosen.len());
+        let chosen = report.map_or(&[][..], |report| &report.choices.chosen);
+        let cause = |chosen: &Chosen| (chosen.key, format!("{:?}: {}", chosen.label, chosen.cause));
+        let causes = chosen.iter().map(cause);
+        let causes = causes.filter(|(key, _)| case.overrides.values.contains_key(key)).collect();
         Self {
             busplay: VERSION,
             name: name.to_owned(),
@@ -127,10 +134,11 @@ impl Replay {
             },
             shrunk: Shrunk {
                 faults: (faults_before, case.plan.faults.len()),
-                choices: (choices_before, chosen),
+                choices: (choices_before, chosen.len()),
                 runs,
             },
             case,
+            causes,
         }
     }
 
@@ -150,12 +158,24 @@ impl Replay {
 
     /// Writes it as a text.
     pub fn to_text(&self) -> String {
-        let pretty = PrettyConfig::new().depth_limit(4).new_line("\n");
-        match ron::ser::to_string_pretty(self, pretty) {
-            Ok(text) => format!("// {}\n{text}\n", self.expect.guarantee.replace('\n', " ")),
+        let pretty = PrettyConfig::new().depth_limit(5).new_line("\n");
+        let text = match ron::ser::to_string_pretty(self, pretty) {
+            Ok(text) => text,
             // Strings, numbers, and lists are all that it holds, and writing to memory cannot fail.
             Err(error) => unreachable!("a replay cannot be written: {error}"),
+        };
+        let mut commented = format!("// {}\n", one_line(&self.expect.guarantee));
+        for line in text.lines() {
+            commented.push_str(line);
+            let key = line.trim_start().strip_prefix('"').and_then(|rest| rest.get(..16));
+            let key = key.and_then(|key| u64::from_str_radix(key, 16).ok()).map(ChoiceKey);
+            if let Some(cause) = key.and_then(|key| self.causes.get(&key)) {
+                commented.push_str(" // ");
+                commented.push_str(&one_line(cause));
+            }
+            commented.push('\n');
         }
+        commented
     }
 
     /// Runs it again: the same application with the same configuration.
@@ -206,6 +226,10 @@ fn broken(error: ron::error::SpannedError) -> ReplayError {
         column: error.span.start.col,
         message: error.code.to_string(),
     }
+}
+
+fn one_line(text: &str) -> String {
+    text.replace(['\n', '\r'], " ")
 }
 
 /// A fault in one line, as a plan is written.

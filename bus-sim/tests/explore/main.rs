@@ -64,7 +64,10 @@ fn a_replay_gives_the_same_run_from_its_text() {
     let replay = Replay::from_text(&text).expect("it was written by us");
     let replayed = replay.run(&SimConfig::default(), race);
     assert!(replayed.is_reproduced && replayed.is_identical, "{replayed:#?}");
-    assert_eq!(replay.to_text(), text);
+    let without_comments = |text: &str| -> Vec<String> {
+        text.lines().map(|line| line.split(" // ").next().unwrap_or_default().to_owned()).collect()
+    };
+    assert_eq!(without_comments(&replay.to_text()), without_comments(&text));
     // Edited by hand: without the choices that decide it, nothing is broken.
     let mut harmless = replay;
     harmless.case.overrides.values.clear();
