@@ -9,6 +9,7 @@ use bus_core::{BoxFuture, Bus, Error, ErrorKind, Result};
 use crate::crash_points::CrashPoints;
 use crate::order_export::{self, OrderExport};
 use crate::report::Report;
+use crate::stories;
 
 /// An application that can be run by its name.
 #[derive(Clone, Copy, Debug)]
@@ -75,7 +76,9 @@ pub const fn catalogue() -> &'static [Application] {
     CATALOGUE
 }
 
-const CATALOGUE: &[Application] = &[Application {
+const CATALOGUE: &[Application] = &[stories::inflight_retry_reorder::STORY, ORDER_EXPORT];
+
+const ORDER_EXPORT: Application = Application {
     name: "order-export",
     title: "Confirmed orders are exported to an external platform",
     kind: Kind::Application,
@@ -85,7 +88,7 @@ const CATALOGUE: &[Application] = &[Application {
         let config = OrderExport { crash_points, ..OrderExport::in_form(form) };
         Box::pin(order_export::run(bus, config))
     },
-}];
+};
 
 /// The application of that name.
 pub fn find(name: &str) -> Option<&'static Application> {
