@@ -128,7 +128,7 @@ impl Producer {
         session: Session,
     ) -> Self {
         Self {
-            connections: Connections::new(identity),
+            connections: Connections::new(identity, brokers),
             metadata: Metadata::new(brokers),
             refresh: Refresh::default(),
             topics: BTreeMap::new(),
