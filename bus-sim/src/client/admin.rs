@@ -32,7 +32,6 @@ pub(crate) enum Target {
 /// An administration client.
 #[derive(Debug)]
 pub(crate) struct Admin {
-    brokers: Vec<BrokerId>,
     connections: Connections<Token>,
     calls: BTreeMap<u64, Call>,
     /// Calls to be tried again.
@@ -58,8 +57,7 @@ struct Call {
 impl Admin {
     pub(crate) fn new(identity: Identity, brokers: i32) -> Self {
         Self {
-            connections: Connections::new(identity),
-            brokers: (1..=brokers).collect(),
+            connections: Connections::new(identity, brokers),
             calls: BTreeMap::new(),
             again: VecDeque::new(),
             next_call: 0,
@@ -144,8 +142,7 @@ impl Admin {
                     key: group_id.clone(),
                 });
                 let (token, deadline) = (Token::FindCoordinator(id), call.deadline);
-                let brokers = &self.brokers;
-                self.connections.send_to_any(now, brokers, token, request, deadline, effects);
+                self.connections.send_to_any(now, &[], token, request, deadline, effects);
             }
         }
     }
@@ -157,8 +154,7 @@ impl Admin {
         match link {
             Some(link) => self.connections.send(now, link, token, request, deadline, effects),
             None => {
-                let brokers = &self.brokers;
-                self.connections.send_to_any(now, brokers, token, request, deadline, effects);
+                self.connections.send_to_any(now, &[], token, request, deadline, effects);
             }
         }
     }

@@ -82,8 +82,10 @@ pub(crate) struct Connections<T> {
     links: BTreeMap<Link, Connection<T>>,
     /// Requests for any broker, while none is up.
     for_any: VecDeque<Waiting<T>>,
-    /// The brokers that may be tried for those.
-    brokers: Vec<BrokerId>,
+    /// The brokers that are rather tried for those: the newest metadata names them.
+    named: Vec<BrokerId>,
+    /// All brokers, as `bootstrap.servers` names them.
+    bootstrap: Vec<BrokerId>,
     next_ordinal: u32,
     draws: u32,
 }
@@ -126,12 +128,14 @@ struct InFlight<T> {
 }
 
 impl<T> Connections<T> {
-    pub(crate) const fn new(identity: Identity) -> Self {
+    /// No connection; the brokers to start from are 1 to `brokers`.
+    pub(crate) fn new(identity: Identity, brokers: i32) -> Self {
         Self {
             identity,
             links: BTreeMap::new(),
             for_any: VecDeque::new(),
-            brokers: Vec::new(),
+            named: Vec::new(),
+            bootstrap: (1..=brokers).collect(),
             next_ordinal: 0,
             draws: 0,
         }
@@ -159,21 +163,22 @@ impl<T> Connections<T> {
         connection.arm_timeout(link, deadline, effects);
     }
 
-    /// Sends a request to any of these brokers: one that is up, or the first that is.
+    /// Sends a request to any broker: one that is up, or the first that is; rather to one of those
+    /// that are named.
     pub(crate) fn send_to_any(
         &mut self,
         now: SimTime,
-        brokers: &[BrokerId],
+        named: &[BrokerId],
         token: T,
         request: Request,
         deadline: SimTime,
         effects: &mut Effects,
     ) {
-        if let Some(link) = self.any_up(brokers) {
+        if let Some(link) = self.any_up(named) {
             return self.send(now, link, token, request, deadline, effects);
         }
         self.for_any.push_back(Waiting { token, request, deadline });
-        self.brokers = brokers.to_vec();
+        self.named = named.to_vec();
         self.try_another(now, effects);
     }
 
@@ -286,19 +291,19 @@ impl<T> Connections<T> {
         }
     }
 
-    /// A broker that is up; rather one that holds no long poll.
-    fn any_up(&mut self, brokers: &[BrokerId]) -> Option<Link> {
-        let up = |broker: &&BrokerId| {
-            let connection = self.links.get(&Link::data(**broker));
-            connection.is_some_and(|connection| connection.state == State::Open)
+    /// A broker that is up: rather one that holds no long poll, and then one that is named.
+    fn any_up(&mut self, named: &[BrokerId]) -> Option<Link> {
+        let weight = |broker: BrokerId| {
+            let connection = self.links.get(&Link::data(broker))?;
+            let is_blocked = connection.in_flight.iter().any(|request| request.is_long_poll);
+            let weight = (!is_blocked, named.contains(&broker));
+            (connection.state == State::Open).then_some(weight)
         };
-        let is_free = |broker: &BrokerId| {
-            let connection = self.links.get(&Link::data(*broker));
-            connection.is_none_or(|c| !c.in_flight.iter().any(|request| request.is_long_poll))
-        };
-        let up = brokers.iter().filter(up).copied().collect::<Vec<_>>();
-        let free = up.iter().copied().filter(is_free).collect::<Vec<_>>();
-        self.draw(if free.is_empty() { &up } else { &free })
+        let up = self.bootstrap.iter().filter_map(|broker| Some((weight(*broker)?, *broker)));
+        let up = up.collect::<Vec<_>>();
+        let most = up.iter().map(|(weight, _)| *weight).max()?;
+        let best = up.into_iter().filter(|(weight, _)| *weight == most);
+        self.draw(&best.map(|(_, broker)| broker).collect::<Vec<_>>())
     }
 
     /// Connects to a broker that was not tried yet, while requests for any broker wait.
@@ -307,8 +312,9 @@ impl<T> Connections<T> {
             return effects.cancel_timer(Timer::Client(ClientTimer::TryAnotherBroker));
         };
         let is_new = |broker: &BrokerId| !self.links.contains_key(&Link::data(*broker));
-        let new = self.brokers.iter().copied().filter(is_new).collect::<Vec<_>>();
-        if let Some(link) = self.draw(&new) {
+        let new = |brokers: &[BrokerId]| brokers.iter().copied().filter(is_new).collect::<Vec<_>>();
+        let (named, all) = (new(&self.named), new(&self.bootstrap));
+        if let Some(link) = self.draw(if named.is_empty() { &all } else { &named }) {
             self.open(now, link, effects);
         }
         let at = first.min(now + TRY_ANOTHER);

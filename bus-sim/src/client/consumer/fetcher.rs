@@ -189,6 +189,15 @@ impl Consumer {
         }
     }
 
+    /// `auto.offset.reset`.
+    pub(crate) fn reset_policy(&self) -> OffsetReset {
+        if self.mutation == Some(Mutation::ResetPolicyIgnored) {
+            OffsetReset::Earliest
+        } else {
+            self.config.auto_offset_reset
+        }
+    }
+
     /// Follows `auto.offset.reset`.
     pub(super) fn reset(
         &mut self,
@@ -197,11 +206,7 @@ impl Consumer {
         why: ErrorKind,
         effects: &mut Effects,
     ) {
-        let policy = if self.mutation == Some(Mutation::ResetPolicyIgnored) {
-            OffsetReset::Earliest
-        } else {
-            self.config.auto_offset_reset
-        };
+        let policy = self.reset_policy();
         let Some(partition) = self.partitions.get_mut(topic_partition) else { return };
         partition.clear_buffer();
         match policy {

@@ -43,6 +43,10 @@ impl Consumer {
         if !is_subscribed || !is_out || self.rebalance.is_some() || self.closing.is_some() {
             return;
         }
+        if !self.commits.is_idle() {
+            self.commits.holds_join = true;
+            return;
+        }
         if member.coordinator.is_some() {
             self.join(now, effects);
         } else {
