@@ -2,10 +2,12 @@
 //!
 //! The loop: take the next event, let its node handle it, and turn each effect into events.
 
+mod director;
 mod faults;
 mod network;
 mod process;
 mod queue;
+mod strike;
 mod trace;
 
 use std::collections::BTreeMap;
@@ -16,13 +18,16 @@ use crate::choice::{Choices, Label};
 use crate::client::{ClientMachine, Completion};
 use crate::config::SimConfig;
 use crate::digest::Digest;
-use crate::fault::{FaultReport, Planned};
-use crate::node::{BrokerId, ClientId, ConnectionId, Effect, Effects, Input, NodeId, Timer};
+use crate::fault::Stage;
+use crate::node::{
+    BrokerId, ClientId, ConnectionId, CorrelationId, Effect, Effects, Input, NodeId, Timer,
+};
 use crate::time::SimTime;
 
-pub(crate) use network::{Action, Direction, Endpoint, Rule};
+use director::{Director, Due};
+pub(crate) use network::{Action, Direction, Endpoint, Rule, Side};
 use network::{Message, Network, Verdict, message_of};
-pub(crate) use process::{MAIN, Process, ProcessId, ProcessState};
+pub(crate) use process::{MAIN, Process, ProcessChange, ProcessId, ProcessState};
 use queue::Queue;
 use trace::Trace;
 pub use trace::TraceHash;
@@ -38,6 +43,10 @@ pub(crate) enum Event {
     Timer { node: NodeId, timer: Timer },
     /// The next active controller is elected, unless the active one crashed again.
     Elected { crashes: u32 },
+    /// A fault of the plan strikes or ends.
+    Fault(Due),
+    /// Everything heals.
+    Quiesce,
 }
 
 /// The simulated world.
@@ -59,6 +68,14 @@ pub(crate) struct World {
     process_ids: BTreeMap<String, ProcessId>,
     /// Outcomes for the application, to be handed over once the world is unlocked.
     completions: Vec<Completion>,
+    /// What faults of the plan did to processes, to be told to their tasks.
+    process_changes: Vec<(ProcessId, ProcessChange)>,
+    /// None without a plan.
+    director: Option<Box<Director>>,
+    /// Requests whose responses are withheld if they are ready at once.
+    withhold: Vec<(ConnectionId, CorrelationId)>,
+    /// Responses that are sent once what is due has struck.
+    withheld: Vec<Withheld>,
     effects: Effects,
     ids_made: u64,
 }
@@ -67,6 +84,26 @@ pub(crate) struct World {
 struct BrokerSlot {
     broker: Broker,
     is_up: bool,
+    is_shutting_down: bool,
+    /// Whether it starts again once it has shut down.
+    starts_again: bool,
+    /// What waits for a broker that stands still; none for one that does not.
+    inbox: Option<Vec<Input>>,
+}
+
+impl BrokerSlot {
+    const fn up(broker: Broker) -> Self {
+        Self { broker, is_up: true, is_shutting_down: false, starts_again: false, inbox: None }
+    }
+}
+
+/// A response that is ready.
+#[derive(Debug)]
+struct Withheld {
+    from: NodeId,
+    to: NodeId,
+    input: Input,
+    digest: u64,
 }
 
 #[derive(Debug)]
@@ -90,16 +127,21 @@ impl World {
             controller,
             controller_is_up: true,
             controller_crashes: 0,
-            brokers: brokers.into_iter().map(|broker| BrokerSlot { broker, is_up: true }).collect(),
+            brokers: brokers.into_iter().map(BrokerSlot::up).collect(),
             clients: Vec::new(),
             processes: vec![Process::new("main")],
             process_ids: BTreeMap::from([("main".to_owned(), MAIN)]),
             completions: Vec::new(),
+            process_changes: Vec::new(),
+            director: None,
+            withhold: Vec::new(),
+            withheld: Vec::new(),
             effects: Effects::default(),
             ids_made: 0,
             choices,
             config,
         };
+        world.follow_plan();
         world.start_node(NodeId::Controller);
         for id in 1..=world.config.brokers {
             world.start_node(NodeId::Broker(id));
@@ -132,20 +174,19 @@ impl World {
         self.trace.take_lines()
     }
 
-    /// What came of the faults of the plan.
-    pub(crate) fn fault_reports(&self) -> Vec<FaultReport> {
-        let report = |planned: &Planned| FaultReport { id: planned.id, struck: None, ended: None };
-        self.config.plan.faults.iter().map(report).collect()
-    }
-
     /// Outcomes to hand over.
     pub(crate) fn take_completions(&mut self) -> Vec<Completion> {
         std::mem::take(&mut self.completions)
     }
 
-    /// Whether there are outcomes to hand over.
+    /// Whether there are outcomes to hand over, or processes to tell.
     pub(crate) fn has_completions(&self) -> bool {
-        !self.completions.is_empty()
+        !self.completions.is_empty() || !self.process_changes.is_empty()
+    }
+
+    /// What faults of the plan did to processes since this was last asked.
+    pub(crate) fn take_process_changes(&mut self) -> Vec<(ProcessId, ProcessChange)> {
+        std::mem::take(&mut self.process_changes)
     }
 
     /// Lets time pass to `to`, if no event is before it.
@@ -170,7 +211,14 @@ impl World {
                 self.deliver(node, Input::Timer(timer), digest);
             }
             Event::Elected { crashes } => self.controller_elected(crashes),
+            Event::Fault(due) => {
+                if let Some(director) = &mut self.director {
+                    director.is_due(due);
+                }
+            }
+            Event::Quiesce => self.quiesce(),
         }
+        self.strike_due();
         true
     }
 
@@ -197,6 +245,7 @@ impl World {
         self.trace.add(self.now, (node, kind, digest), || describe(node, &input, digest));
         match node {
             NodeId::Broker(id) if !self.broker(id).is_up => {}
+            NodeId::Broker(id) if self.is_frozen(node) => self.keep_waiting(id, input),
             NodeId::Controller if !self.controller_is_up => {}
             NodeId::Client(id) => self.deliver_to_client(id, input),
             NodeId::Broker(_) | NodeId::Controller => self.handle(node, input),
@@ -218,6 +267,12 @@ impl World {
 
     /// Lets a node handle an input and carries out what it wants.
     fn handle(&mut self, node: NodeId, input: Input) {
+        let received = match &input {
+            Input::Response { connection, response, .. } if self.director.is_some() => {
+                self.network.destination(*connection).map(|from| (from, response.api()))
+            }
+            _ => None,
+        };
         let mut effects = std::mem::take(&mut self.effects);
         match node {
             NodeId::Controller => self.controller.handle(self.now, input, &mut effects),
@@ -231,26 +286,35 @@ impl World {
         }
         self.carry_out(node, &mut effects);
         self.effects = effects;
+        if let Some((from, api)) = received {
+            self.notice(Stage::Received, api, node, from);
+        }
     }
 
     fn carry_out(&mut self, node: NodeId, effects: &mut Effects) {
         let mut stops = false;
+        if self.director.is_some() {
+            self.notice_handled(node, effects);
+        }
         for effect in effects.list.drain(..) {
             match effect {
                 Effect::Connect { connection, to } => self.connect(connection, to),
                 Effect::Disconnect { connection } => self.disconnect(connection, node),
                 Effect::Request { connection, correlation, request } => {
                     let Some(to) = self.network.destination(connection) else { continue };
+                    self.notice_sent(request.api(), node, to);
                     let digest = request.digest();
                     self.transmit(to, Input::Request { connection, correlation, request }, digest);
                 }
                 Effect::Respond { connection, correlation, response } => {
-                    let digest = response.digest();
-                    self.transmit(
-                        connection.owner,
-                        Input::Response { connection, correlation, response },
-                        digest,
-                    );
+                    let (digest, api) = (response.digest(), response.api());
+                    let to = connection.owner;
+                    let input = Input::Response { connection, correlation, response };
+                    if self.is_withheld(api, node, (connection, correlation)) {
+                        self.withheld.push(Withheld { from: node, to, input, digest });
+                    } else {
+                        self.transmit(to, input, digest);
+                    }
                 }
                 Effect::SetTimer { timer, at } => {
                     self.queue.set_timer(node, timer, at.max(self.now));
@@ -258,11 +322,16 @@ impl World {
                 Effect::CancelTimer { timer } => self.queue.cancel_timer(node, &timer),
                 Effect::Complete(completion) => self.completions.push(completion),
                 Effect::Fact(fact) => {
+                    if let Some(director) = &mut self.director {
+                        director.fact(&fact);
+                    }
                     self.trace.add(self.now, &fact, || format!("{node} ! {fact}"));
                 }
+                Effect::Handled { .. } => {}
                 Effect::Stop => stops = true,
             }
         }
+        self.withhold.clear();
         if stops && let NodeId::Broker(id) = node {
             self.stop_broker(id);
         }
@@ -275,7 +344,7 @@ impl World {
         let message = Message { connection, direction: Direction::Request, api: None, digest: 0 };
         match self.network.send(self.now, &message) {
             Verdict::Deliver(at) => self.queue.push(at, Event::Syn { connection }),
-            Verdict::Held => self.network.hold(&message, Event::Syn { connection }),
+            Verdict::Held => self.hold(&message, Event::Syn { connection }),
             Verdict::Reset | Verdict::Discard => {}
         }
     }
@@ -322,13 +391,16 @@ impl World {
         let event = Event::Input { node: to, input, digest };
         match self.network.send(self.now, &message) {
             Verdict::Deliver(at) => self.queue.push(at, event),
-            Verdict::Held => self.network.hold(&message, event),
+            Verdict::Held => self.hold(&message, event),
             Verdict::Reset => {
                 let lost = message.connection;
                 self.trace.add(self.now, ("lost", digest), || format!("network x {lost:?}"));
                 self.reset(lost);
             }
             Verdict::Discard => {}
+        }
+        if self.director.is_some() {
+            self.rule_matched();
         }
     }
 
