@@ -16,7 +16,8 @@
 //! - [`node`]: what every node is: `handle(now, input, &mut effects)`;
 //! - [`protocol`]: requests and responses, one file per API;
 //! - [`broker`]: brokers and the controller; [`client`]: producer, consumer, admin;
-//! - `world` (private): the loop, the queue, the network, processes, the trace;
+//! - `world` (private): the loop, the queue, the network, processes, the trace, and the `director`
+//!   with its `strike`s, which carry a plan of faults out;
 //! - `driver` (private): [`Sim`] runs an application on a world, with tokio;
 //! - [`explore`]: many runs, the shrinking of a failure, and its replay;
 //! - [`event`]: the record of events with their causes, for pictures;

@@ -11,11 +11,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bus_core::TopicPartition;
+use bus_core::{Topic, TopicPartition};
 
-use super::BrokerTimer;
 use super::broker_control::Contact;
 use super::image::Image;
+use super::metadata::partition_of_key;
+use super::{BrokerTimer, OFFSETS_TOPIC, TRANSACTIONS_TOPIC};
 use crate::choice::Choices;
 use crate::config::SimConfig;
 use crate::fact::Fact;
@@ -80,7 +81,11 @@ impl Controller {
         match input {
             Input::Start => self.activate(now, effects),
             Input::Request { connection, correlation, request } => {
+                let api = request.api();
                 self.on_request(now, (connection, correlation), *request, effects);
+                if !self.config.plan.faults.is_empty() {
+                    effects.handled(connection, correlation, api);
+                }
             }
             Input::Disconnected { connection } => {
                 self.polls.remove(&connection);
@@ -94,6 +99,28 @@ impl Controller {
             }
             Input::Timer(_) | Input::Response { .. } | Input::Connected { .. } => {}
         }
+    }
+
+    /// What is known of a partition.
+    pub fn partition(&self, topic_partition: &TopicPartition) -> Option<&PartitionState> {
+        self.image.partition(topic_partition)
+    }
+
+    /// The broker that coordinates a group.
+    pub fn group_coordinator(&self, group_id: &str) -> Option<BrokerId> {
+        self.coordinator(OFFSETS_TOPIC, group_id)
+    }
+
+    /// The broker that coordinates the transactions of a transactional id.
+    pub fn transaction_coordinator(&self, transactional_id: &str) -> Option<BrokerId> {
+        self.coordinator(TRANSACTIONS_TOPIC, transactional_id)
+    }
+
+    fn coordinator(&self, topic: &str, key: &str) -> Option<BrokerId> {
+        let topic = Topic::from(topic);
+        let count = self.image.topics.get(&topic)?.partitions.len();
+        let partition = partition_of_key(key, count)?;
+        self.partition(&TopicPartition::new(topic, partition))?.leader
     }
 
     fn on_request(

@@ -263,7 +263,11 @@ impl Broker {
             Input::Timer(Timer::Client(_)) => {}
         }
         while let Some((caller, request)) = self.connections.next() {
+            let api = request.api();
             self.dispatch(now, caller, *request, effects);
+            if !self.config.plan.faults.is_empty() {
+                effects.handled(caller.connection, caller.correlation, api);
+            }
         }
     }
 

@@ -35,8 +35,9 @@ use crate::config::SimConfig;
 use crate::event::SimEvent;
 use crate::fault::FaultReport;
 use crate::time::SimTime;
-use crate::world::{TraceHash, World};
+use crate::world::{ProcessChange, ProcessId, ProcessState, TraceHash, World};
 
+use bus::start_process;
 pub use handle::SimHandle;
 use process::Processes;
 
@@ -208,20 +209,23 @@ impl Shared {
     }
 
     /// Enters the world now. `None` if the simulation is over.
-    fn enter<T>(&self, act: impl FnOnce(&mut World) -> T) -> Option<T> {
+    fn enter<T>(self: &Arc<Self>, act: impl FnOnce(&mut World) -> T) -> Option<T> {
         if self.is_over.load(Ordering::Relaxed) {
             return None;
         }
         let now = self.tokio_now();
-        let (result, completions, is_earlier) = {
+        let (result, changes, completions, is_earlier) = {
             let mut world = self.world.lock();
             world.advance(now);
             let before = world.next_time();
             let result = act(&mut world);
+            world.strike_due();
             let after = world.next_time();
             let is_earlier = after.is_some_and(|after| before.is_none_or(|b| after < b));
-            (result, world.take_completions(), is_earlier)
+            let changes = world.take_process_changes();
+            (result, changes, world.take_completions(), is_earlier)
         };
+        self.tell_processes(changes);
         if is_earlier {
             self.driver.wake();
         }
@@ -229,6 +233,26 @@ impl Shared {
             completion.hand_over();
         }
         Some(result)
+    }
+
+    /// Tells tasks what faults of the plan did to their processes.
+    fn tell_processes(self: &Arc<Self>, changes: Vec<(ProcessId, ProcessChange)>) {
+        for (id, change) in changes {
+            let state = match change {
+                ProcessChange::Crashed => ProcessState::Crashed,
+                ProcessChange::Paused => ProcessState::Paused,
+                ProcessChange::Resumed => ProcessState::Running,
+                ProcessChange::Restarted => {
+                    if let Some(start) = self.processes.start(id) {
+                        start_process(self, id, start);
+                    }
+                    continue;
+                }
+            };
+            if let Some(control) = self.processes.control(id) {
+                control.set(state);
+            }
+        }
     }
 
     fn tokio_now(&self) -> SimTime {
@@ -252,7 +276,7 @@ impl Shared {
 }
 
 /// Lets the application and the world take turns until the application ends.
-async fn drive<T>(shared: &Shared, app: impl Future<Output = T>) -> Result<T, Stalled> {
+async fn drive<T>(shared: &Arc<Shared>, app: impl Future<Output = T>) -> Result<T, Stalled> {
     let mut app = pin!(app);
     let mut sleep = pin!(tokio::time::sleep_until(shared.start));
     let app_waker =
@@ -273,26 +297,29 @@ async fn drive<T>(shared: &Shared, app: impl Future<Output = T>) -> Result<T, St
 
 /// Handles events until one has an outcome, or all that are due are handled.
 fn turn_world<T>(
-    shared: &Shared,
+    shared: &Arc<Shared>,
     mut sleep: Pin<&mut Sleep>,
     cx: &mut Context<'_>,
 ) -> Poll<Result<T, Stalled>> {
     loop {
         let now = shared.tokio_now();
-        let (completions, next) = {
+        let (changes, completions, next) = {
             let mut world = shared.world.lock();
             while !world.has_completions() && world.step(now) {}
             if let Some(stalled) = limit_reached(&world) {
                 return Poll::Ready(Err(stalled));
             }
+            let changes = world.take_process_changes();
             let completions = world.take_completions();
-            if completions.is_empty() {
+            if changes.is_empty() && completions.is_empty() {
                 world.advance(now);
             }
             let limit = SimTime::ZERO + world.config.time_limit;
-            (completions, world.next_time().map_or(limit, |next| next.min(limit)))
+            let next = world.next_time().map_or(limit, |next| next.min(limit));
+            (changes, completions, next)
         };
-        if !completions.is_empty() {
+        if !changes.is_empty() || !completions.is_empty() {
+            shared.tell_processes(changes);
             for completion in completions {
                 completion.hand_over();
             }

@@ -8,6 +8,33 @@
 //! The report of a run tells of each fault when it struck, whom, and whether that changed anything
 //! ([`FaultReport`]).
 //!
+//! ```
+//! use bus_core::{NewTopic, ProducerConfig, ProducerRecord, Result};
+//! use bus_sim::fault::{Fault, Plan, Planned, Stage, Target, Trigger, Until};
+//! use bus_sim::{Api, Sim, SimConfig};
+//!
+//! // The leader crashes between the append and its acknowledgment.
+//! let crash = Planned {
+//!     id: 1,
+//!     when: Trigger::request(Api::Produce, Stage::Answered),
+//!     fault: Fault::CrashBroker(Target::Leader("orders".into(), 0)),
+//!     until: Some(Until::For(std::time::Duration::from_secs(2))),
+//! };
+//! let plan = Plan { faults: vec![crash], ..Default::default() };
+//! let config = SimConfig { brokers: 3, plan, record_trace: true, ..Default::default() };
+//! let outcome = Sim::new(config)?.run(|sim| async move {
+//!     let bus = sim.bus();
+//!     bus.admin()?.create_topic(NewTopic::new("orders").replication_factor(3)).await?;
+//!     let producer = bus.producer(ProducerConfig::default())?;
+//!     producer.send(ProducerRecord::to("orders").value("1")).await
+//! });
+//! // The producer sends it again, and the new leader sees that it is there already.
+//! assert_eq!(outcome.result.expect("it does not stall")?.offset, Some(0));
+//! assert!(outcome.report.trace.iter().any(|line| line.contains("duplicate of orders-0@0")));
+//! assert!(outcome.report.faults[0].has_changed());
+//! # Ok::<_, bus_core::Error>(())
+//! ```
+//!
 //! # Which kinds there are
 //! By the numbers of the fault catalogue: of the network N1 and N5 (a message is late, perhaps
 //! later than its retry), N4 (across connections), N6 (reset before a request is handled, or before

@@ -39,13 +39,40 @@ pub(crate) enum Direction {
     Response,
 }
 
-/// What is done to the next message that matches.
+/// What is done to messages that match.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Rule {
     pub(crate) api: Api,
     pub(crate) direction: Direction,
-    pub(crate) process: Option<ProcessId>,
+    /// Who sends the request.
+    pub(crate) from: Side,
+    /// Who handles the request.
+    pub(crate) to: Side,
     pub(crate) action: Action,
+    /// Which fault of the plan made it.
+    pub(crate) fault: Option<usize>,
+    /// Whether it is over with the first message that matches.
+    pub(crate) is_once: bool,
+}
+
+/// Who may be at an end of a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    Anybody,
+    AnyBroker,
+    AnyProcess,
+    Is(Endpoint),
+}
+
+impl Side {
+    fn fits(self, endpoint: Endpoint) -> bool {
+        match self {
+            Self::Anybody => true,
+            Self::AnyBroker => matches!(endpoint, Endpoint::Broker(_)),
+            Self::AnyProcess => matches!(endpoint, Endpoint::Process(_)),
+            Self::Is(this) => this == endpoint,
+        }
+    }
 }
 
 /// What is done to a message.
@@ -89,6 +116,9 @@ pub(crate) struct Network {
     connections: BTreeMap<ConnectionId, Connection>,
     cuts: BTreeSet<(Endpoint, Endpoint)>,
     rules: Vec<Rule>,
+    /// The rule that matched last, if a fault of the plan made it: the fault, and whether it is
+    /// over.
+    matched: Option<(usize, bool)>,
     /// How often each message was sent: part of the cause of its latency, so that the same request
     /// sent again has a latency of its own.
     occurrences: BTreeMap<u64, u32>,
@@ -119,6 +149,7 @@ impl Network {
             connections: BTreeMap::new(),
             cuts: BTreeSet::new(),
             rules: Vec::new(),
+            matched: None,
             occurrences: BTreeMap::new(),
         }
     }
@@ -232,6 +263,42 @@ impl Network {
         self.cuts.insert((from, to));
     }
 
+    /// Heals some links, each in one direction, and returns what they held, in order, with when it
+    /// arrives.
+    pub(crate) fn mend(
+        &mut self,
+        links: &[(Endpoint, Endpoint)],
+        now: SimTime,
+    ) -> Vec<(SimTime, Event)> {
+        for link in links {
+            self.cuts.remove(link);
+        }
+        let mut released = Vec::new();
+        for connection in self.connections.values_mut() {
+            let (owner, other) = connection.link;
+            let ways = [(owner, other), (other, owner)];
+            let ends = connection.held.iter_mut().zip(&mut connection.last_arrival);
+            for ((held, last), way) in ends.zip(ways) {
+                if links.contains(&way) {
+                    for event in held.drain(..) {
+                        *last = (*last).max(now + self.latency_min);
+                        released.push((*last, event));
+                    }
+                }
+            }
+        }
+        released
+    }
+
+    /// The link of a connection, in the direction of a message.
+    pub(crate) fn link(&self, message: &Message) -> Option<(Endpoint, Endpoint)> {
+        let (owner, other) = self.connections.get(&message.connection)?.link;
+        Some(match message.direction {
+            Direction::Request => (owner, other),
+            Direction::Response => (other, owner),
+        })
+    }
+
     /// Heals all links and returns what was held, in order, with when it arrives.
     pub(crate) fn heal(&mut self, now: SimTime) -> Vec<(SimTime, Event)> {
         self.cuts.clear();
@@ -248,7 +315,7 @@ impl Network {
         released
     }
 
-    /// Does something to the next message that matches.
+    /// Does something to messages that match.
     pub(crate) fn add_rule(&mut self, rule: Rule) {
         self.rules.push(rule);
     }
@@ -260,9 +327,25 @@ impl Network {
         let found = self.rules.iter().position(|rule| {
             Some(rule.api) == message.api
                 && rule.direction == message.direction
-                && rule.process.is_none_or(|process| link.0 == Endpoint::Process(process))
+                && rule.from.fits(link.0)
+                && rule.to.fits(link.1)
         })?;
-        Some(self.rules.remove(found).action)
+        let rule = self.rules[found];
+        if rule.is_once {
+            self.rules.remove(found);
+        }
+        self.matched = rule.fault.map(|fault| (fault, rule.is_once));
+        Some(rule.action)
+    }
+
+    /// The fault of the plan whose rule matched since this was last asked, and whether it is over.
+    pub(crate) fn take_matched(&mut self) -> Option<(usize, bool)> {
+        self.matched.take()
+    }
+
+    /// Drops the rules that a fault of the plan made, or all.
+    pub(crate) fn remove_rules(&mut self, fault: Option<usize>) {
+        self.rules.retain(|rule| fault.is_some() && rule.fault != fault);
     }
 
     fn is_cut(&self, (owner, other): (Endpoint, Endpoint), direction: Direction) -> bool {

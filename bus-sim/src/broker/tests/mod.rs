@@ -385,6 +385,7 @@ impl Cluster {
             Effect::CancelTimer { timer } => {
                 self.timers.remove(&(node, timer));
             }
+            Effect::Handled { .. } => {}
             Effect::Fact(fact) => self.facts.push(fact),
             Effect::Stop => {
                 let NodeId::Broker(id) = node else { panic!("only brokers stop") };
