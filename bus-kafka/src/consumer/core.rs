@@ -420,7 +420,8 @@ fn is_eviction(event: &Event) -> bool {
 }
 
 /// librdkafka has one code for "no committed offset", for "offset out of range", and for records
-/// that a new leader does not have, with `auto.offset.reset=none`; only the text tells which it was.
+/// that a new leader does not have, with `auto.offset.reset=none`; only the text tells which it
+/// was.
 fn is_out_of_range(code: Code, message: &str) -> bool {
     code.known() == Some(RDKafkaErrorCode::AutoOffsetReset)
         && (message.contains("out of range") || message.contains("truncation detected"))

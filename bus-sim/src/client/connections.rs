@@ -2,11 +2,11 @@
 //! wait, are in flight, or ran out of time.
 //!
 //! As in librdkafka the coordinator has a connection of its own, so that a commit does not wait
-//! behind a long poll. A request that times out closes its connection (`socket.max.fails=1`). What
-//! any broker can answer goes to one that is up; while none is, others are tried.
+//! behind a long poll. A request that times out closes its connection (`socket.max.fails=1`).
 //!
-//! Simplified: of several brokers that are up and hold no long poll one is drawn; librdkafka takes
-//! the one that it used last.
+//! - `any_broker`: requests that any broker can answer.
+
+mod any_broker;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -54,9 +54,6 @@ const SETUP_TIMEOUT: Duration = Duration::from_secs(30);
 /// librdkafka's `reconnect.backoff.ms` and `reconnect.backoff.max.ms`.
 const RECONNECT_BACKOFF: Duration = Duration::from_millis(100);
 const RECONNECT_BACKOFF_MAX: Duration = Duration::from_secs(10);
-
-/// When another broker is tried, while none is up that could answer.
-const TRY_ANOTHER: Duration = Duration::from_secs(1);
 
 /// What came of a request, or of a connection.
 #[derive(Debug)]
@@ -161,25 +158,6 @@ impl<T> Connections<T> {
             connection.waiting.push_back(Waiting { token, request, deadline });
         }
         connection.arm_timeout(link, deadline, effects);
-    }
-
-    /// Sends a request to any broker: one that is up, or the first that is; rather to one of those
-    /// that are named.
-    pub(crate) fn send_to_any(
-        &mut self,
-        now: SimTime,
-        named: &[BrokerId],
-        token: T,
-        request: Request,
-        deadline: SimTime,
-        effects: &mut Effects,
-    ) {
-        if let Some(link) = self.any_up(named) {
-            return self.send(now, link, token, request, deadline, effects);
-        }
-        self.for_any.push_back(Waiting { token, request, deadline });
-        self.named = named.to_vec();
-        self.try_another(now, effects);
     }
 
     /// Whether a link is up; opens it if there is none.
@@ -289,43 +267,6 @@ impl<T> Connections<T> {
             }
             other => Err(other),
         }
-    }
-
-    /// A broker that is up: rather one that holds no long poll, and then one that is named.
-    fn any_up(&mut self, named: &[BrokerId]) -> Option<Link> {
-        let weight = |broker: BrokerId| {
-            let connection = self.links.get(&Link::data(broker))?;
-            let is_blocked = connection.in_flight.iter().any(|request| request.is_long_poll);
-            let weight = (!is_blocked, named.contains(&broker));
-            (connection.state == State::Open).then_some(weight)
-        };
-        let up = self.bootstrap.iter().filter_map(|broker| Some((weight(*broker)?, *broker)));
-        let up = up.collect::<Vec<_>>();
-        let most = up.iter().map(|(weight, _)| *weight).max()?;
-        let best = up.into_iter().filter(|(weight, _)| *weight == most);
-        self.draw(&best.map(|(_, broker)| broker).collect::<Vec<_>>())
-    }
-
-    /// Connects to a broker that was not tried yet, while requests for any broker wait.
-    fn try_another(&mut self, now: SimTime, effects: &mut Effects) {
-        let Some(first) = self.for_any.iter().map(|waiting| waiting.deadline).min() else {
-            return effects.cancel_timer(Timer::Client(ClientTimer::TryAnotherBroker));
-        };
-        let is_new = |broker: &BrokerId| !self.links.contains_key(&Link::data(*broker));
-        let new = |brokers: &[BrokerId]| brokers.iter().copied().filter(is_new).collect::<Vec<_>>();
-        let (named, all) = (new(&self.named), new(&self.bootstrap));
-        if let Some(link) = self.draw(if named.is_empty() { &all } else { &named }) {
-            self.open(now, link, effects);
-        }
-        let at = first.min(now + TRY_ANOTHER);
-        effects.set_timer(Timer::Client(ClientTimer::TryAnotherBroker), at);
-    }
-
-    fn draw(&mut self, brokers: &[BrokerId]) -> Option<Link> {
-        let bound = u64::try_from(brokers.len()).ok().filter(|bound| *bound > 0)?;
-        self.draws += 1;
-        let index = self.identity.choose(Label::MetadataBroker, self.draws, bound);
-        brokers.get(usize::try_from(index).ok()?).copied().map(Link::data)
     }
 
     fn open(&mut self, now: SimTime, link: Link, effects: &mut Effects) {

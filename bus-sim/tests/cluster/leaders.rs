@@ -88,8 +88,8 @@ fn a_reader_that_does_not_ask_a_new_leader_reads_something_else() {
     assert_ne!(read[0].0, 5, "{read:?}");
 }
 
-/// A producer learns of a new leader while batches to the one before, which it does not hear, are in
-/// flight. Returns what is read in the end.
+/// A producer learns of a new leader while batches to the one before, which it does not hear, are
+/// in flight. Returns what is read in the end.
 async fn send_over_a_hidden_election(sim: SimHandle) -> Result<Vec<String>> {
     let bus = sim.bus();
     let admin = bus.admin()?;

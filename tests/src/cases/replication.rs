@@ -118,8 +118,8 @@ pub async fn only_replicas_in_sync_are_elected(cx: Cx) -> Verdict {
     Ok(())
 }
 
-/// Where an unclean election is allowed, it may take back what was read. A reader then goes on where
-/// the log of the new leader ends: it misses nothing of the new, and nothing comes again.
+/// Where an unclean election is allowed, it may take back what was read. A reader then goes on
+/// where the log of the new leader ends: it misses nothing of the new, and nothing comes again.
 pub async fn readers_go_back_to_what_a_new_leader_has(cx: Cx) -> Verdict {
     for law in [Law::Lost, Law::Offset, Law::Bytes, Law::Order, Law::Garbage, Law::Duplicate] {
         cx.excuse(law, "an unclean election takes back what was acknowledged and read");

@@ -53,8 +53,8 @@ pub(super) struct PartitionQueue {
     next_sequence: Sequence,
     /// The sequence behind the last batch that was acknowledged.
     next_acknowledged: Sequence,
-    /// A batch failed, or the leader changed, and others are still in flight: nothing is sent before
-    /// they have an outcome.
+    /// A batch failed, or the leader changed, and others are still in flight: nothing is sent
+    /// before they have an outcome.
     is_draining: bool,
     leader: Option<BrokerId>,
 }
@@ -138,8 +138,8 @@ impl PartitionQueue {
         self.is_draining = !self.in_flight.is_empty();
     }
 
-    /// Notes who leads. What was sent to another leader must be over before anything is sent to this
-    /// one, which would take what it gets first for the first.
+    /// Notes who leads. What was sent to another leader must be over before anything is sent to
+    /// this one, which would take what it gets first for the first.
     pub(super) fn is_led_by(&mut self, leader: BrokerId) {
         if self.leader.replace(leader).is_some_and(|before| before != leader) {
             self.drain();
