@@ -1,5 +1,5 @@
-//! Faults as data: what is done to a world, and when. A plan is written by hand, drawn from a seed,
-//! or shrunk; a run of equal seed, configuration, and plan is the same.
+//! Faults as data: what is done to a world, and when. A plan is written by hand, drawn from a seed
+//! ([`draw()`]), or shrunk; a run of equal seed, configuration, and plan is the same.
 //!
 //! A fault strikes between two events. A [`Trigger`] that is an event ("after broker 2 handled its
 //! third fetch") survives the shrinking of a run and changes of the code better than a time. Whom a
@@ -50,16 +50,19 @@
 //! expiry, exhaustion, quotas); R (injected error codes); S (scheduling). What an application does
 //! to itself (A) is its own, but for the points at which it may crash ([`Trigger::Reached`]).
 
+mod draw;
 mod report;
 pub(crate) mod text;
 mod trigger;
 mod validate;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bus_core::{Partition, Topic};
 use serde::{Deserialize, Serialize};
 
+pub use draw::{Drawn, Surroundings, draw};
 pub use report::{FaultReport, Struck};
 pub use trigger::{FactPattern, Stage, Trigger};
 
@@ -100,6 +103,49 @@ pub struct Plan {
     /// never, unless the application asks for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quiesce_at: Option<SimTime>,
+    /// Which faults strike at all.
+    #[serde(default, skip_serializing_if = "Envelope::is_beyond")]
+    pub envelope: Envelope,
+}
+
+/// How bad it may be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Envelope {
+    /// Every fault strikes. What the configuration promises may break; but nobody lies about it.
+    #[default]
+    Beyond,
+    /// What a configuration with several replicas promises to survive: a fault that takes a broker
+    /// away (it is down, stands still, or is cut off from others or from the controller) strikes
+    /// only if no broker is away and all replicas are in sync. With one replica, power is never
+    /// lost.
+    Tolerated,
+}
+
+impl Envelope {
+    const fn is_beyond(&self) -> bool {
+        matches!(self, Self::Beyond)
+    }
+}
+
+impl Plan {
+    /// The plan without some faults, and without those that wait for one of them.
+    #[must_use]
+    pub fn without(&self, ids: &BTreeSet<FaultId>) -> Self {
+        let mut gone = ids.clone();
+        let mut plan = self.clone();
+        loop {
+            let before = plan.faults.len();
+            plan.faults.retain(|planned| !gone.contains(&planned.id) && !planned.waits_for(&gone));
+            gone = &gone | &self.ids().difference(&plan.ids()).copied().collect();
+            if plan.faults.len() == before {
+                return plan;
+            }
+        }
+    }
+
+    fn ids(&self) -> BTreeSet<FaultId> {
+        self.faults.iter().map(|planned| planned.id).collect()
+    }
 }
 
 /// A fault of a plan.
@@ -116,6 +162,21 @@ pub struct Planned {
     /// not before everything heals; of lost and late messages: with the first of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<Until>,
+}
+
+impl Planned {
+    /// Whether it strikes or ends after one of some faults.
+    fn waits_for(&self, ids: &BTreeSet<FaultId>) -> bool {
+        let waits = |trigger: &Trigger| match trigger {
+            Trigger::After { fault, .. } => ids.contains(fault),
+            _ => false,
+        };
+        let ends = match &self.until {
+            Some(Until::When(trigger)) => waits(trigger),
+            _ => false,
+        };
+        waits(&self.when) || ends
+    }
 }
 
 /// When a fault ends.

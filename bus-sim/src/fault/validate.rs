@@ -140,6 +140,21 @@ impl Fault {
         !matches!(self, Self::ResetConnections(..) | Self::CrashController | Self::ElectPreferred)
     }
 
+    /// Whether a broker is away from the others while it lasts.
+    pub const fn takes_broker_away(&self) -> bool {
+        matches!(
+            self,
+            Self::CrashBroker(_)
+                | Self::LosePower(_)
+                | Self::ShutDownBroker(_)
+                | Self::FreezeBroker(_)
+                | Self::IsolateBroker(_)
+                | Self::CutBrokers(..)
+                | Self::CutOneWay(..)
+                | Self::CutFromController(_)
+        )
+    }
+
     /// The brokers that it names.
     pub fn targets(&self) -> Vec<&Target> {
         match self {

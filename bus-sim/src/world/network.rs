@@ -258,6 +258,12 @@ impl Network {
         }
     }
 
+    /// Whether a link between brokers, or between one and the controller, is cut.
+    pub(crate) fn is_cluster_cut(&self) -> bool {
+        let is_process = |end: &Endpoint| matches!(end, Endpoint::Process(_));
+        self.cuts.iter().any(|(from, to)| !is_process(from) && !is_process(to))
+    }
+
     /// Cuts a link in one direction.
     pub(crate) fn cut(&mut self, from: Endpoint, to: Endpoint) {
         self.cuts.insert((from, to));

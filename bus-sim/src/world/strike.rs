@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bus_core::TopicPartition;
 
-use crate::fault::{Fault, FaultReport, Messages, Party, Planned, Stage, Struck, Target};
+use crate::fault::{Envelope, Fault, FaultReport, Messages, Party, Planned, Stage, Struck, Target};
 use crate::node::{BrokerId, ConnectionId, CorrelationId, Effect, Effects, NodeId};
 use crate::protocol::Api;
 
@@ -138,7 +138,9 @@ impl World {
     fn strike(&mut self, index: usize) {
         let found = self.director.as_ref().and_then(|director| director.to_strike(index));
         let Some(planned) = found else { return };
-        let (on, held, has_changed) = match self.find(&planned.fault) {
+        let found = self.find(&planned.fault);
+        let allowed = found.and_then(|found| self.is_tolerated(&planned.fault).map(|()| found));
+        let (on, held, has_changed) = match allowed {
             Ok((on, brokers)) => {
                 self.note_fault(&planned, &on);
                 let (held, has_changed) = self.inflict(index, &planned, &brokers);
@@ -191,6 +193,34 @@ impl World {
             _ => {}
         }
         Ok((on.join(" "), brokers))
+    }
+
+    /// Checks that a fault is within the envelope of the plan.
+    fn is_tolerated(&self, fault: &Fault) -> Result<(), String> {
+        if self.config.plan.envelope == Envelope::Beyond || !fault.takes_broker_away() {
+            return Ok(());
+        }
+        let away = (1..=self.config.brokers).find(|id| {
+            let slot = self.broker(*id);
+            !slot.is_up || slot.is_shutting_down || slot.inbox.is_some()
+        });
+        if let Some(id) = away {
+            return Err(format!("nobody: broker-{id} is away, one more is not tolerated"));
+        }
+        if self.network.is_cluster_cut() {
+            return Err("nobody: a link of the cluster is cut, more is not tolerated".to_owned());
+        }
+        let loses_power = matches!(fault, Fault::LosePower(_));
+        for (topic_partition, state) in self.controller.partitions() {
+            if state.in_sync_replicas.len() < state.replicas.len() {
+                let why = "has replicas out of sync, more is not tolerated";
+                return Err(format!("nobody: {topic_partition} {why}"));
+            }
+            if loses_power && state.replicas.len() == 1 {
+                return Err(format!("nobody: {topic_partition} has one replica"));
+            }
+        }
+        Ok(())
     }
 
     /// The broker that a target means now.

@@ -1,4 +1,5 @@
-//! One storm: producers and a group at work, faults, healing, and the reckoning.
+//! One storm: producers and a group at work while the faults of the plan strike, and the reckoning
+//! when all is healed.
 
 use std::time::Duration;
 
@@ -7,17 +8,31 @@ use bus_core::{
     Result, StartAt, Subscription, TopicPartition,
 };
 use bus_sim::SimHandle;
+use bus_sim::digest::Digest;
 
-use crate::faults::{Dice, heal, strike};
+use crate::HORIZON;
 use crate::ledger::Ledger;
 
-const TOPIC: &str = "orders";
-const PARTITIONS: i32 = 3;
+pub(crate) const TOPIC: &str = "orders";
+pub(crate) const PARTITIONS: i32 = 3;
 /// How many records each of the two producers sends.
 const RECORDS: u32 = 100;
 
-/// Returns what is wrong.
-pub(crate) async fn storm(sim: SimHandle, seed: u64, is_told: bool) -> Result<Vec<String>> {
+/// What came of a storm.
+pub(crate) struct Verdict {
+    /// What is wrong.
+    pub(crate) wrong: Vec<String>,
+    /// A digest of what clients saw, and of when they were done.
+    pub(crate) outcome: u64,
+}
+
+impl Verdict {
+    pub(crate) fn wrong(why: String) -> Self {
+        Self { outcome: Digest::of(&why), wrong: vec![why] }
+    }
+}
+
+pub(crate) async fn storm(sim: SimHandle) -> Result<Verdict> {
     let bus = sim.bus();
     let topic = NewTopic::new(TOPIC).partitions(PARTITIONS).replication_factor(3);
     bus.admin()?.create_topic(topic.config("min.insync.replicas", "2")).await?;
@@ -33,11 +48,7 @@ pub(crate) async fn storm(sim: SimHandle, seed: u64, is_told: bool) -> Result<Ve
     let producers: Vec<_> = ["a", "b"]
         .map(|name| bus.spawn(name, produce(bus.clone(), name, Ledger::clone(&ledger))))
         .into();
-    strike(&sim, &mut Dice::new(seed), is_told).await?;
-    heal(&sim)?;
-    if is_told {
-        println!("{:?} healed", sim.now());
-    }
+    tokio::time::sleep(HORIZON).await;
     for producer in producers {
         producer.await??;
     }
@@ -48,8 +59,9 @@ pub(crate) async fn storm(sim: SimHandle, seed: u64, is_told: bool) -> Result<Ve
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
     let log = read_all(&bus).await?;
-    let wrong = ledger.lock().expect("no panic holds it").judge(&log);
-    Ok(wrong)
+    let mut ledger = ledger.lock().expect("no panic holds it");
+    let seen = format!("{:?} {:?} {:?}", ledger.sent, ledger.seen, sim.now());
+    Ok(Verdict { wrong: ledger.judge(&log), outcome: Digest::of(&seen) })
 }
 
 /// Sends numbered records, a few at a time, and writes down what became of each.
@@ -67,7 +79,7 @@ async fn produce(bus: Bus, name: &'static str, ledger: Ledger) -> Result<()> {
             let outcome = delivery.await;
             ledger.lock().expect("no panic holds it").sent.insert(value, outcome);
         }
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        tokio::time::sleep(Duration::from_millis(600)).await;
     }
     producer.close(Duration::from_secs(30)).await
 }
