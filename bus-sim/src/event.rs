@@ -67,6 +67,8 @@ pub enum SimEventKind {
     Changed(Change, String),
     /// Something else was done to the world; a line for people.
     Note(String),
+    /// A process came to this crash point.
+    Reached(String),
     /// The application called.
     Called {
         /// What.

@@ -27,9 +27,11 @@
 //! - everything of `bus-core`: the contract, and where to read on;
 //! - [`run()`], [`connect`]: from a URL to a [`Bus`];
 //! - [`sim`]: the simulator, for tests that crash processes and brokers;
+//! - [`explore`]: the applications of the catalogue on their worst days;
 //! - [`kafka`]: a real Kafka on this machine, in one call.
 
 mod connect;
+pub mod explore;
 pub mod kafka;
 mod run;
 

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
+use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use serde::{Deserialize, Serialize};
@@ -10,7 +11,7 @@ use super::panics;
 use crate::choice::Overrides;
 use crate::config::SimConfig;
 use crate::driver::{Sim, SimHandle, SimReport};
-use crate::fault::Plan;
+use crate::fault::{Plan, text};
 
 /// What decides a run, beside the configuration and the code. Equal cases run equally.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,6 +19,9 @@ use crate::fault::Plan;
 pub struct Case {
     /// The seed.
     pub seed: u64,
+    /// The most time that a message is under way; none for what the configuration says.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "text::optional_duration")]
+    pub latency_max: Option<Duration>,
     /// What goes wrong, and when.
     #[serde(default)]
     pub plan: Plan,
@@ -109,6 +113,7 @@ impl Case {
         SimConfig {
             seed: self.seed,
             plan: self.plan.clone(),
+            latency_max: self.latency_max.unwrap_or(base.latency_max).max(base.latency_min),
             overrides: self.overrides.clone(),
             ..base.clone()
         }

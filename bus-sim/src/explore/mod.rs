@@ -55,7 +55,7 @@ use parking_lot::Mutex;
 
 use crate::config::SimConfig;
 use crate::driver::SimHandle;
-use crate::fault::Plan;
+use crate::fault::Drawn;
 
 pub use audit::Divergence;
 pub use case::{Case, NO_PANIC, PROGRESS, Violation};
@@ -68,7 +68,7 @@ pub struct Exploration<'a> {
     config: SimConfig,
     seeds: Range<u64>,
     jobs: NonZeroUsize,
-    draw: Box<dyn Fn(u64) -> Plan + Sync + 'a>,
+    draw: Box<dyn Fn(u64) -> Option<Drawn> + Sync + 'a>,
     violations: usize,
     shrink_runs: u32,
     audit_every: u64,
@@ -128,7 +128,7 @@ impl<'a> Exploration<'a> {
             config,
             seeds: 0..200,
             jobs: thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
-            draw: Box::new(|_| Plan::default()),
+            draw: Box::new(|_| None),
             violations: 1,
             shrink_runs: 2_000,
             audit_every: 50,
@@ -150,10 +150,10 @@ impl<'a> Exploration<'a> {
         self
     }
 
-    /// What goes wrong in the run of a seed. Nothing.
+    /// What goes wrong in the run of a seed, as [`draw`](crate::fault::draw) says. Nothing.
     #[must_use]
-    pub fn faults(mut self, draw: impl Fn(u64) -> Plan + Sync + 'a) -> Self {
-        self.draw = Box::new(draw);
+    pub fn faults(mut self, draw: impl Fn(u64) -> Drawn + Sync + 'a) -> Self {
+        self.draw = Box::new(move |seed| Some(draw(seed)));
         self
     }
 
@@ -288,7 +288,12 @@ impl Search<'_, '_> {
     }
 
     fn case(&self, seed: u64) -> Case {
-        Case { seed, plan: (self.exploration.draw)(seed), ..Case::default() }
+        match (self.exploration.draw)(seed) {
+            Some(Drawn { plan, latency_max, kinds: _ }) => {
+                Case { seed, plan, latency_max: Some(latency_max), ..Case::default() }
+            }
+            None => Case { seed, ..Case::default() },
+        }
     }
 
     fn add(&self, run: RunOfSeed) {

@@ -52,6 +52,7 @@
 
 mod draw;
 mod report;
+mod surroundings;
 pub(crate) mod text;
 mod trigger;
 mod validate;

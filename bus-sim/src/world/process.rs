@@ -124,6 +124,8 @@ impl World {
         let id = self.processes.len();
         self.processes.push(Process::new(name));
         self.process_ids.insert(name.to_owned(), id);
+        self.record_note(format!("process {name} starts"));
+        self.record_change(self.place_of_process(id), Change::Started);
         Ok(id)
     }
 
@@ -183,7 +185,7 @@ impl World {
         }
     }
 
-    fn place_of_process(&self, id: ProcessId) -> Place {
+    pub(super) fn place_of_process(&self, id: ProcessId) -> Place {
         Place::Process(self.processes[id].name.as_str().into())
     }
 

@@ -106,6 +106,14 @@ impl World {
         }
     }
 
+    /// A process came to a crash point.
+    pub(super) fn record_reached(&mut self, process: &str, point: &str) {
+        if self.recorder.events.is_some() {
+            let kind = SimEventKind::Reached(point.to_owned());
+            self.recorder.add(self.now, NONE, Place::Process(process.into()), kind);
+        }
+    }
+
     /// Says what the last note was about.
     pub(super) fn record_change(&mut self, place: Place, change: Change) {
         let last = self.recorder.events.as_mut().and_then(|events| events.last_mut());

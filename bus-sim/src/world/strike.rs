@@ -100,6 +100,7 @@ impl World {
 
     /// A process is at a crash point. Returns whether it has crashed now.
     pub(crate) fn reached(&mut self, name: &str, point: &str) -> bool {
+        self.record_reached(name, point);
         if let Some(director) = &mut self.director {
             director.reached(name, point);
             self.strike_due();

@@ -4,8 +4,11 @@
 //! or configuration, 2 violated, 3 stalled.
 
 mod differential;
+mod explain;
+mod explore;
 mod failure;
 mod list;
+mod replay;
 mod report;
 mod run;
 mod spinner;
@@ -35,6 +38,12 @@ enum Command {
     List(list::Arguments),
     /// Run an application once, and judge what came of it
     Run(run::Arguments),
+    /// Run an application on many worst days, and shrink what breaks a guarantee
+    Explore(explore::Arguments),
+    /// Run the run of a replay file again
+    Replay(replay::Arguments),
+    /// Say what happened in the run of a replay file, and what would have prevented it
+    Explain(explain::Arguments),
     /// Run random programs on the simulator and on a real Kafka, and compare
     Differential(differential::Arguments),
     /// Run a real Kafka on this machine, from Maven Central's jars with a JDK
@@ -52,6 +61,9 @@ pub(crate) fn main() -> ExitCode {
         None => run::demonstrate(),
         Some(Command::List(arguments)) => list::list(arguments),
         Some(Command::Run(arguments)) => run::run(arguments),
+        Some(Command::Explore(arguments)) => explore::explore(arguments),
+        Some(Command::Replay(arguments)) => replay::replay(arguments),
+        Some(Command::Explain(arguments)) => explain::explain(arguments),
         Some(Command::Differential(arguments)) => differential::differential(arguments),
         Some(Command::Kafka(arguments)) => {
             kafka::run(arguments).map(|()| ExitCode::SUCCESS).map_err(Failure::from)
