@@ -10,6 +10,7 @@
 //! - [`store`]: the transactional database that applications share, in memory;
 //! - [`crash_points`]: the places between two effects where a test may crash a process;
 //! - [`lifecycle`]: starts the processes of an application, and ends them;
+//! - [`patience`]: tries again what a cluster in trouble does not answer;
 //! - [`report`]: what came of a run.
 //!
 //! # What it is not
@@ -20,6 +21,7 @@ pub mod catalogue;
 pub mod crash_points;
 pub mod lifecycle;
 pub mod order_export;
+pub mod patience;
 pub mod report;
 pub mod store;
 pub mod stories;

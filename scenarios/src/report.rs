@@ -7,6 +7,8 @@ use bus_core::{Admin, Bus, Consumer, ConsumerConfig, GroupState, Offset, Result,
 use bus_core::{Partition, TopicPartition};
 use serde::Serialize;
 
+use crate::patience::patiently;
+
 /// What came of a run of an application.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Report {
@@ -141,11 +143,11 @@ impl Observer {
     /// # Errors
     /// Those of the administration client.
     pub async fn partitions(&self) -> Result<Vec<PartitionReport>> {
-        let described = self.admin.describe_topic(self.topic.clone()).await?;
+        let described = patiently(|| self.admin.describe_topic(self.topic.clone())).await?;
         let mut partitions = Vec::with_capacity(described.partitions.len());
         for (i, partition) in described.partitions.iter().enumerate() {
             let topic_partition = TopicPartition::new(&self.topic, partition.partition);
-            let end = self.consumer.watermarks(&topic_partition).await?.high;
+            let end = patiently(|| self.consumer.watermarks(&topic_partition)).await?.high;
             let before = self.ends_before.get(i).copied().unwrap_or(0);
             partitions.push(PartitionReport {
                 topic: self.topic.clone(),
@@ -163,7 +165,7 @@ impl Observer {
     /// # Errors
     /// Those of the administration client.
     pub async fn lag(&self, partitions: &[PartitionReport]) -> Result<u64> {
-        let offsets = self.admin.group_offsets(&self.group_id).await?;
+        let offsets = patiently(|| self.admin.group_offsets(&self.group_id)).await?;
         let mut lag = 0;
         for partition in partitions {
             let is_here =
@@ -182,7 +184,7 @@ impl Observer {
     /// Those of the administration client.
     pub async fn group(&self, partitions: &[PartitionReport]) -> Result<GroupReport> {
         let lag = self.lag(partitions).await?;
-        let group = self.admin.describe_group(&self.group_id).await?;
+        let group = patiently(|| self.admin.describe_group(&self.group_id)).await?;
         let members = group.members.into_iter().map(|member| MemberReport {
             client_id: member.client_id,
             assignment: member.assignment.iter().map(ToString::to_string).collect(),
@@ -202,7 +204,9 @@ impl Observer {
     /// Those of the administration client.
     pub async fn settled(&self, timeout: Duration) -> Result<()> {
         let stable = async {
-            while self.admin.describe_group(&self.group_id).await?.state != GroupState::Stable {
+            while patiently(|| self.admin.describe_group(&self.group_id)).await?.state
+                != GroupState::Stable
+            {
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
             Ok(())

@@ -118,7 +118,7 @@ impl<F: FnMut(u32)> Shrinker<'_, F> {
             let values = chosen.iter().map(|chosen| (chosen.key, chosen.value));
             Case { overrides: Overrides::only(values), ..base.clone() }
         };
-        // The run from its own choices: from here on the seed decides nothing but ids.
+        // The same run from its own choices: from here on the seed decides nothing but ids.
         if with(&chosen) != base && !self.attempt(with(&chosen)) {
             return;
         }

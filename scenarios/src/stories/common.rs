@@ -7,6 +7,7 @@ use bus_core::{
     StartAt, Topic, TopicPartition,
 };
 
+use crate::patience::patiently;
 use crate::report::{Broken, Report, Verdict};
 
 /// Creates the topic of a story.
@@ -14,7 +15,8 @@ use crate::report::{Broken, Report, Verdict};
 /// # Errors
 /// Those of [`create_topic`](bus_core::Admin::create_topic), but for a topic that is there already.
 pub async fn create_topic(bus: &Bus, topic: NewTopic) -> Result<()> {
-    match bus.admin()?.create_topic(topic).await {
+    let admin = bus.admin()?;
+    match patiently(|| admin.create_topic(topic.clone())).await {
         Err(error) if error.kind() != ErrorKind::TopicAlreadyExists => Err(error),
         Ok(()) | Err(_) => Ok(()),
     }
@@ -26,7 +28,8 @@ pub async fn create_topic(bus: &Bus, topic: NewTopic) -> Result<()> {
 /// # Errors
 /// Those of a consumer.
 pub async fn read_all(bus: &Bus, topic: &str, isolation: IsolationLevel) -> Result<Vec<Record>> {
-    let described = bus.admin()?.describe_topic(Topic::from(topic)).await?;
+    let admin = bus.admin()?;
+    let described = patiently(|| admin.describe_topic(Topic::from(topic))).await?;
     let consumer =
         bus.consumer(ConsumerConfig { isolation_level: isolation, ..Default::default() })?;
     let partitions: Vec<_> = described
@@ -38,11 +41,11 @@ pub async fn read_all(bus: &Bus, topic: &str, isolation: IsolationLevel) -> Resu
     consumer.assign(&start)?;
     let mut records = Vec::new();
     for partition in &partitions {
-        let end = consumer.watermarks(partition).await?.high;
+        let end = patiently(|| consumer.watermarks(partition)).await?.high;
         // What a transaction or an abort leaves at the end moves no position: it is waited for.
         let mut idle = 0;
         while consumer.position(partition)?.unwrap_or(0) < end && idle < PATIENCE {
-            let batch = consumer.poll_records(Duration::from_secs(1)).await?;
+            let batch = patiently(|| consumer.poll_records(Duration::from_secs(1))).await?;
             idle = if batch.is_empty() { idle + 1 } else { 0 };
             records.extend(batch);
         }

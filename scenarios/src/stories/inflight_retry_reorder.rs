@@ -33,9 +33,12 @@ pub const STORY: Application = Application {
 pub const GUARANTEE: &str = "C2 pipelined-inversion";
 
 const TOPIC: &str = "steps";
-const RECORDS: usize = 20;
+/// How many bursts there are, and how many records each has: as many as may be in flight.
+const BURSTS: usize = 15;
+const BURST: usize = 5;
+const PAUSE: Duration = Duration::from_millis(100);
 
-/// Sends numbered records one right after the other, and reads them back.
+/// Sends numbered records in bursts, and reads them back.
 ///
 /// # Errors
 /// Those that no retry gets over.
@@ -48,9 +51,10 @@ pub async fn run(bus: Bus, form: Form) -> Result<Report> {
         ..Default::default()
     })?;
     let mut deliveries = Vec::new();
-    for n in 0..RECORDS {
+    for n in 0..BURSTS * BURST {
         deliveries.push(producer.send(ProducerRecord::to(TOPIC).value(format!("{n:02}"))));
-        tokio::time::sleep(Duration::from_millis(1)).await;
+        let pause = if (n + 1) % BURST == 0 { PAUSE } else { Duration::from_millis(1) };
+        tokio::time::sleep(pause).await;
     }
     for delivery in deliveries {
         delivery.await?;
