@@ -10,6 +10,7 @@ use bus_core::{
 use crate::cx::{Cx, quick_consumer};
 use crate::failure::{Verdict, refused};
 use crate::fixture::{Api, Fault};
+use crate::oracle::Law;
 use crate::reader::Reader;
 use crate::script::Role;
 use crate::{ensure, ensure_eq};
@@ -214,6 +215,7 @@ pub async fn auto_commit_passes_aborted_records(cx: Cx) -> Verdict {
     producer.abort().await?;
     cx.drive_for(&[&member], Duration::from_secs(3)).await?;
     ensure_eq!(member.count(), 10, "nothing is delivered");
+    cx.excuse(Law::Commit, "the law does not know what lies behind the last record");
     member.close().await?;
     ensure_eq!(committed(&cx, &group, &place).await?, Some(14.into()), "behind the marker");
     Ok(())
@@ -239,8 +241,9 @@ pub async fn auto_commit_never_passes_delivery(cx: Cx) -> Verdict {
     cx.drive(&[&second], "the rest is read", || second.count() == 50 - delivered).await
 }
 
-/// The last auto commit, when a consumer closes, leaves, or is assigned anew, covers what a poll has
-/// returned, and not what was fetched: not even if the end of a transaction was fetched behind it.
+/// The last auto commit, when a consumer closes, leaves, or is assigned anew, covers what a poll
+/// has returned, and not what was fetched: not even if the end of a transaction was fetched behind
+/// it.
 pub async fn last_auto_commit_never_passes_delivery(cx: Cx) -> Verdict {
     let topic = cx.topic(1).await?;
     let place = TopicPartition::new(&topic, 0);

@@ -2,7 +2,8 @@
 //! to which partition moves.
 //!
 //! 1. Who owns what is read from the claims of the members, the newer generation first.
-//! 2. Partitions are put in the order in which they are considered: where all have subscribed alike,
+//! 2. Partitions are put in the order in which they are considered: where all have subscribed
+//! alike,
 //!    those of the most loaded member in turn, then those that nobody owns from the last to the
 //!    first; else those first that the fewest could have.
 //! 3. What nobody owns goes to the least loaded member that may have it.
@@ -149,8 +150,8 @@ impl Sticky {
             let moved = mine.iter().position(|at| self.previous.contains_key(at));
             order.push(mine.remove(moved.unwrap_or(0)));
         }
-        // librdkafka keeps the others in a table that gives the youngest entry first, and sorts them
-        // only if there is nothing else.
+        // librdkafka keeps the others in a table that gives the youngest entry first, and sorts
+        // them only if there is nothing else.
         if !order.is_empty() {
             all.reverse();
         }
