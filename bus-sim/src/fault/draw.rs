@@ -371,6 +371,15 @@ impl Draw<'_> {
                 return Trigger::Reached { process: process.clone(), point: point.clone(), nth };
             }
         }
+        // Only a replica that is back in sync can be elected again.
+        if *fault == Fault::ElectPreferred
+            && !self.surroundings.topics.is_empty()
+            && self.dice.below("back in sync", 4) > 0
+        {
+            let (topic, partition) = self.partition();
+            let nth = nth.min(3);
+            return Trigger::Fact { is: FactPattern::InSyncGrew(topic, partition), nth };
+        }
         match self.dice.below("when", 8) {
             0..=2 => {
                 let Messages { api, from, to } = self.messages();
