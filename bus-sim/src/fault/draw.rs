@@ -261,7 +261,10 @@ impl Draw<'_> {
         );
         // Of messages, mostly one is lost or late.
         let lasts = fault.has_end() && (!is_rule || self.dice.below("lasts", 4) == 0);
-        let until = lasts.then(|| Until::For(*self.dice.pick("until", &LENGTHS)));
+        // Beyond the envelope some last until everything heals.
+        let is_beyond = self.surroundings.envelope == Envelope::Beyond;
+        let stays = is_beyond && !is_rule && self.dice.below("stays", 3) == 0;
+        let until = (lasts && !stays).then(|| Until::For(*self.dice.pick("until", &LENGTHS)));
         Planned { id, when, fault, until }
     }
 
