@@ -72,22 +72,20 @@ pub struct Overrides {
     /// Values by choice point. One that is out of range counts as the greatest in range.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub values: BTreeMap<ChoiceKey, u64>,
-    /// Labels whose choices are harmless unless they are listed in `values`. Ids of such a label
-    /// are those of seed 0.
-    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
-    pub harmless: BTreeSet<Label>,
+    /// Every choice that `values` does not list is harmless; ids are those of seed 0.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub harmless_unless_listed: bool,
 }
 
 impl Overrides {
     /// Chooses what is listed, and what does no harm for all else.
     pub fn only(chosen: impl IntoIterator<Item = (ChoiceKey, u64)>) -> Self {
-        let harmless = Label::ALL.iter().copied().collect();
-        Self { values: chosen.into_iter().collect(), harmless }
+        Self { values: chosen.into_iter().collect(), harmless_unless_listed: true }
     }
 
     /// Whether the seed decides everything.
     pub fn is_empty(&self) -> bool {
-        self.values.is_empty() && self.harmless.is_empty()
+        self.values.is_empty() && !self.harmless_unless_listed
     }
 }
 
@@ -242,7 +240,7 @@ impl Book {
                 self.missing.remove(&key);
                 (*listed).min(bound - 1)
             }
-            None if self.overrides.harmless.contains(&label) => {
+            None if self.overrides.harmless_unless_listed => {
                 self.made_harmless += u64::from(drawn != 0);
                 0
             }
@@ -261,7 +259,7 @@ impl Book {
                 self.missing.remove(&key);
                 *listed
             }
-            None if self.overrides.harmless.contains(&label) => draw(0, label, cause),
+            None if self.overrides.harmless_unless_listed => draw(0, label, cause),
             None => draw(seed, label, cause),
         }
     }

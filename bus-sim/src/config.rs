@@ -55,6 +55,8 @@ pub struct SimConfig {
     pub record_choices: bool,
     /// Keep every line of the trace, not only its hash. Off: it costs time and memory.
     pub record_trace: bool,
+    /// Keep every event with its cause, for a picture of the run. Off: it costs time and memory.
+    pub record_events: bool,
 }
 
 impl Default for SimConfig {
@@ -75,6 +77,7 @@ impl Default for SimConfig {
             overrides: Overrides::default(),
             record_choices: false,
             record_trace: false,
+            record_events: false,
         }
     }
 }

@@ -19,6 +19,8 @@
 //! - `world` (private): the loop, the queue, the network, processes, the trace, and the `director`
 //!   with its `strike`s, which carry a plan of faults out;
 //! - `driver` (private): [`Sim`] runs an application on a world, with tokio;
+//! - [`explore`]: many runs, the shrinking of a failure, and its replay;
+//! - [`event`]: the record of events with their causes, for pictures;
 //! - [`fault`]: what goes wrong, as data; [`choice`]: what is random;
 //! - [`config`], [`time`], [`digest`], [`fact`], [`mutation`]: what they say.
 //!
@@ -32,6 +34,8 @@ pub mod client;
 pub mod config;
 pub mod digest;
 mod driver;
+pub mod event;
+pub mod explore;
 pub mod fact;
 pub mod fault;
 pub mod mutation;
@@ -42,6 +46,7 @@ mod world;
 
 pub use config::{BrokerConfig, SimConfig, Truncation};
 pub use driver::{Outcome, Sim, SimHandle, SimReport, Stalled};
+pub use event::{SimEvent, SimEventKind};
 pub use mutation::Mutation;
 pub use protocol::Api;
 pub use time::SimTime;

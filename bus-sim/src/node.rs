@@ -14,6 +14,7 @@ use crate::client::{ClientTimer, Completion};
 use crate::fact::Fact;
 use crate::protocol::{Api, Request, Response};
 use crate::time::SimTime;
+use crate::world::CallRecord;
 
 /// The id of a broker, from 1.
 pub type BrokerId = i32;
@@ -117,6 +118,9 @@ pub enum Timer {
 #[derive(Debug, Default)]
 pub struct Effects {
     pub(crate) list: Vec<Effect>,
+    /// What the application did, if events are recorded.
+    pub(crate) call: Option<CallRecord>,
+    is_recording: bool,
 }
 
 /// One thing that a node wants done.
@@ -135,6 +139,18 @@ pub(crate) enum Effect {
 }
 
 impl Effects {
+    /// Effects that keep what the application did, if events are recorded.
+    pub(crate) fn recording(is_recording: bool) -> Self {
+        Self { is_recording, ..Self::default() }
+    }
+
+    /// Says what the application did, for the record of events.
+    pub(crate) fn record(&mut self, call: impl FnOnce() -> CallRecord) {
+        if self.is_recording {
+            self.call = Some(call());
+        }
+    }
+
     /// Opens a connection to a node that accepts them (a broker, the controller). Answered by
     /// [`Input::Connected`] or [`Input::Disconnected`].
     pub fn connect(&mut self, connection: ConnectionId, to: NodeId) {

@@ -61,12 +61,15 @@ impl Connections {
     }
 
     /// Ends a request without a response, so that the next of its connection has its turn. Returns
-    /// whether the connection was open all the time.
+    /// whether the connection is open.
     pub(super) fn done(&mut self, caller: Caller) -> bool {
         let Entry::Occupied(mut state) = self.open.entry(caller.connection) else { return false };
         if state.get().current != Some(caller.correlation) {
-            // It was closed, and a request that was late arrived on it since then: what was owed
-            // before is owed no more.
+            // The connection was closed, and a request that was late has come over it since.
+            debug_assert!(
+                state.get().current.is_none_or(|current| current > caller.correlation),
+                "responses are given in the order of the requests"
+            );
             return false;
         }
         let next = state.get_mut().queue.pop_front();

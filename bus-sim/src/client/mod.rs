@@ -20,7 +20,7 @@ use std::time::Duration;
 use bus_core::{CommitSender, DeliverySender, Result, Timestamp, TopicPartition};
 
 use crate::choice::{Choices, Label};
-use crate::node::{BrokerId, Effects, Input, NodeId};
+use crate::node::{Effects, Input, NodeId};
 use crate::time::SimTime;
 
 use admin::Admin;
@@ -37,6 +37,8 @@ pub enum ClientTimer {
     Reconnect(Link),
     /// When to give up an attempt to connect.
     ConnectTimeout(Link),
+    /// When to connect to another broker, for what any broker can answer.
+    TryAnotherBroker,
     /// When to ask for metadata again.
     MetadataRefresh,
     /// When the oldest record of an open batch has lingered.
@@ -204,11 +206,4 @@ impl<T> fmt::Debug for Reply<T> {
 /// librdkafka's `retry.backoff.ms`, doubled at each attempt up to `retry.backoff.max.ms`.
 pub(crate) fn backoff(first: Duration, most: Duration, attempt: u32) -> Duration {
     first.saturating_mul(1 << attempt.min(16)).min(most)
-}
-
-/// The broker that a client asks for metadata: any; drawn by cause.
-pub(crate) fn any_broker(identity: &Identity, brokers: &[BrokerId], attempt: u32) -> BrokerId {
-    let bound = u64::try_from(brokers.len().max(1)).unwrap_or(1);
-    let index = identity.choose(Label::MetadataBroker, attempt, bound);
-    brokers.get(usize::try_from(index).unwrap_or(0)).copied().unwrap_or(1)
 }

@@ -32,6 +32,7 @@ use tokio::time::{Instant, Sleep};
 
 use crate::choice::{ChoiceReport, Choices};
 use crate::config::SimConfig;
+use crate::event::SimEvent;
 use crate::fault::FaultReport;
 use crate::time::SimTime;
 use crate::world::{ProcessChange, ProcessId, ProcessState, TraceHash, World};
@@ -98,6 +99,8 @@ pub struct SimReport {
     pub trace_hash: TraceHash,
     /// The lines of the trace, if the configuration asks for them.
     pub trace: Vec<String>,
+    /// The events with their causes, if the configuration asks for them.
+    pub recorded: Vec<SimEvent>,
     /// What was chosen, as far as the configuration asks for it.
     pub choices: ChoiceReport,
     /// What came of each fault of the plan, in its order.
@@ -264,6 +267,7 @@ impl Shared {
             events: world.events(),
             trace_hash: world.trace_hash(),
             trace: world.take_trace(),
+            recorded: world.take_recorded(),
             choices: world.choices.report(),
             faults: world.fault_reports(),
             tasks_left,

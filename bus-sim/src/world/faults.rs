@@ -5,6 +5,7 @@ use std::time::Duration;
 use bus_core::{Error, ErrorKind, Result};
 
 use crate::choice::Label;
+use crate::event::{Change, Place};
 use crate::fact::Fact;
 use crate::node::{BrokerId, Effect, Effects, Input, NodeId};
 
@@ -16,6 +17,8 @@ impl World {
     pub(crate) fn crash_broker(&mut self, id: BrokerId, loses_power: bool) {
         let what = if loses_power { "loses power" } else { "crashes" };
         self.note(format!("broker-{id} {what}"));
+        let change = if loses_power { Change::PowerLost } else { Change::Crashed };
+        self.record_change(Place::Broker(id), change);
         let (node, now) = (NodeId::Broker(id), self.now);
         let slot = self.broker_mut(id);
         if !slot.is_up {
@@ -41,6 +44,7 @@ impl World {
     /// Begins a controlled shutdown of a broker; nothing happens if it is down.
     pub(crate) fn shut_down_broker(&mut self, id: BrokerId) {
         self.note(format!("broker-{id} shuts down"));
+        self.record_change(Place::Broker(id), Change::ShuttingDown);
         let now = self.now;
         // One that stands still is told when it goes on, if it is asked again.
         if !self.broker(id).is_up || self.is_frozen(NodeId::Broker(id)) {
@@ -57,6 +61,7 @@ impl World {
     /// A broker has shut down: its connections close, and what it sent before still arrives.
     pub(super) fn stop_broker(&mut self, id: BrokerId) {
         self.note(format!("broker-{id} stops"));
+        self.record_change(Place::Broker(id), Change::Stopped);
         let (node, now) = (NodeId::Broker(id), self.now);
         let slot = self.broker_mut(id);
         slot.is_up = false;
@@ -77,6 +82,7 @@ impl World {
     /// elect the next, which has the same log.
     pub(crate) fn crash_controller(&mut self) {
         self.note("controller crashes".to_owned());
+        self.record_change(Place::Controller, Change::Crashed);
         let node = NodeId::Controller;
         self.controller.crash();
         self.queue.cancel_timers_of(node);
@@ -92,7 +98,8 @@ impl World {
         let more = self.choices.below(Label::ControllerElection, cause, bound, describe);
         let wait = broker.controller_quorum_fetch_timeout + Duration::from_nanos(more);
         self.controller_is_up = false;
-        self.queue.push(self.now + wait, Event::Elected { crashes: cause });
+        let crashed = self.recorder.current;
+        self.queue.push(self.now + wait, Event::Elected { crashes: cause, cause: crashed });
     }
 
     /// The controllers elected the next active one, unless that has crashed too.
@@ -100,6 +107,7 @@ impl World {
         if crashes == self.controller_crashes {
             self.controller_is_up = true;
             self.note("controller elected".to_owned());
+            self.record_change(Place::Controller, Change::Started);
             self.start_node(NodeId::Controller);
         }
     }
@@ -107,6 +115,7 @@ impl World {
     /// Starts a crashed broker.
     pub(crate) fn restart_broker(&mut self, id: BrokerId) {
         self.note(format!("broker-{id} starts"));
+        self.record_change(Place::Broker(id), Change::Started);
         if !std::mem::replace(&mut self.broker_mut(id).is_up, true) {
             self.start_node(NodeId::Broker(id));
         }
@@ -126,6 +135,7 @@ impl World {
     /// accepts connections. Returns whether it was moving.
     pub(crate) fn freeze_broker(&mut self, id: BrokerId) -> bool {
         self.note(format!("broker-{id} freezes"));
+        self.record_change(Place::Broker(id), Change::Paused);
         let slot = self.broker_mut(id);
         let is_moving = slot.is_up && slot.inbox.is_none();
         if is_moving {
@@ -138,16 +148,18 @@ impl World {
     pub(crate) fn thaw_broker(&mut self, id: BrokerId) {
         let Some(waiting) = self.broker_mut(id).inbox.take() else { return };
         self.note(format!("broker-{id} thaws"));
+        self.record_change(Place::Broker(id), Change::Resumed);
         let node = NodeId::Broker(id);
         // What it handles first may take a timer back that came due meanwhile.
-        let waiting = waiting.into_iter().map(|input| match input {
+        let waiting = waiting.into_iter().map(|(input, arrived)| match input {
             Input::Timer(timer) => {
-                let number = self.queue.set_timer(node, timer.clone(), self.now);
-                (Input::Timer(timer), Some(number))
+                let number = self.queue.set_timer(node, timer.clone(), self.now, arrived);
+                (Input::Timer(timer), arrived, Some(number))
             }
-            input => (input, None),
+            input => (input, arrived, None),
         });
-        for (input, number) in waiting.collect::<Vec<_>>() {
+        for (input, arrived, number) in waiting.collect::<Vec<_>>() {
+            self.recorder.current = arrived;
             let is_gone = match (&input, number) {
                 (Input::Timer(timer), Some(number)) => !self.queue.take_timer(node, timer, number),
                 _ => false,
@@ -171,8 +183,9 @@ impl World {
         if let Some(director) = &mut self.director {
             director.stood_still(id);
         }
+        let arrived = self.recorder.current;
         if let Some(inbox) = &mut self.broker_mut(id).inbox {
-            inbox.push(input);
+            inbox.push((input, arrived));
         }
     }
 

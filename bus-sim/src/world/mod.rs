@@ -2,11 +2,13 @@
 //!
 //! The loop: take the next event, let its node handle it, and turn each effect into events.
 
+mod detail;
 mod director;
 mod faults;
 mod network;
 mod process;
 mod queue;
+mod record;
 mod strike;
 mod trace;
 
@@ -18,6 +20,7 @@ use crate::choice::{Choices, Label};
 use crate::client::{ClientMachine, Completion};
 use crate::config::SimConfig;
 use crate::digest::Digest;
+use crate::event::EventSeq;
 use crate::fault::Stage;
 use crate::node::{
     BrokerId, ClientId, ConnectionId, CorrelationId, Effect, Effects, Input, NodeId, Timer,
@@ -29,20 +32,22 @@ pub(crate) use network::{Action, Direction, Endpoint, Rule, Side};
 use network::{Message, Network, Verdict, message_of};
 pub(crate) use process::{MAIN, Process, ProcessChange, ProcessId, ProcessState};
 use queue::Queue;
+pub(crate) use record::CallRecord;
+use record::{NONE, Recorder};
 use trace::Trace;
 pub use trace::TraceHash;
 
-/// Something that happens at a time.
+/// Something that happens at a time. Its cause is an event of the record; see [`record`].
 #[derive(Debug)]
 pub(crate) enum Event {
     /// A node handles an input; the digest is that of the message.
-    Input { node: NodeId, input: Input, digest: u64 },
+    Input { node: NodeId, input: Input, digest: u64, cause: EventSeq },
     /// A connection request arrives at its destination.
-    Syn { connection: ConnectionId },
+    Syn { connection: ConnectionId, cause: EventSeq },
     /// A timer of a node comes.
-    Timer { node: NodeId, timer: Timer },
+    Timer { node: NodeId, timer: Timer, cause: EventSeq },
     /// The next active controller is elected, unless the active one crashed again.
-    Elected { crashes: u32 },
+    Elected { crashes: u32, cause: EventSeq },
     /// A fault of the plan strikes or ends.
     Fault(Due),
     /// Everything heals.
@@ -58,6 +63,7 @@ pub(crate) struct World {
     queue: Queue,
     network: Network,
     trace: Trace,
+    recorder: Recorder,
     controller: Controller,
     controller_is_up: bool,
     /// How often the active controller has crashed.
@@ -88,7 +94,7 @@ struct BrokerSlot {
     /// Whether it starts again once it has shut down.
     starts_again: bool,
     /// What waits for a broker that stands still; none for one that does not.
-    inbox: Option<Vec<Input>>,
+    inbox: Option<Vec<(Input, EventSeq)>>,
 }
 
 impl BrokerSlot {
@@ -104,6 +110,7 @@ struct Withheld {
     to: NodeId,
     input: Input,
     digest: u64,
+    cause: EventSeq,
 }
 
 #[derive(Debug)]
@@ -124,6 +131,7 @@ impl World {
             queue: Queue::default(),
             network: Network::new(&config, &choices),
             trace: Trace::new(config.record_trace),
+            recorder: Recorder::new(config.record_events),
             controller,
             controller_is_up: true,
             controller_crashes: 0,
@@ -136,7 +144,7 @@ impl World {
             director: None,
             withhold: Vec::new(),
             withheld: Vec::new(),
-            effects: Effects::default(),
+            effects: Effects::recording(config.record_events),
             ids_made: 0,
             choices,
             config,
@@ -191,6 +199,7 @@ impl World {
 
     /// Lets time pass to `to`, if no event is before it.
     pub(crate) fn advance(&mut self, to: SimTime) {
+        self.recorder.current = NONE;
         if to > self.now && self.next_time().is_none_or(|next| next > to) {
             self.now = to;
         }
@@ -204,13 +213,16 @@ impl World {
         let Some((at, event)) = self.queue.pop() else { return false };
         self.now = self.now.max(at);
         match event {
-            Event::Input { node, input, digest } => self.deliver(node, input, digest),
-            Event::Syn { connection } => self.accept(connection),
-            Event::Timer { node, timer } => {
+            Event::Input { node, input, digest, cause } => self.deliver(node, input, digest, cause),
+            Event::Syn { connection, cause } => self.accept(connection, cause),
+            Event::Timer { node, timer, cause } => {
                 let digest = Digest::of(&timer);
-                self.deliver(node, Input::Timer(timer), digest);
+                self.deliver(node, Input::Timer(timer), digest, cause);
             }
-            Event::Elected { crashes } => self.controller_elected(crashes),
+            Event::Elected { crashes, cause } => {
+                self.recorder.current = cause;
+                self.controller_elected(crashes);
+            }
             Event::Fault(due) => {
                 if let Some(director) = &mut self.director {
                     director.is_due(due);
@@ -231,22 +243,31 @@ impl World {
     }
 
     fn start_node(&mut self, node: NodeId) {
+        self.record_start(node);
         self.handle(node, Input::Start);
     }
 
     /// A message or timer reaches its node, unless connection or node are gone.
-    fn deliver(&mut self, node: NodeId, input: Input, digest: u64) {
+    fn deliver(&mut self, node: NodeId, input: Input, digest: u64, cause: EventSeq) {
         if let Some(message) = message_of(&input, digest)
             && !self.network.is_open(message.connection, message.direction)
         {
+            self.record_discarded(cause, node);
             return;
         }
         let kind = std::mem::discriminant(&input);
         self.trace.add(self.now, (node, kind, digest), || describe(node, &input, digest));
+        let is_there = match node {
+            NodeId::Client(id) => self.clients[id as usize].is_alive,
+            NodeId::Broker(_) | NodeId::Controller => self.is_up(node),
+        };
+        if !is_there {
+            self.record_discarded(cause, node);
+            return;
+        }
+        self.record_input(cause, node, &input);
         match node {
-            NodeId::Broker(id) if !self.broker(id).is_up => {}
             NodeId::Broker(id) if self.is_frozen(node) => self.keep_waiting(id, input),
-            NodeId::Controller if !self.controller_is_up => {}
             NodeId::Client(id) => self.deliver_to_client(id, input),
             NodeId::Broker(_) | NodeId::Controller => self.handle(node, input),
         }
@@ -259,7 +280,7 @@ impl World {
         }
         let process = &mut self.processes[slot.process];
         if process.state == ProcessState::Paused {
-            process.inbox.push((id, input));
+            process.inbox.push((id, input, self.recorder.current));
         } else {
             self.handle(NodeId::Client(id), input);
         }
@@ -311,21 +332,27 @@ impl World {
                     let to = connection.owner;
                     let input = Input::Response { connection, correlation, response };
                     if self.is_withheld(api, node, (connection, correlation)) {
-                        self.withheld.push(Withheld { from: node, to, input, digest });
+                        let cause = self.recorder.current;
+                        self.withheld.push(Withheld { from: node, to, input, digest, cause });
                     } else {
                         self.transmit(to, input, digest);
                     }
                 }
                 Effect::SetTimer { timer, at } => {
-                    self.queue.set_timer(node, timer, at.max(self.now));
+                    let cause = self.recorder.current;
+                    self.queue.set_timer(node, timer, at.max(self.now), cause);
                 }
                 Effect::CancelTimer { timer } => self.queue.cancel_timer(node, &timer),
-                Effect::Complete(completion) => self.completions.push(completion),
+                Effect::Complete(completion) => {
+                    self.record_completion(node, &completion);
+                    self.completions.push(completion);
+                }
                 Effect::Fact(fact) => {
                     if let Some(director) = &mut self.director {
                         director.fact(&fact);
                     }
                     self.trace.add(self.now, &fact, || format!("{node} ! {fact}"));
+                    self.record_fact(node, fact);
                 }
                 Effect::Handled { .. } => {}
                 Effect::Stop => stops = true,
@@ -342,16 +369,20 @@ impl World {
         let name = self.name_of(connection.owner);
         self.network.open(connection, to, link, name);
         let message = Message { connection, direction: Direction::Request, api: None, digest: 0 };
-        match self.network.send(self.now, &message) {
-            Verdict::Deliver(at) => self.queue.push(at, Event::Syn { connection }),
-            Verdict::Held => self.hold(&message, Event::Syn { connection }),
+        let verdict = self.network.send(self.now, &message);
+        let mut event = Event::Syn { connection, cause: NONE };
+        self.record_sent(to, &mut event, &verdict);
+        match verdict {
+            Verdict::Deliver(at) => self.queue.push(at, event),
+            Verdict::Held => self.hold(&message, event),
             Verdict::Reset | Verdict::Discard => {}
         }
     }
 
     /// A connection request arrives: it is accepted by a node that is up, and refused otherwise.
-    fn accept(&mut self, connection: ConnectionId) {
+    fn accept(&mut self, connection: ConnectionId, cause: EventSeq) {
         let Some(to) = self.network.destination(connection) else { return };
+        self.record_syn(cause, to);
         if !self.is_up(to) {
             self.reset(connection);
             return;
@@ -382,14 +413,16 @@ impl World {
     fn tell_disconnected(&mut self, connection: ConnectionId, node: NodeId) {
         let at = self.now + self.config.latency_max;
         let digest = Digest::of(&connection);
-        self.queue
-            .push(at, Event::Input { node, input: Input::Disconnected { connection }, digest });
+        let (input, cause) = (Input::Disconnected { connection }, self.recorder.current);
+        self.queue.push(at, Event::Input { node, input, digest, cause });
     }
 
     fn transmit(&mut self, to: NodeId, input: Input, digest: u64) {
         let Some(message) = message_of(&input, digest) else { return };
-        let event = Event::Input { node: to, input, digest };
-        match self.network.send(self.now, &message) {
+        let mut event = Event::Input { node: to, input, digest, cause: NONE };
+        let verdict = self.network.send(self.now, &message);
+        self.record_sent(to, &mut event, &verdict);
+        match verdict {
             Verdict::Deliver(at) => self.queue.push(at, event),
             Verdict::Held => self.hold(&message, event),
             Verdict::Reset => {
@@ -429,6 +462,7 @@ impl World {
 
     fn note(&mut self, line: String) {
         self.trace.add(self.now, &line, || line.clone());
+        self.record_note(line);
     }
 
     fn broker(&self, id: BrokerId) -> &BrokerSlot {

@@ -3,6 +3,7 @@
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BinaryHeap};
 
+use crate::event::EventSeq;
 use crate::node::{NodeId, Timer};
 use crate::time::SimTime;
 use crate::world::Event;
@@ -42,13 +43,18 @@ impl Queue {
         self.heap.push(Entry { at, number, slot });
     }
 
-    /// Sets a timer, in place of the one of that name.
-    /// Returns its number.
-    pub(crate) fn set_timer(&mut self, node: NodeId, timer: Timer, at: SimTime) -> u64 {
+    /// Sets a timer, in place of the one of that name, and returns its number.
+    pub(crate) fn set_timer(
+        &mut self,
+        node: NodeId,
+        timer: Timer,
+        at: SimTime,
+        cause: EventSeq,
+    ) -> u64 {
         self.fresh = None;
         let number = self.next_number;
         self.timers.entry(node).or_default().insert(timer.clone(), number);
-        self.push(at, Event::Timer { node, timer });
+        self.push(at, Event::Timer { node, timer, cause });
         number
     }
 
@@ -91,7 +97,7 @@ impl Queue {
     pub(crate) fn pop(&mut self) -> Option<(SimTime, Event)> {
         self.next_time()?;
         let (at, event) = self.take_first()?;
-        if let Event::Timer { node, timer } = &event
+        if let Event::Timer { node, timer, .. } = &event
             && let Some(timers) = self.timers.get_mut(node)
         {
             timers.remove(timer);
@@ -107,7 +113,7 @@ impl Queue {
 
     fn is_stale(&self, entry: &Entry) -> bool {
         match &self.events[entry.slot as usize] {
-            Some(Event::Timer { node, timer }) => {
+            Some(Event::Timer { node, timer, .. }) => {
                 self.timers.get(node).and_then(|timers| timers.get(timer)) != Some(&entry.number)
             }
             _ => false,

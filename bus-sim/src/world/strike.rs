@@ -125,6 +125,7 @@ impl World {
             if self.is_frozen(withheld.from) {
                 self.withheld.push(withheld);
             } else {
+                self.recorder.current = withheld.cause;
                 // If its node is down by now, so is the connection.
                 self.transmit(withheld.to, withheld.input, withheld.digest);
             }
