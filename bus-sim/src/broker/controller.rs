@@ -22,7 +22,7 @@ use crate::config::SimConfig;
 use crate::fact::Fact;
 use crate::node::{BrokerId, ConnectionId, CorrelationId, Effects, Input, Timer};
 use crate::protocol::cluster::{
-    FetchMetadataLogRequest, FetchMetadataLogResponse, MetadataRecord, PartitionState,
+    BrokerEpoch, FetchMetadataLogRequest, FetchMetadataLogResponse, MetadataRecord, PartitionState,
 };
 use crate::protocol::{Request, Response};
 use crate::time::SimTime;
@@ -104,6 +104,12 @@ impl Controller {
     /// What is known of a partition.
     pub fn partition(&self, topic_partition: &TopicPartition) -> Option<&PartitionState> {
         self.image.partition(topic_partition)
+    }
+
+    /// Whether a broker with that registration may lead, and be in sync.
+    pub fn is_registered(&self, broker: BrokerId, epoch: BrokerEpoch) -> bool {
+        let known = self.image.brokers.get(&broker);
+        known.is_some_and(|known| known.is_active() && known.epoch == epoch)
     }
 
     /// The broker that coordinates a group.

@@ -261,7 +261,10 @@ impl Draw<'_> {
         );
         // Of messages, mostly one is lost or late.
         let lasts = fault.has_end() && (!is_rule || self.dice.below("lasts", 4) == 0);
-        let until = lasts.then(|| Until::For(*self.dice.pick("until", &LENGTHS)));
+        // Beyond the envelope some last until everything heals.
+        let is_beyond = self.surroundings.envelope == Envelope::Beyond;
+        let stays = is_beyond && !is_rule && self.dice.below("stays", 3) == 0;
+        let until = (lasts && !stays).then(|| Until::For(*self.dice.pick("until", &LENGTHS)));
         Planned { id, when, fault, until }
     }
 
@@ -370,6 +373,15 @@ impl Draw<'_> {
                 let (process, point) = *self.dice.pick("point", &own);
                 return Trigger::Reached { process: process.clone(), point: point.clone(), nth };
             }
+        }
+        // Only a replica that is back in sync can be elected again.
+        if *fault == Fault::ElectPreferred
+            && !self.surroundings.topics.is_empty()
+            && self.dice.below("back in sync", 4) > 0
+        {
+            let (topic, partition) = self.partition();
+            let nth = nth.min(3);
+            return Trigger::Fact { is: FactPattern::InSyncGrew(topic, partition), nth };
         }
         match self.dice.below("when", 8) {
             0..=2 => {

@@ -118,7 +118,7 @@ pub enum Envelope {
     /// What a configuration with several replicas promises to survive: a fault that takes a broker
     /// away (it is down, stands still, or is cut off from others or from the controller) strikes
     /// only if no broker is away and all replicas are in sync. With one replica, power is never
-    /// lost.
+    /// lost; and what brokers say to each other is not late for long.
     Tolerated,
 }
 

@@ -1,11 +1,13 @@
 //! What is wrong with a plan, said before it runs.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use bus_core::{Error, ErrorKind, Result};
 
 use super::{FactPattern, Fault, FaultId, Messages, Party, Plan, Planned, Target, Trigger, Until};
 use crate::node::BrokerId;
+use crate::protocol::Api;
 
 /// The states of a group.
 const GROUP_STATES: &[&str] = &["Empty", "PreparingRebalance", "CompletingRebalance", "Stable"];
@@ -92,6 +94,38 @@ impl Planned {
             }
             _ => Ok(()),
         }
+    }
+}
+
+impl Planned {
+    /// Whether it loses or delays what brokers say to each other and to the controller for at least
+    /// so long.
+    pub(crate) fn slows_brokers(&self, limit: Duration) -> bool {
+        let (messages, lasts) = match &self.fault {
+            Fault::DelayRequest(messages, by) | Fault::DelayResponse(messages, by) => {
+                (messages, *by >= limit)
+            }
+            Fault::LoseRequest(messages) | Fault::LoseResponse(messages) => (messages, false),
+            _ => return false,
+        };
+        let lasts = lasts
+            || match &self.until {
+                None => false,
+                Some(Until::For(duration)) => *duration >= limit,
+                Some(Until::When(_)) => true,
+            };
+        let is_of_brokers = matches!(
+            messages.api,
+            Api::Fetch
+                | Api::OffsetForLeaderEpoch
+                | Api::AlterPartition
+                | Api::RegisterBroker
+                | Api::BrokerHeartbeat
+                | Api::FetchMetadataLog
+        );
+        lasts
+            && is_of_brokers
+            && !matches!(messages.from, Some(Party::AnyProcess | Party::Process(_)))
     }
 }
 

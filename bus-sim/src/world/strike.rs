@@ -140,7 +140,7 @@ impl World {
         let found = self.director.as_ref().and_then(|director| director.to_strike(index));
         let Some(planned) = found else { return };
         let found = self.find(&planned.fault);
-        let allowed = found.and_then(|found| self.is_tolerated(&planned.fault).map(|()| found));
+        let allowed = found.and_then(|found| self.is_tolerated(&planned).map(|()| found));
         let (on, held, has_changed) = match allowed {
             Ok((on, brokers)) => {
                 self.note_fault(&planned, &on);
@@ -197,13 +197,22 @@ impl World {
     }
 
     /// Checks that a fault is within the envelope of the plan.
-    fn is_tolerated(&self, fault: &Fault) -> Result<(), String> {
-        if self.config.plan.envelope == Envelope::Beyond || !fault.takes_broker_away() {
+    fn is_tolerated(&self, planned: &Planned) -> Result<(), String> {
+        let fault = &planned.fault;
+        if self.config.plan.envelope == Envelope::Beyond {
+            return Ok(());
+        }
+        if planned.slows_brokers(self.config.broker_session_timeout() / 4) {
+            return Err("nobody: brokers that are slow for so long are as good as away".to_owned());
+        }
+        if !fault.takes_broker_away() {
             return Ok(());
         }
         let away = (1..=self.config.brokers).find(|id| {
             let slot = self.broker(*id);
-            !slot.is_up || slot.is_shutting_down || slot.inbox.is_some()
+            let is_known =
+                slot.broker.epoch().is_some_and(|epoch| self.controller.is_registered(*id, epoch));
+            !slot.is_up || slot.is_shutting_down || slot.inbox.is_some() || !is_known
         });
         if let Some(id) = away {
             return Err(format!("nobody: broker-{id} is away, one more is not tolerated"));

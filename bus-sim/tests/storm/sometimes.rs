@@ -4,9 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bus_sim::SimConfig;
-use bus_sim::fault::{Envelope, FaultKind};
+use bus_sim::fault::FaultKind;
 
-use crate::{drawn, storm};
+use crate::{Weather, drawn, storm};
 
 /// Within how many seeds each kind must have done so.
 const WITHIN: u64 = 150;
@@ -47,7 +47,7 @@ fn each_kind_of_fault_changes_an_outcome() {
 
 /// Runs a seed, and again without each fault that may show something new.
 fn look_at(seed: u64, rows: &mut BTreeMap<FaultKind, Row>) {
-    let config = drawn(seed, Envelope::Beyond);
+    let config = drawn(seed, Weather::Worst);
     let whole = storm(config.clone());
     for (planned, report) in config.plan.faults.iter().zip(&whole.faults) {
         let row = rows.entry(planned.fault.kind()).or_default();

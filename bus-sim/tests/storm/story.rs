@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use bus_core::{
-    Bus, ConsumerConfig, ConsumerExt as _, NewTopic, ProducerConfig, ProducerRecord, Record,
-    Result, StartAt, Subscription, TopicPartition,
+    Bus, ConsumerConfig, ConsumerExt as _, ErrorKind, NewTopic, ProducerConfig, ProducerRecord,
+    Record, Result, StartAt, Subscription, TopicPartition,
 };
 use bus_sim::SimHandle;
 use bus_sim::digest::Digest;
@@ -34,8 +34,7 @@ impl Verdict {
 
 pub(crate) async fn storm(sim: SimHandle) -> Result<Verdict> {
     let bus = sim.bus();
-    let topic = NewTopic::new(TOPIC).partitions(PARTITIONS).replication_factor(3);
-    bus.admin()?.create_topic(topic.config("min.insync.replicas", "2")).await?;
+    create_topic(&bus).await?;
     let ledger = Ledger::default();
     for n in 0..3 {
         let ledger = Ledger::clone(&ledger);
@@ -62,6 +61,19 @@ pub(crate) async fn storm(sim: SimHandle) -> Result<Verdict> {
     let mut ledger = ledger.lock().expect("no panic holds it");
     let seen = format!("{:?} {:?} {:?}", ledger.sent, ledger.seen, sim.now());
     Ok(Verdict { wrong: ledger.judge(&log), outcome: Digest::of(&seen) })
+}
+
+/// Faults may strike here, too: an attempt that failed may have made the topic.
+async fn create_topic(bus: &Bus) -> Result<()> {
+    let admin = bus.admin()?;
+    loop {
+        let topic = NewTopic::new(TOPIC).partitions(PARTITIONS).replication_factor(3);
+        match admin.create_topic(topic.config("min.insync.replicas", "2")).await {
+            Err(error) if error.kind() == ErrorKind::TopicAlreadyExists => return Ok(()),
+            Err(error) if error.is_indeterminate() => {}
+            outcome => return outcome,
+        }
+    }
 }
 
 /// Sends numbered records, a few at a time, and writes down what became of each.
