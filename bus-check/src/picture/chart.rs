@@ -50,7 +50,7 @@ struct Chart<'a> {
 
 impl Chart<'_> {
     fn draw(&self) -> Markup {
-        let (width, height) = (self.axis.length + RIGHT, self.tall + TOP + 34);
+        let (width, height) = (self.axis.length + RIGHT, self.tall + TOP + 40);
         let title = format!("The logs of {}: offsets over time", self.strip.partition);
         let mut out = Markup::default();
         out.open(
@@ -86,7 +86,7 @@ impl Chart<'_> {
         let bottom = TOP + self.tall;
         for (x, passed) in self.axis.pauses() {
             rect(out, "pause", (x - 11, TOP - 6), (22, self.tall + 12));
-            text(out, "passed", "middle", (x, bottom + 26), passed);
+            text(out, "passed", "middle", (x, bottom + 18), passed);
         }
         let step = (1..).map(nice).find(|step| self.tall / (self.unit_count / step + 1) >= 16);
         let step = step.unwrap_or(self.unit_count);
@@ -102,7 +102,7 @@ impl Chart<'_> {
         let (first, last) = self.axis.range();
         for (at, anchor) in [(first, "start"), (last, "end")] {
             let x = self.axis.place(at);
-            text(out, "time", anchor, (x, bottom + 26), format_args!("{} s", seconds(at)));
+            text(out, "time", anchor, (x, bottom + 33), format_args!("{} s", seconds(at)));
         }
     }
 

@@ -213,7 +213,7 @@ impl MarkKind {
             Self::Start => '▲',
             Self::Crash => '✗',
             Self::Pause => '‖',
-            Self::Fault => '⚡',
+            Self::Fault => '↯',
             Self::Call => '▸',
             Self::Answer => '✓',
             Self::Failure => '!',

@@ -62,7 +62,7 @@ fn states(transaction: &Transaction) -> Row {
     let states = &transaction.states;
     let bars = states.iter().enumerate().map(|(index, state)| {
         let to = states.get(index + 1).map(|next| next.at);
-        let till = to.map_or("the end".to_owned(), |to| format!("{} s", seconds(to)));
+        let till = to.map_or_else(|| "the end".to_owned(), |to| format!("{} s", seconds(to)));
         let from = seconds(state.at);
         let told = format!(
             "{}: {} {}, from {from} s to {till}",

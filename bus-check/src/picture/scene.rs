@@ -57,7 +57,9 @@ pub(super) struct Scene<'a> {
 }
 
 /// The most arrows and marks that are drawn.
-pub(super) const MOST_ITEMS: usize = 180;
+pub(super) const MOST_ITEMS: usize = 150;
+/// The most faults that are drawn although they were before the causal past.
+const MOST_FAULTS: usize = 24;
 
 /// How rows follow each other, for a head of this height.
 pub(super) const fn rows_below(head: i64) -> Scale {
@@ -111,10 +113,14 @@ fn chosen(diagram: &Diagram, view: View, past: &BTreeSet<EventId>) -> Vec<(u64, 
     if view == View::Past {
         let first = shown.iter().map(|(at, _)| *at).min().unwrap_or(0);
         let last = shown.iter().map(|(at, _)| *at).max().unwrap_or(0);
-        let faults = diagram.marks.iter().enumerate().filter(|(_, mark)| {
-            is_fault(mark) && (first..=last).contains(&mark.at) && !past.contains(&mark.id)
-        });
-        shown.extend(faults.map(|(i, mark)| (mark.at, Item::Mark(i))));
+        let faults = diagram.marks.iter().enumerate();
+        let faults = faults.filter(|(_, mark)| is_fault(mark) && !past.contains(&mark.id));
+        let faults = faults.map(|(i, mark)| (mark.at, Item::Mark(i)));
+        let mut faults: Vec<(u64, Item)> = faults.filter(|(at, _)| *at <= last).collect();
+        if faults.len() > MOST_FAULTS {
+            faults.retain(|(at, _)| *at >= first);
+        }
+        shown.extend(faults);
     }
     shown
 }

@@ -13,8 +13,6 @@ use super::scene::{Item, Row, Scene, View, is_labeled, rows_below};
 const GUTTER: i64 = 104;
 /// The height of the names of the lanes.
 const HEAD: i64 = 96;
-/// What a character takes.
-const CHAR: i64 = 7;
 
 /// Draws a view of a diagram; `prefix` makes its ids its own. Returns how much was left out too.
 pub(super) fn draw(diagram: &Diagram, view: View, prefix: char) -> Option<(Markup, usize)> {
@@ -211,10 +209,9 @@ impl Space<'_> {
     fn beside(&self, band: &Band) -> i64 {
         let mut subjects: Vec<&str> = Vec::new();
         for other in &self.scene.diagram.bands {
-            if is_labeled(other) && other.lanes == band.lanes {
-                if !subjects.contains(&other.subject.as_str()) {
-                    subjects.push(&other.subject);
-                }
+            let is_new = !subjects.contains(&other.subject.as_str());
+            if is_new && is_labeled(other) && other.lanes == band.lanes {
+                subjects.push(&other.subject);
             }
         }
         count(subjects.iter().position(|subject| *subject == band.subject).unwrap_or(0))
@@ -299,13 +296,14 @@ impl Space<'_> {
         let class = format!("ev mark {}", class_of(mark.kind));
         self.open_event(out, &class, [Some(mark.id), None], told(self.scene.diagram, mark));
         let (x, room) = match mark.lane {
-            Some(lane) => (self.x(lane), self.column - 14),
+            Some(lane) => (self.x(lane), self.column * 2),
             None => ((GUTTER + self.width()) / 2, self.width() - GUTTER - 40),
         };
         if mark.lane.is_none() {
             line(out, "across", (GUTTER - 4, row.y), (self.width() - 8, row.y));
         }
         let label = cut(&label, chars(room - 12));
+        let x = self.within(x, &label);
         let half = chip(out, "", (x, row.y), &label);
         self.badge(out, mark.id, (x - half - 10, row.y));
         out.close("g");
@@ -315,9 +313,15 @@ impl Space<'_> {
     fn band_begins(&self, out: &mut Markup, row: Row, index: usize) {
         let band = &self.scene.diagram.bands[index];
         for lane in &band.lanes {
-            let label = cut(&said(band), chars(self.column - 26));
-            chip(out, "so", (self.x(*lane), row.y), &label);
+            let label = cut(&said(band), chars(self.column * 2));
+            chip(out, "so", (self.within(self.x(*lane), &label), row.y), &label);
         }
+    }
+
+    /// The middle of a label that shall be at `x`, so that all of it is on the drawing.
+    fn within(&self, x: i64, label: &str) -> i64 {
+        let half = wide(label) / 2 + 14;
+        x.min(self.width() - half).max(GUTTER + half + 12)
     }
 
     fn is_witness(&self, ids: [Option<EventId>; 2]) -> bool {
@@ -419,7 +423,7 @@ pub(super) fn said(band: &Band) -> String {
 pub(super) fn about(diagram: &Diagram, band: &Band) -> String {
     let lanes: Vec<&str> = band.lanes.iter().map(|lane| diagram.lane(*lane)).collect();
     let what = if is_labeled(band) { said(band) } else { band.kind.name().to_owned() };
-    let till = band.to.map_or("the end".to_owned(), |to| format!("{} s", seconds(to)));
+    let till = band.to.map_or_else(|| "the end".to_owned(), |to| format!("{} s", seconds(to)));
     format!("{} {what}, from {} s to {till}", lanes.join(" and "), seconds(band.from))
 }
 
@@ -465,7 +469,7 @@ const fn class_of(kind: MarkKind) -> &'static str {
 
 /// A label on a plate; returns half of its width.
 fn chip(out: &mut Markup, class: &str, at: (i64, i64), label: &str) -> i64 {
-    let half = (count(label.chars().count()) * CHAR + 14) / 2;
+    let half = wide(label) / 2 + 9;
     out.open("g", &[("class", &format_args!("chip {class}"))]);
     out.leaf(
         "rect",
@@ -513,9 +517,14 @@ pub(super) fn line(out: &mut Markup, class: &str, from: (i64, i64), to: (i64, i6
     );
 }
 
+/// How wide a text is: a character of the font takes 7.25 pixels.
+fn wide(text: &str) -> i64 {
+    count(text.chars().count()) * 29 / 4
+}
+
 /// How many characters fit into a width.
 pub(super) fn chars(width: i64) -> usize {
-    usize::try_from(width / CHAR).unwrap_or(0)
+    usize::try_from(width * 4 / 29).unwrap_or(0)
 }
 
 pub(super) fn count(n: usize) -> i64 {

@@ -110,7 +110,7 @@ fn table(diagram: &Diagram, width: usize) -> Vec<Line> {
             Item::Band(index) => {
                 let band = &diagram.bands[index];
                 for lane in &band.lanes {
-                    canvas.put(*lane, &format!("{} {}", super::space::said(band), ""));
+                    canvas.spill(*lane, &super::space::said(band));
                 }
                 band.kind == BandKind::Leads
             }
@@ -231,6 +231,14 @@ impl Canvas {
         self.write(TIME + self.column * lane, text, room);
     }
 
+    /// Writes from the column of a lane on, over the next ones if it is long: they are empty.
+    fn spill(&mut self, lane: usize, text: &str) {
+        let last = self.cells.len().saturating_sub(text.chars().count() + 1);
+        let at = (TIME + self.column * lane).min(last.max(TIME));
+        let room = self.cells.len() - at - 1;
+        self.write(at, text, room);
+    }
+
     fn write(&mut self, at: usize, text: &str, room: usize) {
         for (cell, c) in self.cells.iter_mut().skip(at).zip(cut(text, room).chars()) {
             *cell = c;
@@ -240,7 +248,7 @@ impl Canvas {
     fn mark(&mut self, mark: &Mark) {
         let text = format!("{} {}", mark.kind.sign(), mark.label);
         match mark.lane {
-            Some(lane) => self.put(lane, &text),
+            Some(lane) => self.spill(lane, &text),
             None => {
                 self.cells[TIME..].fill('░');
                 let room = self.cells.len() - TIME - 2;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bus_core::{Error, ErrorKind, Result};
 
 use crate::choice::{Label, choice_below};
-use crate::event::{Change, Place};
+use crate::event::{Change, Place, SimEventKind};
 use crate::node::{BrokerId, Effects, NodeId};
 
 use super::{Endpoint, Event, Rule, World};
@@ -121,6 +121,7 @@ impl World {
     /// Cuts a link in both directions.
     pub(crate) fn cut(&mut self, a: Endpoint, b: Endpoint) {
         self.note(format!("link {a:?} {b:?} is cut"));
+        self.record_links(|world| world.cut_between(a, b, false));
         self.network.cut(a, b);
         self.network.cut(b, a);
     }
@@ -128,6 +129,7 @@ impl World {
     /// Cuts a link in one direction.
     pub(crate) fn cut_one_way(&mut self, from: Endpoint, to: Endpoint) {
         self.note(format!("link {from:?} to {to:?} is cut"));
+        self.record_links(|world| world.cut_between(from, to, true));
         self.network.cut(from, to);
     }
 
@@ -151,6 +153,7 @@ impl World {
     /// Heals all links.
     pub(crate) fn heal(&mut self) {
         self.note("links heal".to_owned());
+        self.record_links(|_| SimEventKind::Healed);
         for (at, event) in self.network.heal(self.now) {
             self.queue.push(at, event);
         }
