@@ -125,8 +125,12 @@ fn fetched(partition: &fetch::PartitionResponse) -> String {
         Ok(fetched) if fetched.diverging_epoch.is_some() => format!("{name} diverges"),
         Ok(fetched) => match (fetched.batches.first(), fetched.batches.last()) {
             (Some(first), Some(last)) => {
-                let last = last.next_offset() - 1;
-                format!("{name}@{}..{last}", first.base_offset)
+                let (first, last) = (first.base_offset, last.next_offset() - 1);
+                if first < last {
+                    format!("{name}@{first}..{last}")
+                } else {
+                    format!("{name}@{first}")
+                }
             }
             _ => format!("{name} nothing"),
         },

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use bus_check::picture::diagram::{Arrow, EventId, Fate, Mark};
+use bus_core::Operation;
 use bus_sim::event::{Fate as SimFate, MessageKind};
 use bus_sim::{Api, SimEvent, SimEventKind};
 
@@ -39,7 +40,9 @@ fn is_of_interest(cast: &Cast<'_>, event: &SimEvent) -> bool {
                     api,
                     Api::BrokerHeartbeat | Api::FetchMetadataLog | Api::Heartbeat | Api::Metadata
                 );
-                let is_idle_fetch = *api == Api::Fetch && !detail.contains("..");
+                let is_request = matches!(message, MessageKind::Request(_));
+                let is_idle = is_request || !detail.contains('@');
+                let is_idle_fetch = *api == Api::Fetch && is_idle;
                 !is_routine && !is_idle_fetch
             }
             MessageKind::Connect | MessageKind::Accept => false,
@@ -49,6 +52,15 @@ fn is_of_interest(cast: &Cast<'_>, event: &SimEvent) -> bool {
                 && !matches!(fact, bus_sim::fact::Fact::HighWatermark { .. })
         }
         SimEventKind::Delivered { topic_partition, .. } => cast.shows(topic_partition),
+        SimEventKind::Called { operation, .. } => {
+            matches!(
+                operation,
+                Operation::Send
+                    | Operation::Commit
+                    | Operation::CommitTransaction
+                    | Operation::AbortTransaction
+            )
+        }
         SimEventKind::Rebalance(_) | SimEventKind::Returned { error: Some(_), .. } => true,
         _ => false,
     }
