@@ -12,7 +12,7 @@ use std::sync::Arc;
 use crate::broker::BrokerTimer;
 use crate::client::{ClientTimer, Completion};
 use crate::fact::Fact;
-use crate::protocol::{Request, Response};
+use crate::protocol::{Api, Request, Response};
 use crate::time::SimTime;
 use crate::world::CallRecord;
 
@@ -134,6 +134,7 @@ pub(crate) enum Effect {
     CancelTimer { timer: Timer },
     Complete(Completion),
     Fact(Fact),
+    Handled { connection: ConnectionId, correlation: CorrelationId, api: Api },
     Stop,
 }
 
@@ -200,6 +201,17 @@ impl Effects {
     /// Ends a broker in good order, after all else that it wants done.
     pub fn stop(&mut self) {
         self.list.push(Effect::Stop);
+    }
+
+    /// Tells that a request was handled for the first time, whether or not it is answered by now.
+    /// For the plan of faults: no node sees it.
+    pub(crate) fn handled(
+        &mut self,
+        connection: ConnectionId,
+        correlation: CorrelationId,
+        api: Api,
+    ) {
+        self.list.push(Effect::Handled { connection, correlation, api });
     }
 
     /// Records what is true now, for the trace and the explanations: no node sees it.

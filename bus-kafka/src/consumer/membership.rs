@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use bus_core::{Error, ErrorKind, Result, StartAt, Subscription, TopicPartition};
+use bus_core::{Error, ErrorKind, Operation, Result, StartAt, Subscription, TopicPartition};
 use rdkafka::TopicPartitionList;
 use rdkafka::error::RDKafkaErrorCode;
 
@@ -151,7 +151,8 @@ fn assign_at(
     let mut state = core.state.lock();
     for (topic_partition, start) in starts {
         let Some(place) = first_place(core, *start) else {
-            pump.kept.push_back(Kept::Error(no_offset(core, topic_partition)));
+            let error = no_offset(core, topic_partition).with_operation(Operation::Poll);
+            pump.kept.push_back(Kept::Error(error));
             continue;
         };
         let known = state.assignment.entry(topic_partition.clone()).or_insert(place);

@@ -9,9 +9,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bus_core::{
-    BoxFuture, Commit, Consumer, GroupMetadata, Offset, OffsetAndMetadata, Operation, Polled,
-    Rebalance, RebalanceCompleter, RebalanceGuard, Result, StartAt, Subscription, Timestamp,
-    TopicPartition, Watermarks,
+    BoxFuture, Commit, Consumer, Error, ErrorKind, GroupMetadata, Offset, OffsetAndMetadata,
+    OffsetReset, Operation, Polled, Rebalance, RebalanceCompleter, RebalanceGuard, Result, StartAt,
+    Subscription, Timestamp, TopicPartition, Watermarks,
 };
 
 use crate::client::consumer::Ready;
@@ -69,6 +69,44 @@ impl SimConsumer {
     }
 }
 
+impl SimConsumer {
+    /// The offset that a place stands for now.
+    async fn place_of(&self, topic_partition: &TopicPartition, to: StartAt) -> Result<Offset> {
+        let ends = || self.watermarks(topic_partition);
+        Ok(match to {
+            StartAt::Offset(offset) => offset,
+            StartAt::Beginning => ends().await?.low,
+            StartAt::End => ends().await?.high,
+            StartAt::Timestamp(time) => {
+                let times = [(topic_partition.clone(), time)];
+                match self.offsets_for_times(&times).await?.first().copied().flatten() {
+                    Some(offset) => offset,
+                    None => ends().await?.high,
+                }
+            }
+            StartAt::Committed => {
+                let committed = match self.group_metadata() {
+                    Some(_) => self.committed(std::slice::from_ref(topic_partition)).await?,
+                    // Without a group nothing is committed.
+                    None => Vec::new(),
+                };
+                if let Some(committed) = committed.into_iter().next().flatten() {
+                    return Ok(committed.offset);
+                }
+                match self.link.call(|consumer, _, _| consumer.reset_policy()).ok_or_else(over)? {
+                    OffsetReset::Earliest => ends().await?.low,
+                    OffsetReset::Latest => ends().await?.high,
+                    OffsetReset::None => {
+                        let message = "no offset is committed, and auto.offset.reset is none";
+                        return Err(Error::new(ErrorKind::NoOffset, message)
+                            .with_topic_partition(topic_partition.clone()));
+                    }
+                }
+            }
+        })
+    }
+}
+
 impl Link {
     /// Calls the machine. `None` if its process has crashed or the simulation is over.
     fn call<T>(
@@ -119,10 +157,14 @@ impl Consumer for SimConsumer {
         topic_partition: &'a TopicPartition,
         to: StartAt,
     ) -> BoxFuture<'a, Result<()>> {
-        let sought = self.now(Operation::Seek, |consumer, now, effects| {
-            consumer.seek(now, topic_partition, to, effects)
-        });
-        Box::pin(std::future::ready(sought))
+        Box::pin(async move {
+            self.now(Operation::Seek, |consumer, _, _| consumer.check_seek(topic_partition, to))?;
+            let place = self.place_of(topic_partition, to).await;
+            let offset = place.map_err(|error| error.with_operation(Operation::Seek))?;
+            self.now(Operation::Seek, |consumer, now, effects| {
+                consumer.seek(now, topic_partition, offset, effects)
+            })
+        })
     }
 
     fn pause(&self, partitions: &[TopicPartition]) -> Result<()> {
@@ -247,7 +289,7 @@ impl Future for PollFuture<'_> {
         let (deadline, taken) = match called {
             Some(Ok(taken)) => taken,
             Some(Err(error)) => {
-                let error: bus_core::Error = error;
+                let error: Error = error;
                 return Poll::Ready(Err(error.with_operation(Operation::Poll)));
             }
             // The call of a dead process never completes.

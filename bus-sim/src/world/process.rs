@@ -42,6 +42,15 @@ pub(crate) enum ProcessState {
     Crashed,
 }
 
+/// What became of a process, for its tasks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ProcessChange {
+    Crashed,
+    Restarted,
+    Paused,
+    Resumed,
+}
+
 impl Process {
     pub(crate) fn new(name: &str) -> Self {
         Self {

@@ -43,11 +43,28 @@ impl Queue {
         self.heap.push(Entry { at, number, slot });
     }
 
-    /// Sets a timer, in place of the one of that name.
-    pub(crate) fn set_timer(&mut self, node: NodeId, timer: Timer, at: SimTime, cause: EventSeq) {
+    /// Sets a timer, in place of the one of that name, and returns its number.
+    pub(crate) fn set_timer(
+        &mut self,
+        node: NodeId,
+        timer: Timer,
+        at: SimTime,
+        cause: EventSeq,
+    ) -> u64 {
         self.fresh = None;
-        self.timers.entry(node).or_default().insert(timer.clone(), self.next_number);
+        let number = self.next_number;
+        self.timers.entry(node).or_default().insert(timer.clone(), number);
         self.push(at, Event::Timer { node, timer, cause });
+        number
+    }
+
+    /// Takes a timer back, if it is still the one of that number.
+    pub(crate) fn take_timer(&mut self, node: NodeId, timer: &Timer, number: u64) -> bool {
+        let is_set = self.timers.get(&node).and_then(|timers| timers.get(timer)) == Some(&number);
+        if is_set {
+            self.cancel_timer(node, timer);
+        }
+        is_set
     }
 
     /// Takes a timer back.

@@ -286,6 +286,8 @@ impl Event {
             | Self::Syn { cause, .. }
             | Self::Timer { cause, .. }
             | Self::Elected { cause, .. } => *cause = seq,
+            // They come from outside, and no message is one of them.
+            Self::Fault(_) | Self::Quiesce => {}
         }
     }
 
@@ -299,7 +301,11 @@ impl Event {
                     | Input::Connected { connection },
                 ..
             } => Some(*connection),
-            Self::Input { .. } | Self::Timer { .. } | Self::Elected { .. } => None,
+            Self::Input { .. }
+            | Self::Timer { .. }
+            | Self::Elected { .. }
+            | Self::Fault(_)
+            | Self::Quiesce => None,
         }
     }
 }
@@ -313,8 +319,10 @@ fn describe(event: &Event) -> (MessageKind, String) {
             (MessageKind::Response(response.api()), response_detail(response))
         }
         Event::Syn { .. } => (MessageKind::Connect, String::new()),
-        Event::Input { .. } | Event::Timer { .. } | Event::Elected { .. } => {
-            (MessageKind::Accept, String::new())
-        }
+        Event::Input { .. }
+        | Event::Timer { .. }
+        | Event::Elected { .. }
+        | Event::Fault(_)
+        | Event::Quiesce => (MessageKind::Accept, String::new()),
     }
 }

@@ -2,6 +2,7 @@
 
 mod common;
 mod determinism;
+mod leaders;
 mod recorded;
 mod stories;
 mod storm;
