@@ -65,15 +65,10 @@ pub enum Place {
 pub enum SimEventKind {
     /// A node or process starts or stops, or something was done to it.
     Changed(Change, String),
-    /// A link was cut.
-    Cut {
-        /// One end.
-        from: Place,
-        /// The other end.
-        to: Place,
-        /// Only what goes from the one to the other is held.
-        is_one_way: bool,
-    },
+    /// Links were cut, each from one place to another.
+    Cut(Vec<(Place, Place)>),
+    /// Links were mended, each from one place to another.
+    Mended(Vec<(Place, Place)>),
     /// All links were healed.
     Healed,
     /// Something else was done to the world; a line for people.

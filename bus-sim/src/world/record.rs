@@ -117,29 +117,32 @@ impl World {
     }
 
     /// Says that the last note was about links.
-    pub(super) fn record_links(&mut self, links: impl FnOnce(&Self) -> SimEventKind) {
-        if self.recorder.events.is_some() {
-            let links = links(self);
-            let last = self.recorder.events.as_mut().and_then(|events| events.last_mut());
-            if let Some(SimEvent { kind: kind @ SimEventKind::Note(_), .. }) = last {
-                *kind = links;
-            }
+    pub(super) fn record_links(
+        &mut self,
+        links: &[(Endpoint, Endpoint)],
+        kind: impl FnOnce(Vec<(Place, Place)>) -> SimEventKind,
+    ) {
+        if self.recorder.events.is_none() || links.is_empty() {
+            return;
         }
-    }
-
-    /// The record of a cut link.
-    pub(super) fn cut_between(
-        &self,
-        from: Endpoint,
-        to: Endpoint,
-        is_one_way: bool,
-    ) -> SimEventKind {
         let place = |endpoint: Endpoint| match endpoint {
             Endpoint::Controller => Place::Controller,
             Endpoint::Broker(id) => Place::Broker(id),
             Endpoint::Process(id) => Place::Process(self.processes[id].name.as_str().into()),
         };
-        SimEventKind::Cut { from: place(from), to: place(to), is_one_way }
+        let links = links.iter().map(|(from, to)| (place(*from), place(*to))).collect();
+        let last = self.recorder.events.as_mut().and_then(|events| events.last_mut());
+        if let Some(SimEvent { kind: note @ SimEventKind::Note(_), .. }) = last {
+            *note = kind(links);
+        }
+    }
+
+    /// Says that the last note was that all links were healed.
+    pub(super) fn record_healed(&mut self) {
+        let last = self.recorder.events.as_mut().and_then(|events| events.last_mut());
+        if let Some(SimEvent { kind: note @ SimEventKind::Note(_), .. }) = last {
+            *note = SimEventKind::Healed;
+        }
     }
 
     /// Records that a node starts; what follows is caused by it.

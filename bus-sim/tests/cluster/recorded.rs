@@ -141,7 +141,7 @@ fn at(events: &[SimEvent], seq: u64) -> &SimEvent {
 fn is_root(kind: &SimEventKind) -> bool {
     match kind {
         SimEventKind::Changed(..) | SimEventKind::Note(_) | SimEventKind::Called { .. } => true,
-        SimEventKind::Cut { .. } | SimEventKind::Healed => true,
+        SimEventKind::Cut(_) | SimEventKind::Mended(_) | SimEventKind::Healed => true,
         // A call that is answered at once.
         SimEventKind::Returned { .. } | SimEventKind::Rebalance(_) => true,
         _ => false,

@@ -44,7 +44,7 @@ impl Open<'_> {
                 Some(lane),
             ) if self.cast.shows(topic_partition) => {
                 let subject = topic_partition.to_string();
-                let same = (BandKind::Leads, vec![lane], subject.clone());
+                let same = (BandKind::Leads, vec![lane], subject);
                 self.end(event, &same);
                 self.begin(event, same, format!("epoch {leader_epoch}"));
             }
@@ -58,16 +58,28 @@ impl Open<'_> {
                     }
                 }
             }
-            (SimEventKind::Cut { from, to, .. }, _) => {
-                let ends = [from, to].map(|place| self.cast.lanes.find(place));
-                if let [Some(from), Some(to)] = ends {
-                    let cut = (BandKind::Cut, vec![from.min(to), from.max(to)], String::new());
+            (SimEventKind::Cut(links), _) => {
+                for cut in self.cuts(links) {
                     self.begin(event, cut, String::new());
+                }
+            }
+            (SimEventKind::Mended(links), _) => {
+                for cut in self.cuts(links) {
+                    self.end(event, &cut);
                 }
             }
             (SimEventKind::Healed, _) => self.end_all(event, |kind, _, _| kind == BandKind::Cut),
             _ => {}
         }
+    }
+
+    /// The bands of links; both ways are one.
+    fn cuts(&self, links: &[(Place, Place)]) -> Vec<(BandKind, Vec<LaneIndex>, String)> {
+        let lanes = links.iter().filter_map(|(from, to)| {
+            let (from, to) = (self.cast.lanes.find(from)?, self.cast.lanes.find(to)?);
+            Some((BandKind::Cut, vec![from.min(to), from.max(to)], String::new()))
+        });
+        lanes.collect()
     }
 
     fn changed(&mut self, event: &SimEvent, change: Change, lane: LaneIndex) {

@@ -62,7 +62,7 @@ pub struct Subject {
 /// # Ok::<_, bus::Error>(())
 /// ```
 pub fn diagram(events: &[SimEvent], subject: Subject) -> Diagram {
-    let events = &words::paired(events);
+    let events = &words::joined(events);
     let lanes = Lanes::of(events);
     let partitions = partitions(events, &subject);
     let cast = Cast { events, lanes, partitions, witness: &subject.witness };

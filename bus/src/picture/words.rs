@@ -88,10 +88,8 @@ pub(super) fn mark(event: &SimEvent) -> Option<(MarkKind, String, String)> {
             let (kind, label) = changed(*change);
             Some((kind, label.to_owned(), line.clone()))
         }
-        SimEventKind::Cut { from, to, is_one_way } => {
-            let sign = if *is_one_way { "to" } else { "⇹" };
-            plain(MarkKind::Fault, format!("link {from} {sign} {to} is cut"))
-        }
+        SimEventKind::Cut(cut) => plain(MarkKind::Fault, format!("{} cut", links(cut))),
+        SimEventKind::Mended(mended) => plain(MarkKind::Fault, format!("{} mended", links(mended))),
         SimEventKind::Healed => plain(MarkKind::Fault, "all links are healed".to_owned()),
         SimEventKind::Note(line) => plain(MarkKind::Fault, line.clone()),
         SimEventKind::Called { operation, detail } => {
@@ -161,31 +159,62 @@ fn operation_name(operation: Operation) -> String {
     words
 }
 
-/// The events with links that were cut one way and then the other as links that were cut.
-pub(super) fn paired(events: &[SimEvent]) -> Vec<SimEvent> {
+/// The events with what is told twice once: links that were cut one after the other at one time are
+/// links that were cut, and a fault of a plan is what it does.
+pub(super) fn joined(events: &[SimEvent]) -> Vec<SimEvent> {
     let mut events = events.to_vec();
     for index in 1..events.len() {
         let (before, after) = events.split_at_mut(index);
         let (before, after) = (&mut before[index - 1], &mut after[0]);
-        if let (
-            SimEventKind::Cut { from, to, is_one_way: first @ true },
-            SimEventKind::Cut { from: back, to: forth, is_one_way: true },
-        ) = (&mut before.kind, &after.kind)
-            && (before.at, &*from, &*to) == (after.at, forth, back)
+        let is_told = matches!(
+            after.kind,
+            SimEventKind::Changed(..) | SimEventKind::Cut(_) | SimEventKind::Mended(_)
+        );
+        if is_told
+            && after.cause == Some(before.seq)
+            && matches!(&before.kind, SimEventKind::Note(line) if line.starts_with("fault "))
         {
-            *first = false;
-            // It keeps its number, so that numbers still are places.
-            after.kind = SimEventKind::Arrived;
+            before.kind = SimEventKind::Arrived;
+        }
+        if before.at == after.at
+            && let (SimEventKind::Cut(first), SimEventKind::Cut(second)) =
+                (&mut before.kind, &mut after.kind)
+        {
+            let mut links = std::mem::take(first);
+            links.append(second);
+            // The last one tells of all; the others keep their numbers, and tell nothing.
+            after.kind = SimEventKind::Cut(links);
+            before.kind = SimEventKind::Arrived;
         }
     }
     events
+}
+
+/// Links in words; those that go both ways are one.
+fn links(links: &[(Place, Place)]) -> String {
+    let mut words: Vec<String> = Vec::new();
+    let mut told: Vec<&(Place, Place)> = Vec::new();
+    for link in links {
+        let (from, to) = link;
+        if told.iter().any(|(a, b)| (a, b) == (to, from) || (a, b) == (from, to)) {
+            continue;
+        }
+        told.push(link);
+        let both = links.iter().any(|(a, b)| (a, b) == (to, from));
+        words.push(format!("{from} {} {to}", if both { "⇹" } else { "to" }));
+    }
+    let word = if words.len() > 1 { "links" } else { "link" };
+    format!("{word} {}", words.join(", "))
 }
 
 /// Whether an event was done to the run from outside.
 pub(super) const fn is_fault(event: &SimEvent) -> bool {
     match &event.kind {
         SimEventKind::Changed(..) => event.at.as_nanos() > 0 && !is_client(&event.place),
-        SimEventKind::Cut { .. } | SimEventKind::Healed | SimEventKind::Note(_) => true,
+        SimEventKind::Cut(_)
+        | SimEventKind::Mended(_)
+        | SimEventKind::Healed
+        | SimEventKind::Note(_) => true,
         _ => false,
     }
 }
