@@ -6,6 +6,7 @@ pub mod environment;
 pub mod guarantee;
 pub mod history;
 pub mod model;
+pub mod picture;
 pub mod record;
 pub mod report;
 pub mod story;

@@ -12,7 +12,7 @@
 
 use std::fmt;
 
-use bus_core::{ErrorKind, Operation, Rebalance};
+use bus_core::{ErrorKind, Offset, Operation, Rebalance, TopicPartition};
 
 use crate::fact::Fact;
 use crate::node::{BrokerId, ClientId, ConnectionId, Name, Timer};
@@ -65,6 +65,12 @@ pub enum Place {
 pub enum SimEventKind {
     /// A node or process starts or stops, or something was done to it.
     Changed(Change, String),
+    /// Links were cut, each from one place to another.
+    Cut(Vec<(Place, Place)>),
+    /// Links were mended, each from one place to another.
+    Mended(Vec<(Place, Place)>),
+    /// All links were healed.
+    Healed,
     /// Something else was done to the world; a line for people.
     Note(String),
     /// A process came to this crash point.
@@ -76,7 +82,16 @@ pub enum SimEventKind {
         /// What of it, for people.
         detail: String,
     },
-    /// The application got an outcome.
+    /// Records were delivered, and the application told so.
+    Delivered {
+        /// The partition.
+        topic_partition: TopicPartition,
+        /// The offset of the first, if a broker said it.
+        base_offset: Option<Offset>,
+        /// How many.
+        count: usize,
+    },
+    /// The application got another outcome.
     Returned {
         /// Of what, for people.
         detail: String,
@@ -95,6 +110,8 @@ pub enum SimEventKind {
         to: Place,
         /// What it says, for people.
         detail: String,
+        /// The beginning of each value that it carries to a leader, as text, by partition.
+        values: Vec<(TopicPartition, Vec<String>)>,
         /// Its link is cut: it waits until that heals, or its connection is gone.
         is_held: bool,
         /// What became of it.

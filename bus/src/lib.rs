@@ -28,11 +28,13 @@
 //! - [`run()`], [`connect`]: from a URL to a [`Bus`];
 //! - [`sim`]: the simulator, for tests that crash processes and brokers;
 //! - [`explore`]: the applications of the catalogue on their worst days;
-//! - [`kafka`]: a real Kafka on this machine, in one call.
+//! - [`kafka`]: a real Kafka on this machine, in one call;
+//! - [`picture`]: what a simulation did, as a page or as text.
 
 mod connect;
 pub mod explore;
 pub mod kafka;
+pub mod picture;
 mod run;
 
 pub use bus_core::*;

@@ -1,18 +1,19 @@
 //! What messages say, in a few words for people: the partitions, the records, the errors.
 
-use std::fmt::Write as _;
+use bus_core::{ErrorKind, TopicPartition};
 
-use bus_core::{ErrorKind, Offset, TopicPartition};
-
-use crate::protocol::batch::RecordBatch;
+use crate::node::Input;
+use crate::protocol::batch::{BatchRecord, RecordBatch};
 use crate::protocol::{Request, Response, fetch};
+
+use super::Event;
 
 /// What a request asks for.
 pub(super) fn request_detail(request: &Request) -> String {
     match request {
-        Request::Produce(request) => {
-            listed(&request.partitions, |p| format!("{} {}", p.topic_partition, values(&p.batch)))
-        }
+        Request::Produce(request) => listed(&request.partitions, |p| {
+            format!("{} {}", p.topic_partition, listed_values(&p.batch))
+        }),
         Request::Fetch(request) => {
             listed(&request.partitions, |p| format!("{}@{}", p.topic_partition, p.offset))
         }
@@ -104,46 +105,55 @@ pub(super) fn response_detail(response: &Response) -> String {
     }
 }
 
-/// A partition with offsets: `orders-0@3..5`.
-pub(super) fn span(partition: &TopicPartition, base: Option<Offset>, count: usize) -> String {
-    let Some(base) = base else { return format!("{partition} ×{count}") };
-    let last = base + i64::try_from(count).unwrap_or(0) - 1;
-    if last > base { format!("{partition}@{base}..{last}") } else { format!("{partition}@{base}") }
+/// The values that a message carries to a leader.
+pub(super) fn values(event: &Event) -> Vec<(TopicPartition, Vec<String>)> {
+    let Event::Input { input: Input::Request { request, .. }, .. } = event else {
+        return Vec::new();
+    };
+    let Request::Produce(request) = &**request else { return Vec::new() };
+    let partitions = request.partitions.iter();
+    let values = partitions.map(|partition| {
+        let values = partition.batch.records.iter().map(value);
+        (partition.topic_partition.clone(), values.collect())
+    });
+    values.collect()
 }
 
 fn fetched(partition: &fetch::PartitionResponse) -> String {
     let name = &partition.topic_partition;
     match &partition.result {
         Ok(fetched) if fetched.diverging_epoch.is_some() => format!("{name} diverges"),
-        Ok(fetched) => {
-            let high = fetched.high_watermark;
-            match (fetched.batches.first(), fetched.batches.last()) {
-                (Some(first), Some(last)) => {
-                    let last = last.next_offset() - 1;
-                    format!("{name}@{}..{last} high watermark {high}", first.base_offset)
+        Ok(fetched) => match (fetched.batches.first(), fetched.batches.last()) {
+            (Some(first), Some(last)) => {
+                let (first, last) = (first.base_offset, last.next_offset() - 1);
+                if first < last {
+                    format!("{name}@{first}..{last}")
+                } else {
+                    format!("{name}@{first}")
                 }
-                _ => format!("{name} nothing, high watermark {high}"),
             }
-        }
+            _ => format!("{name} nothing"),
+        },
         Err(error) => format!("{name} {error}"),
     }
 }
 
 /// The values of a batch, as text: the first three, and how many there are.
-fn values(batch: &RecordBatch) -> String {
-    let mut text = String::new();
-    for record in batch.records.iter().take(MOST_VALUES) {
-        let value = record.value.as_deref().unwrap_or(b"null");
-        let short = String::from_utf8_lossy(&value[..value.len().min(MOST_BYTES)]);
-        let more = if value.len() > MOST_BYTES { "…" } else { "" };
-        let separator = if text.is_empty() { "" } else { ", " };
-        // Writing to a string does not fail.
-        let _written = write!(text, "{separator}{short}{more}");
-    }
+fn listed_values(batch: &RecordBatch) -> String {
+    let first: Vec<String> = batch.records.iter().take(MOST_VALUES).map(value).collect();
+    let first = first.join(", ");
     match batch.records.len() {
-        count if count > MOST_VALUES => format!("[{text}, … ×{count}]"),
-        _ => format!("[{text}]"),
+        count if count > MOST_VALUES => format!("[{first}, … ×{count}]"),
+        _ => format!("[{first}]"),
     }
+}
+
+/// The beginning of a value, as text.
+fn value(record: &BatchRecord) -> String {
+    let value = record.value.as_deref().unwrap_or(b"null");
+    let short = String::from_utf8_lossy(&value[..value.len().min(MOST_BYTES)]);
+    let more = if value.len() > MOST_BYTES { "…" } else { "" };
+    format!("{short}{more}")
 }
 
 fn listed<T>(items: &[T], describe: impl Fn(&T) -> String) -> String {
@@ -184,4 +194,4 @@ fn errors(partitions: &[(TopicPartition, Option<ErrorKind>)]) -> String {
 const MOST_VALUES: usize = 3;
 const MOST_BYTES: usize = 24;
 /// How many partitions are told.
-const MOST_ITEMS: usize = 4;
+const MOST_ITEMS: usize = 12;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bus_core::{Error, ErrorKind, Result};
 
 use crate::choice::Label;
-use crate::event::{Change, Place};
+use crate::event::{Change, Place, SimEventKind};
 use crate::fact::Fact;
 use crate::node::{BrokerId, Effect, Effects, Input, NodeId};
 
@@ -201,6 +201,7 @@ impl World {
     /// Cuts a link in both directions.
     pub(crate) fn cut(&mut self, a: Endpoint, b: Endpoint) {
         self.note(format!("link {a:?} {b:?} is cut"));
+        self.record_links(&[(a, b), (b, a)], SimEventKind::Cut);
         self.network.cut(a, b);
         self.network.cut(b, a);
     }
@@ -208,6 +209,7 @@ impl World {
     /// Cuts a link in one direction.
     pub(crate) fn cut_one_way(&mut self, from: Endpoint, to: Endpoint) {
         self.note(format!("link {from:?} to {to:?} is cut"));
+        self.record_links(&[(from, to)], SimEventKind::Cut);
         self.network.cut(from, to);
     }
 
@@ -233,6 +235,7 @@ impl World {
 
     /// Heals some links, each in one direction.
     pub(super) fn mend(&mut self, links: &[(Endpoint, Endpoint)]) {
+        self.record_links(links, SimEventKind::Mended);
         for (at, event) in self.network.mend(links, self.now) {
             self.queue.push(at, event);
         }
@@ -241,6 +244,7 @@ impl World {
     /// Heals all links.
     pub(crate) fn heal(&mut self) {
         self.note("links heal".to_owned());
+        self.record_healed();
         for (at, event) in self.network.heal(self.now) {
             self.queue.push(at, event);
         }

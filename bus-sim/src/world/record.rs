@@ -11,8 +11,8 @@ use crate::fact::Fact;
 use crate::node::{ConnectionId, Input, NodeId};
 use crate::time::SimTime;
 
-use super::detail::{request_detail, response_detail, span};
-use super::{Event, Verdict, World};
+use super::detail::{request_detail, response_detail, values};
+use super::{Endpoint, Event, Verdict, World};
 
 /// No event: the cause of what comes from outside, and every cause while nothing is recorded.
 pub(super) const NONE: EventSeq = 0;
@@ -124,8 +124,45 @@ impl World {
         }
     }
 
+    /// Says that the last note was about links.
+    pub(super) fn record_links(
+        &mut self,
+        links: &[(Endpoint, Endpoint)],
+        kind: impl FnOnce(Vec<(Place, Place)>) -> SimEventKind,
+    ) {
+        if self.recorder.events.is_none() || links.is_empty() {
+            return;
+        }
+        let place = |endpoint: Endpoint| match endpoint {
+            Endpoint::Controller => Place::Controller,
+            Endpoint::Broker(id) => Place::Broker(id),
+            Endpoint::Process(id) => Place::Process(self.processes[id].name.as_str().into()),
+        };
+        let links = links.iter().map(|(from, to)| (place(*from), place(*to))).collect();
+        let last = self.recorder.events.as_mut().and_then(|events| events.last_mut());
+        if let Some(SimEvent { kind: note @ SimEventKind::Note(_), .. }) = last {
+            *note = kind(links);
+        }
+    }
+
+    /// Says that the last note was that all links were healed.
+    pub(super) fn record_healed(&mut self) {
+        let last = self.recorder.events.as_mut().and_then(|events| events.last_mut());
+        if let Some(SimEvent { kind: note @ SimEventKind::Note(_), .. }) = last {
+            *note = SimEventKind::Healed;
+        }
+    }
+
     /// Records that a node starts; what follows is caused by it.
     pub(super) fn record_start(&mut self, node: NodeId) {
+        let is_told =
+            self.recorder.events.as_ref().and_then(|events| events.last()).is_some_and(|last| {
+                last.seq == self.recorder.current
+                    && matches!(last.kind, SimEventKind::Changed(Change::Started, _))
+            });
+        if is_told {
+            return;
+        }
         let kind = || SimEventKind::Changed(Change::Started, String::new());
         self.recorder.current = self.record(node, kind);
     }
@@ -175,6 +212,7 @@ impl World {
             connection,
             to: self.place_of(to),
             detail,
+            values: values(event),
             is_held: matches!(verdict, Verdict::Held),
             fate: match verdict {
                 Verdict::Deliver(_) | Verdict::Held => Fate::UnderWay,
@@ -226,8 +264,13 @@ impl World {
         }
         let (detail, error) = match completion {
             Completion::Delivered(batch) => {
-                let count = batch.records.len();
-                (format!("sent {}", span(&batch.topic_partition, batch.base_offset, count)), None)
+                let kind = SimEventKind::Delivered {
+                    topic_partition: batch.topic_partition.clone(),
+                    base_offset: batch.base_offset,
+                    count: batch.records.len(),
+                };
+                self.record(node, || kind);
+                return;
             }
             Completion::Undelivered(records) => {
                 let error = records.first().map(|(_, error)| error.kind());

@@ -54,9 +54,9 @@ fn a_message_has_both_ends() {
 #[test]
 fn an_acknowledgement_leads_back_to_the_send() {
     let events = recorded(7, 3, send_one).recorded;
-    let delivered = events.iter().find(|event| {
-        matches!(&event.kind, SimEventKind::Returned { detail, .. } if detail == "sent orders-0@0")
-    });
+    let delivered = events
+        .iter()
+        .find(|event| matches!(&event.kind, SimEventKind::Delivered { base_offset: Some(0), .. }));
     let mut chain = vec![delivered.expect("the record is acknowledged")];
     while let Some(cause) = chain.last().and_then(|event| event.cause) {
         chain.push(at(&events, cause));
@@ -141,6 +141,7 @@ fn at(events: &[SimEvent], seq: u64) -> &SimEvent {
 fn is_root(kind: &SimEventKind) -> bool {
     match kind {
         SimEventKind::Changed(..) | SimEventKind::Note(_) | SimEventKind::Called { .. } => true,
+        SimEventKind::Cut(_) | SimEventKind::Mended(_) | SimEventKind::Healed => true,
         // A call that is answered at once.
         SimEventKind::Returned { .. } | SimEventKind::Rebalance(_) => true,
         _ => false,

@@ -1,0 +1,271 @@
+//! From the record of a simulation to the picture of it.
+//!
+//! The simulator records every event with its cause ([`SimConfig::record_events`]); a picture needs
+//! to know what it is about: the few events that prove the verdict.
+//!
+//! - [`diagram`]: the picture of recorded events;
+//! - [`witness_of`]: the events that prove what became of an offset;
+//! - [`to_html`], [`to_text`]: what to do with it.
+//!
+//! [`SimConfig::record_events`]: crate::sim::SimConfig::record_events
+
+mod arrows;
+mod bands;
+mod logs;
+mod past;
+mod words;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bus_check::picture::diagram::{
+    Commit, EventId, Lane, LaneIndex, LaneKind, Sentence, Step, Transaction, TransactionState,
+    Verdict,
+};
+pub use bus_check::picture::{Diagram, diagram as parts, to_html, to_text};
+use bus_core::{Offset, TopicPartition};
+use bus_sim::event::{EventSeq, Place};
+use bus_sim::fact::{Fact, TransactionFact};
+use bus_sim::{SimEvent, SimEventKind};
+
+use past::Past;
+
+/// What a picture is about.
+#[derive(Clone, Debug, Default)]
+pub struct Subject {
+    /// What the run was.
+    pub title: String,
+    /// What came of it.
+    pub verdict: Verdict,
+    /// The events that prove it, by their numbers in the record.
+    pub witness: Vec<EventSeq>,
+    /// The partitions to show; none for those that the witness is about.
+    pub partitions: Vec<TopicPartition>,
+    /// The story, if you tell it better than the record does.
+    pub narrative: Vec<Sentence>,
+    /// The plan, if there was one; none for the faults that happened.
+    pub plan: Vec<Step>,
+}
+
+/// Draws what the simulator recorded. Events must be all of one run, in their order.
+///
+/// ```
+/// use bus::picture::{Subject, diagram, to_html};
+/// use bus::sim::{Sim, SimConfig};
+///
+/// let config = SimConfig { record_events: true, ..Default::default() };
+/// let outcome = Sim::new(config)?.run(|sim| async move {
+///     sim.bus().admin()?.create_topic(bus::NewTopic::new("orders")).await
+/// });
+/// let subject = Subject { title: "a topic".to_owned(), ..Default::default() };
+/// let page = to_html(&diagram(&outcome.report.recorded, subject));
+/// assert!(page.starts_with("<!doctype html>"));
+/// # Ok::<_, bus::Error>(())
+/// ```
+pub fn diagram(events: &[SimEvent], subject: Subject) -> Diagram {
+    let events = &words::joined(events);
+    let lanes = Lanes::of(events);
+    let partitions = partitions(events, &subject);
+    let cast = Cast { events, lanes, partitions, witness: &subject.witness };
+    let past = Past::of(&cast);
+    let narrative = if subject.narrative.is_empty() {
+        words::narrative(&cast, &past)
+    } else {
+        subject.narrative
+    };
+    let plan = if subject.plan.is_empty() { words::plan(&cast) } else { subject.plan };
+    let shown = arrows::shown(&cast, &past);
+    Diagram {
+        title: subject.title,
+        verdict: subject.verdict,
+        lanes: cast.lanes.all.clone(),
+        arrows: arrows::arrows(&cast, &shown),
+        marks: arrows::marks(&cast, &shown),
+        bands: bands::bands(&cast),
+        logs: logs::strips(&cast),
+        commits: commits(&cast),
+        transactions: transactions(&cast),
+        witness: subject.witness,
+        narrative,
+        plan,
+        causes: past.causes,
+    }
+}
+
+/// The events that prove what became of an offset: that it was acknowledged, that a leader without
+/// it was elected or a log lost it, and that it was taken back.
+pub fn witness_of(
+    events: &[SimEvent],
+    partition: &TopicPartition,
+    offset: Offset,
+) -> Vec<EventSeq> {
+    let mut witness = Vec::new();
+    let delivered = events.iter().position(|event| match &event.kind {
+        SimEventKind::Delivered { topic_partition, base_offset: Some(base), count } => {
+            let end = base + i64::try_from(*count).unwrap_or(0);
+            topic_partition == partition && (*base..end).contains(&offset)
+        }
+        _ => false,
+    });
+    let begin = delivered.unwrap_or(0);
+    witness.extend(delivered.map(|index| events[index].seq));
+    let is_gone = |event: &&SimEvent| match &event.kind {
+        SimEventKind::Fact(
+            Fact::Truncated { topic_partition, from, to, .. }
+            | Fact::PageCacheLost { topic_partition, from, to, .. },
+        ) => topic_partition == partition && (*to..*from).contains(&offset),
+        _ => false,
+    };
+    let is_elected = |event: &&SimEvent| {
+        matches!(&event.kind, SimEventKind::Fact(Fact::Leader { topic_partition, leader, .. })
+            if topic_partition == partition && leader.is_some())
+    };
+    witness.extend(events[begin..].iter().find(is_elected).map(|event| event.seq));
+    witness.extend(events[begin..].iter().find(is_gone).map(|event| event.seq));
+    witness.sort_unstable();
+    witness
+}
+
+/// What all parts of a picture are made from.
+struct Cast<'a> {
+    events: &'a [SimEvent],
+    lanes: Lanes,
+    partitions: BTreeSet<TopicPartition>,
+    witness: &'a [EventSeq],
+}
+
+impl Cast<'_> {
+    fn event(&self, seq: EventSeq) -> Option<&SimEvent> {
+        self.events.get(usize::try_from(seq.checked_sub(1)?).ok()?)
+    }
+
+    fn shows(&self, partition: &TopicPartition) -> bool {
+        self.partitions.contains(partition)
+    }
+}
+
+/// The lanes of a picture: processes, brokers, the controller.
+struct Lanes {
+    all: Vec<Lane>,
+    processes: BTreeMap<String, LaneIndex>,
+    brokers: BTreeMap<i32, LaneIndex>,
+    controller: LaneIndex,
+}
+
+impl Lanes {
+    fn of(events: &[SimEvent]) -> Self {
+        let mut names: Vec<String> = Vec::new();
+        let mut brokers: BTreeSet<i32> = BTreeSet::new();
+        let mut add = |name: &str| {
+            if !names.iter().any(|known| known == name) {
+                names.push(name.to_owned());
+            }
+        };
+        for event in events {
+            match &event.place {
+                Place::Process(process) | Place::Client { process, .. } => add(process),
+                Place::Broker(id) => {
+                    brokers.insert(*id);
+                }
+                Place::Controller | Place::World => {}
+            }
+        }
+        let lane = |name: String, kind| Lane { name, kind };
+        let mut all: Vec<Lane> =
+            names.iter().map(|name| lane(name.clone(), LaneKind::Process)).collect();
+        let processes = names.into_iter().zip(0..).collect();
+        let first = all.len();
+        all.extend(brokers.iter().map(|id| lane(format!("broker-{id}"), LaneKind::Broker)));
+        let brokers = brokers.into_iter().zip(first..).collect();
+        let controller = all.len();
+        all.push(lane("controller".to_owned(), LaneKind::Controller));
+        Self { all, processes, brokers, controller }
+    }
+
+    /// The lane of a place; `None` for what is nowhere in particular.
+    fn find(&self, place: &Place) -> Option<LaneIndex> {
+        match place {
+            Place::World => None,
+            Place::Controller => Some(self.controller),
+            Place::Broker(id) => self.broker(*id),
+            Place::Process(process) | Place::Client { process, .. } => {
+                self.processes.get(&**process).copied()
+            }
+        }
+    }
+
+    fn broker(&self, id: i32) -> Option<LaneIndex> {
+        self.brokers.get(&id).copied()
+    }
+}
+
+/// The partitions to show: those asked for, those of the witness, or those of the application.
+fn partitions(events: &[SimEvent], subject: &Subject) -> BTreeSet<TopicPartition> {
+    let asked: BTreeSet<TopicPartition> = subject.partitions.iter().cloned().collect();
+    if !asked.is_empty() {
+        return asked;
+    }
+    let of = |event: &SimEvent| match &event.kind {
+        SimEventKind::Fact(fact) => words::partition(fact).cloned(),
+        SimEventKind::Delivered { topic_partition, .. } => Some(topic_partition.clone()),
+        _ => None,
+    };
+    let witness = events.iter().filter(|event| subject.witness.contains(&event.seq));
+    let of_witness: BTreeSet<TopicPartition> = witness.filter_map(of).collect();
+    if !of_witness.is_empty() {
+        return of_witness;
+    }
+    let all =
+        events.iter().filter_map(of).filter(|partition| !partition.to_string().starts_with("__"));
+    let all: BTreeSet<TopicPartition> = all.collect();
+    all.into_iter().take(MOST_PARTITIONS).collect()
+}
+
+fn commits(cast: &Cast<'_>) -> Vec<Commit> {
+    let commits = cast.events.iter().filter_map(|event| match &event.kind {
+        SimEventKind::Fact(Fact::OffsetCommit { group_id, topic_partition, offset, refused })
+            if cast.shows(topic_partition) =>
+        {
+            Some(Commit {
+                id: event.seq,
+                at: event.at.as_nanos(),
+                group: group_id.to_string(),
+                partition: topic_partition.to_string(),
+                offset: *offset,
+                refused: refused.map(|error| error.to_string()),
+            })
+        }
+        _ => None,
+    });
+    commits.collect()
+}
+
+fn transactions(cast: &Cast<'_>) -> Vec<Transaction> {
+    let mut transactions: BTreeMap<String, Vec<TransactionState>> = BTreeMap::new();
+    for event in cast.events {
+        let SimEventKind::Fact(Fact::Transaction(TransactionFact::State {
+            transactional_id,
+            state,
+            producer_id,
+            producer_epoch,
+        })) = &event.kind
+        else {
+            continue;
+        };
+        transactions.entry(transactional_id.to_string()).or_default().push(TransactionState {
+            id: event.seq,
+            at: event.at.as_nanos(),
+            state: (*state).to_owned(),
+            detail: format!("producer {producer_id}/{producer_epoch}"),
+        });
+    }
+    let transactions = transactions.into_iter();
+    transactions.map(|(name, states)| Transaction { name, states }).collect()
+}
+
+/// Whether an event is among some.
+fn has(ids: &BTreeSet<EventId>, id: Option<EventId>) -> bool {
+    id.is_some_and(|id| ids.contains(&id))
+}
+
+/// How many partitions are shown where nobody says which.
+const MOST_PARTITIONS: usize = 4;
