@@ -56,9 +56,9 @@ fn every_planted_bug_is_caught_by_its_guarantee() {
         let mut how = String::new();
         let mut others = String::new();
         for seed in 0..SEEDS {
-            let (_, judgment) = Run { seed, ..mutant.clone() }.judge();
-            let broken = judgment.broken();
-            if let Some(finding) = judgment.of(*guarantee).find(|f| f.verdict.is_violation()) {
+            let (_, report) = Run { seed, ..mutant.clone() }.judge();
+            let broken = report.broken();
+            if let Some(finding) = report.of(*guarantee).find(|f| f.verdict.is_violation()) {
                 caught += 1;
                 how.clone_from(&finding.anomaly.sentence);
                 let also = broken.iter().filter(|broken| *broken != guarantee);
@@ -77,8 +77,8 @@ fn every_planted_bug_is_caught_by_its_guarantee() {
 fn without_a_planted_bug_they_hold() {
     for faults in [quiet, crash, processes, network] {
         for seed in 0..SEEDS {
-            let (_, judgment) = Run { seed, faults, ..Run::default() }.judge();
-            assert_eq!(judgment.broken(), [], "seed {seed}");
+            let (_, report) = Run { seed, faults, ..Run::default() }.judge();
+            assert_eq!(report.broken(), [], "seed {seed}");
         }
     }
 }

@@ -32,9 +32,9 @@ fn every_guarantee_holds_when_messages_are_lost_and_the_broker_crashes() {
 fn duplicates_without_idempotence_are_found_and_not_forbidden() {
     let producer = ProducerConfig { enable_idempotence: false, ..Default::default() };
     let run = Run { faults: network, producer, ..Run::default() };
-    let (_, judgment) = run.judge();
-    assert_eq!(judgment.broken(), []);
-    let duplicates: Vec<_> = judgment.of(Guarantee::A2).collect();
+    let (_, report) = run.judge();
+    assert_eq!(report.broken(), []);
+    let duplicates: Vec<_> = report.of(Guarantee::A2).collect();
     assert!(!duplicates.is_empty(), "a response was lost, so its request was sent again");
     assert!(duplicates.iter().all(|found| found.verdict == Verdict::Undecided));
 }
@@ -55,8 +55,8 @@ fn a_run_is_recorded_the_same_again() {
 /// On several seeds, nothing is wrong, and nothing is left open.
 fn holds(run: &Run) {
     for seed in 0..3 {
-        let (history, judgment) = Run { seed, ..run.clone() }.judge();
-        let wrong = judgment.findings.iter().filter(|found| found.verdict < Verdict::Explained);
+        let (history, report) = Run { seed, ..run.clone() }.judge();
+        let wrong = report.findings().iter().filter(|found| found.verdict < Verdict::Explained);
         let wrong: Vec<_> = wrong
             .map(|found| {
                 let witness = found.anomaly.witness.iter();

@@ -5,8 +5,23 @@ use std::fmt;
 
 use bus_core::{ErrorKind, Offset, TopicPartition};
 
-use crate::node::{BrokerId, Name};
+use crate::node::{BrokerId, Name, NodeId};
 use crate::protocol::batch::{ControlRecord, ProducerEpoch, ProducerId};
+use crate::time::SimTime;
+
+/// A fact with its place in a run; kept if
+/// [`SimConfig::record_facts`](crate::SimConfig::record_facts) asks for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ToldFact {
+    /// The number of its event in the trace, from 1 on.
+    pub event: u64,
+    /// Since when it is true.
+    pub at: SimTime,
+    /// The node that told it.
+    pub node: NodeId,
+    /// What is true.
+    pub fact: Fact,
+}
 
 /// Something that is true since now.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -33,6 +33,7 @@ use tokio::time::{Instant, Sleep};
 #[cfg(tokio_unstable)]
 use crate::choice::{Label, choice};
 use crate::config::SimConfig;
+use crate::fact::ToldFact;
 use crate::time::SimTime;
 use crate::world::{TraceHash, World};
 
@@ -93,7 +94,9 @@ pub struct SimReport {
     pub virtual_time: Duration,
     /// How many events the world handled.
     pub events: u64,
-    /// The hash of all of them: equal seed, configuration, and code give an equal hash.
+    /// What was true inside of the cluster, if the configuration asks for it.
+    pub facts: Vec<ToldFact>,
+    /// The hash of all events: equal seed, configuration, and code give an equal hash.
     pub trace_hash: TraceHash,
     /// The lines of the trace, if the configuration asks for them.
     pub trace: Vec<String>,
@@ -231,6 +234,7 @@ impl Shared {
             seed,
             virtual_time: world.now().elapsed(),
             events: world.events(),
+            facts: world.take_facts(),
             trace_hash: world.trace_hash(),
             trace: world.take_trace(),
             tasks_left,

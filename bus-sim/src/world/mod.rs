@@ -16,6 +16,7 @@ use crate::choice::{Label, choice};
 use crate::client::{ClientMachine, Completion};
 use crate::config::SimConfig;
 use crate::digest::Digest;
+use crate::fact::ToldFact;
 use crate::node::{BrokerId, ClientId, ConnectionId, Effect, Effects, Input, NodeId, Timer};
 use crate::time::SimTime;
 
@@ -84,7 +85,7 @@ impl World {
             now: SimTime::ZERO,
             queue: Queue::default(),
             network: Network::new(config.seed, config.latency_min, config.latency_max),
-            trace: Trace::new(config.record_trace),
+            trace: Trace::new(&config),
             controller,
             controller_is_up: true,
             controller_crashes: 0,
@@ -122,6 +123,11 @@ impl World {
     /// The hash of all events so far.
     pub(crate) fn trace_hash(&self) -> TraceHash {
         self.trace.hash()
+    }
+
+    /// The facts, if they were kept.
+    pub(crate) fn take_facts(&mut self) -> Vec<ToldFact> {
+        self.trace.take_facts()
     }
 
     /// The lines of the trace, if they were kept.
@@ -248,9 +254,7 @@ impl World {
                 }
                 Effect::CancelTimer { timer } => self.queue.cancel_timer(node, &timer),
                 Effect::Complete(completion) => self.completions.push(completion),
-                Effect::Fact(fact) => {
-                    self.trace.add(self.now, &fact, || format!("{node} ! {fact}"));
-                }
+                Effect::Fact(fact) => self.trace.fact(self.now, node, fact),
                 Effect::Stop => stops = true,
             }
         }
