@@ -71,6 +71,8 @@ guarantees! {
         "SAFE, acks all";
     B3, "resurrected send", "What definitely failed to be sent is never read.",
         "always";
+    B4, "committed truncation", "A follower gives up no committed record that its leader holds.",
+        "always";
     B5, "premature ack", "A record is acknowledged when all replicas in sync have it, and enough of them are.",
         "acks all; topics with several replicas";
     B6, "end offset regress", "The end of a partition never goes back.",
@@ -177,7 +179,7 @@ guarantees! {
         "always";
     G10, "high watermark regress", "What is committed stays committed: the high watermark never goes back.",
         "no unclean election";
-    G11, "leader out of sync", "The leader that is elected is in sync.",
+    G11, "leader out of sync", "The leader that is elected is in sync, or eligible (ELR) when nobody is.",
         "no unclean election";
     G12, "in sync too early", "A replica joins those in sync when it has all that is committed.",
         "no lossy crash";
@@ -227,7 +229,7 @@ impl Guarantee {
     pub const fn view(self) -> View {
         match self {
             Self::B5 | Self::D7 => View::Both,
-            Self::F17 | Self::F18 | Self::H3 | Self::H4 => View::Cluster,
+            Self::B4 | Self::F17 | Self::F18 | Self::H3 | Self::H4 => View::Cluster,
             Self::G1 | Self::G3 | Self::G4 | Self::G8 => View::Cluster,
             Self::G9 | Self::G10 | Self::G11 | Self::G12 => View::Cluster,
             _ => View::History,

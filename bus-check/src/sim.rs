@@ -84,6 +84,10 @@ fn happened(cluster: &mut Cluster, fact: &Fact) -> Option<Happened> {
             let place = cluster.place(topic_partition);
             Happened::InSync { place, replicas: in_sync_replicas.clone() }
         }
+        Fact::Eligible { topic_partition, eligible_leaders } => {
+            let place = cluster.place(topic_partition);
+            Happened::Eligible { place, replicas: eligible_leaders.clone() }
+        }
         Fact::Leader { topic_partition, leader, leader_epoch } => {
             let place = cluster.place(topic_partition);
             Happened::Leader { place, leader: *leader, leader_epoch: *leader_epoch }

@@ -102,6 +102,14 @@ pub enum Fact {
         /// Those in sync.
         in_sync_replicas: Vec<BrokerId>,
     },
+    /// The controller changed who may lead when nobody is in sync (ELR, KIP-966). Told of
+    /// partitions with several replicas.
+    Eligible {
+        /// The partition.
+        topic_partition: TopicPartition,
+        /// Those eligible.
+        eligible_leaders: Vec<BrokerId>,
+    },
     /// A batch was recognized as one that is in the log already.
     DuplicateBatch {
         /// The partition.
@@ -279,6 +287,9 @@ impl fmt::Display for Fact {
             }
             Self::InSync { topic_partition, in_sync_replicas } => {
                 write!(f, "in sync {topic_partition} {in_sync_replicas:?}")
+            }
+            Self::Eligible { topic_partition, eligible_leaders } => {
+                write!(f, "eligible {topic_partition} {eligible_leaders:?}")
             }
             Self::DuplicateBatch { topic_partition, base_offset } => {
                 write!(f, "duplicate of {topic_partition}@{base_offset}")

@@ -61,6 +61,7 @@ pub const ALL: &[Checker] = &[
     checker(Guarantee::B1, durability::lost_write),
     checker(Guarantee::B2, durability::lost_finally),
     checker(Guarantee::B3, durability::resurrected_send),
+    white(Guarantee::B4, white::committed_truncation),
     white(Guarantee::B5, white::premature_ack),
     checker(Guarantee::B6, durability::end_regress),
     checker(Guarantee::C1, producer::nonmonotonic_send),

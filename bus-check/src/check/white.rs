@@ -7,7 +7,7 @@ use bus_core::{Acks, Offset};
 
 use super::{Anomalies, Anomaly, Promise, Subject};
 use crate::cluster::replicas::{Place, Replicas};
-use crate::cluster::{Cluster, Happened, PlaceId, brokers};
+use crate::cluster::{Cluster, ClusterEvent, Happened, PlaceId, brokers};
 use crate::history::PartitionId;
 use crate::model::Model;
 
@@ -47,6 +47,23 @@ fn unless(excuse: Option<u64>) -> Promise {
 fn commit_of(place: &Place, offset: Offset) -> Option<(u64, u64, Offset)> {
     let index = place.committed.partition_point(|(_, _, end)| *end <= offset);
     place.committed.get(index).copied()
+}
+
+/// B4: a follower gives up what is committed and what its leader holds.
+pub(super) fn committed_truncation(_: &Model<'_>, white: &White<'_>, found: &mut Anomalies) {
+    let is_cut = |event: &&ClusterEvent| matches!(event.what, Happened::Cut { .. });
+    found.examined += white.cluster.events().iter().filter(is_cut).count() as u64;
+    for loss in &white.replicas.waste {
+        found.add(|| {
+            let sentence = format!(
+                "{}@{} was committed, and a follower gave it up although its leader holds it.",
+                white.cluster.name(loss.place),
+                loss.offset
+            );
+            let events = [loss.event, loss.committed_by];
+            Anomaly::inside(Promise::Required, events, None, sentence)
+        });
+    }
 }
 
 /// B5: a record is acknowledged before all in sync have it, or with too few of them.
@@ -317,15 +334,16 @@ pub(super) fn leader_out_of_sync(model: &Model<'_>, white: &White<'_>, found: &m
     for election in &white.replicas.elections {
         found.examined += 1;
         let (told, in_sync) = &election.in_sync;
-        if in_sync.contains(&election.leader) {
+        if in_sync.contains(&election.leader) || election.eligible.contains(&election.leader) {
             continue;
         }
         found.add(|| {
             let sentence = format!(
-                "broker-{} was elected for {}, and in sync was {}.",
+                "broker-{} was elected for {}; in sync was {}, and eligible {}.",
                 election.leader,
                 white.cluster.name(election.place),
-                brokers(in_sync)
+                brokers(in_sync),
+                brokers(&election.eligible)
             );
             // Where it is permitted, it is its own explanation: an unclean election.
             let promise = model.environment.is_kept();

@@ -118,6 +118,13 @@ pub enum Happened {
         /// Those in sync.
         replicas: Vec<BrokerId>,
     },
+    /// The controller changed who may lead when nobody is in sync (ELR, KIP-966).
+    Eligible {
+        /// The partition.
+        place: PlaceId,
+        /// Those eligible.
+        replicas: Vec<BrokerId>,
+    },
     /// The controller elected a leader, or found none.
     Leader {
         /// The partition.
@@ -272,6 +279,9 @@ impl fmt::Display for Shown<'_> {
             }
             Happened::InSync { place, replicas } => {
                 write!(f, "in sync of {} are {}", name(place), brokers(replicas))
+            }
+            Happened::Eligible { place, replicas } => {
+                write!(f, "eligible to lead {} are {}", name(place), brokers(replicas))
             }
             Happened::Leader { place, leader: Some(leader), leader_epoch } => {
                 write!(f, "broker-{leader} was elected for {} in epoch ", name(place))?;

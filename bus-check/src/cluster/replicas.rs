@@ -22,6 +22,8 @@ pub struct Replicas {
     pub joins: Vec<Join>,
     /// Committed records that no replica holds any more.
     pub losses: Vec<Loss>,
+    /// Committed records that a follower gave up although its leader holds them.
+    pub waste: Vec<Loss>,
     /// What is known of each partition in the end, by id.
     pub places: Vec<Place>,
 }
@@ -58,6 +60,8 @@ pub struct Election {
     pub leader: BrokerId,
     /// The event that said who is in sync, and who is.
     pub in_sync: (u64, Vec<BrokerId>),
+    /// Those that may lead when nobody is in sync.
+    pub eligible: Vec<BrokerId>,
 }
 
 /// A high watermark rises.
@@ -99,10 +103,10 @@ pub struct Join {
     pub excuse: Option<u64>,
 }
 
-/// Committed records are on no replica any more.
+/// Committed records are gone, from one replica or from all.
 #[derive(Clone, Debug)]
 pub struct Loss {
-    /// The cut that took the last copy.
+    /// The cut that took them.
     pub event: u64,
     /// The partition.
     pub place: PlaceId,
@@ -129,6 +133,7 @@ pub struct Place {
     pub in_sync_most: usize,
     /// Whether its topic was deleted.
     pub is_deleted: bool,
+    eligible: Vec<BrokerId>,
     logs: BTreeMap<BrokerId, Vec<Batch>>,
     /// What was committed, as the leader held it.
     record: Vec<Batch>,
@@ -177,15 +182,20 @@ impl Replicas {
             Happened::HighWatermark { broker, place, offset } => {
                 self.rise(event, at, *place, *broker, *offset);
             }
+            Happened::Eligible { place, replicas } => {
+                self.places[place.index()].eligible.clone_from(replicas);
+            }
             Happened::InSync { place, replicas } => self.in_sync(event, *place, replicas),
             Happened::Leader { place, leader, .. } => {
                 let state = &mut self.places[place.index()];
                 state.leader = Some((event, *leader));
+                let eligible = state.eligible.clone();
                 if let (Some(leader), Some(in_sync)) = (*leader, state.in_sync.clone()) {
-                    if !in_sync.1.contains(&leader) {
+                    if !in_sync.1.contains(&leader) && !eligible.contains(&leader) {
                         state.excuse = Some(event);
                     }
-                    self.elections.push(Election { event, place: *place, leader, in_sync });
+                    let place = *place;
+                    self.elections.push(Election { event, place, leader, in_sync, eligible });
                 }
             }
             Happened::TopicDeleted { topic } => {
@@ -209,6 +219,17 @@ impl Replicas {
         }
         let gone = state.truncate(broker, to);
         let first = state.record.partition_point(|batch| batch.end <= to);
+        let leader = state.epochs.last_key_value().map(|(_, (leader, _))| *leader);
+        let leads = leader.and_then(|leader| state.logs.get(&leader));
+        if let (CutBy::Truncation, Some(leads)) = (why, leads)
+            && let Some(wasted) = state.record[first..]
+                .iter()
+                .find(|batch| gone.contains(batch) && holds(leads, batch))
+        {
+            let (offset, excuse) = (wasted.base.max(to), state.excuse);
+            let (committed_by, ..) = *state.commit_of(offset);
+            self.waste.push(Loss { event, place, offset, committed_by, excuse });
+        }
         let lost = state.record[first..].iter().find(|batch| {
             gone.contains(batch) && !state.logs.values().any(|log| holds(log, batch))
         });

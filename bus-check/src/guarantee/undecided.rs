@@ -18,7 +18,6 @@ const fn not(id: &'static str, name: &'static str, reason: &'static str) -> NotD
 /// All of them, in the order of the reference.
 pub const NOT_DECIDED: &[NotDecided] = &[
     not("A9", "torn batch", "the history knows records, not batches"),
-    not("B4", "committed truncation", "G1 and G8 decide it from what leaders and replicas hold"),
     not("B7", "torn visibility", "the history knows records, not batches"),
     not("B8", "tombstone resurrection", "compaction is not modeled"),
     not("B9", "retention lie", "retention is not modeled"),
@@ -34,10 +33,10 @@ pub const NOT_DECIDED: &[NotDecided] = &[
     not("F13", "marker rules", "needs the producer of each batch, which no fact tells yet"),
     not("F15", "read cycle", "not written yet"),
     not("F16", "cycles with writes", "Kafka promises nothing of them"),
-    not("G2", "complete candidates", "needs the last known leaders (ELR), which are not modeled"),
+    not("G2", "complete candidates", "G1 decides it when one of them leads"),
     not("G5", "metadata log matching", "the metadata log is not replicated in the simulator"),
     not("G6", "consistent read", "D7 and A1 decide it from what consumers saw"),
-    not("G7", "recovery quorum", "needs the last known leaders (ELR), which are not modeled"),
+    not("G7", "recovery quorum", "G1 and G8 decide what comes of it"),
     not("G13", "producer state", "A2 and C4 see it; no fact tells the state itself"),
     not("G14", "group state", "E8 sees it; no fact tells the state itself"),
     not("G15", "transaction state", "F5 and F12 see it; no fact tells the state itself"),
