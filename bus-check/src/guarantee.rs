@@ -167,6 +167,8 @@ guarantees! {
         "always";
     F18, "illegal transaction state", "A transaction moves only as its coordinator's state machine allows.",
         "always";
+    F19, "commit without a record", "A transaction commits only if each of its records was delivered.",
+        "always, but for what a send refuses for its arguments";
     G1, "incomplete leader", "A new leader has every committed record.",
         "no unclean election, no lossy crash of a replica in sync";
     G3, "high watermark out of sync", "The high watermark is at most where the shortest log in sync ends.",

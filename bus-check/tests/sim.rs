@@ -30,7 +30,7 @@ fn every_guarantee_holds_when_messages_are_lost_and_the_broker_crashes() {
 
 #[test]
 fn every_guarantee_holds_when_brokers_of_a_cluster_crash() {
-    holds(&Run { faults: cluster, brokers: 3, ..Run::default() });
+    holds(&Run { faults: cluster, brokers: 3, min_insync_replicas: 2, ..Run::default() });
 }
 
 #[test]
@@ -38,7 +38,7 @@ fn every_guarantee_holds_with_transactions() {
     let ledger = Run { application: Application::Ledger, ..Run::default() };
     holds(&ledger);
     holds(&Run { faults: zombies, ..ledger.clone() });
-    holds(&Run { faults: cluster, brokers: 3, ..ledger });
+    holds(&Run { faults: cluster, brokers: 3, min_insync_replicas: 2, ..ledger });
 }
 
 #[test]

@@ -109,6 +109,7 @@ pub const ALL: &[Checker] = &[
     checker(Guarantee::F14, transaction::out_of_order),
     white(Guarantee::F17, white::id_given_twice),
     white(Guarantee::F18, white::illegal_state),
+    checker(Guarantee::F19, transaction::incomplete_commit),
     white(Guarantee::G1, white::incomplete_leader),
     white(Guarantee::G3, white::beyond_in_sync),
     white(Guarantee::G4, white::diverging_logs),

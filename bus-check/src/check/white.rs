@@ -276,6 +276,25 @@ pub(super) fn diverging_logs(_: &Model<'_>, white: &White<'_>, found: &mut Anoma
             Anomaly::inside(unless(rise.excuse), events, rise.excuse, sentence)
         });
     }
+    diverging_joins(white, found);
+}
+
+/// The same, when it joins those in sync.
+fn diverging_joins(white: &White<'_>, found: &mut Anomalies) {
+    for join in &white.replicas.joins {
+        found.examined += 1;
+        let Some(offset) = join.differs else { continue };
+        found.add(|| {
+            let sentence = format!(
+                "broker-{} joined those in sync of {} and holds another record at {offset} than \
+                 what is committed.",
+                join.broker,
+                white.cluster.name(join.place)
+            );
+            let events = [join.event, join.committed.0].into_iter().chain(join.excuse);
+            Anomaly::inside(unless(join.excuse), events, join.excuse, sentence)
+        });
+    }
 }
 
 /// G8: no replica holds a committed record any more.

@@ -99,6 +99,8 @@ pub struct Join {
     pub end: Offset,
     /// What is committed, and by which event.
     pub committed: (u64, Offset),
+    /// Where it holds another record than what is committed.
+    pub differs: Option<Offset>,
     /// A loss of power, or an unclean election, before it.
     pub excuse: Option<u64>,
 }
@@ -295,8 +297,11 @@ impl Replicas {
         if let (Some((_, before)), Some(committed)) = (&state.in_sync, committed) {
             for broker in replicas.iter().filter(|broker| !before.contains(broker)) {
                 let end = state.end(*broker);
+                let log = state.logs.get(broker).map(Vec::as_slice).unwrap_or_default();
+                let mut held = state.record.iter().take_while(|batch| batch.end <= end);
+                let differs = held.find(|batch| !holds(log, batch)).map(|batch| batch.base);
                 let (broker, excuse) = (*broker, state.excuse);
-                self.joins.push(Join { event, place, broker, end, committed, excuse });
+                self.joins.push(Join { event, place, broker, end, committed, differs, excuse });
             }
         }
         state.in_sync_most = state.in_sync_most.max(replicas.len());

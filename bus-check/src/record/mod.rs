@@ -3,14 +3,15 @@
 //! It stands at the traits, so that the same history is written on a real Kafka and on the
 //! simulator, and it changes nothing of what passes through: no header is added, no call is made
 //! that the application does not make. Two things are to be known:
-//! - a delivery and a commit resolve in a task of their own, so that their outcome is recorded even
-//!   if the application drops them;
+//! - deliveries and commits resolve in a task of the recorder, so that their outcome is recorded
+//!   even if the application drops them;
 //! - a bus URL may override a client's configuration below this adapter, which records what the
 //!   code says.
 
 mod admin;
 mod audit;
 mod consumer;
+mod outcomes;
 mod pen;
 mod producer;
 

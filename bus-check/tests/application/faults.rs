@@ -6,15 +6,8 @@ use bus_sim::{Api, SimHandle};
 /// Nothing.
 pub(crate) fn quiet(_: &SimHandle, _: u32) {}
 
-/// A member crashes for good.
-pub(crate) fn crash(sim: &SimHandle, step: u32) {
-    if step == 4 {
-        try_to(sim.crash("member-0"));
-    }
-}
-
 /// What cannot be done to the world now is not done.
-fn try_to(outcome: Result<()>) {
+pub(crate) fn try_to(outcome: Result<()>) {
     drop(outcome);
 }
 
@@ -74,15 +67,6 @@ pub(crate) fn cluster(sim: &SimHandle, step: u32) {
         }
         9 => try_to(sim.restart_broker(1)),
         _ => {}
-    }
-}
-
-/// One broker is restarted after the other, faster than followers learn of high watermarks.
-pub(crate) fn rolling(sim: &SimHandle, step: u32) {
-    let broker = i32::try_from(step / 2 % 3).unwrap_or(0) + 1;
-    match step % 2 {
-        0 => try_to(sim.crash_broker(broker)),
-        _ => try_to(sim.restart_broker(broker)),
     }
 }
 

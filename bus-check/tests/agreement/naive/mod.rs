@@ -87,6 +87,7 @@ fn broken(facts: &Facts<'_>, guarantee: Guarantee) -> Broken {
         Guarantee::F11 => transaction::f11(facts),
         Guarantee::F12 => transaction::f12(facts),
         Guarantee::F14 => transaction::f14(facts),
+        Guarantee::F19 => transaction::f19(facts),
         Guarantee::H1 => liveness::h1(facts),
         Guarantee::H2 => liveness::h2(facts),
         Guarantee::H5 => liveness::h5(facts),
