@@ -11,6 +11,8 @@ use std::time::Duration;
 pub struct Environment {
     /// Whether an acknowledged record (acks all) survives all that happens in the run.
     pub durability: Durability,
+    /// `min.insync.replicas` of the topics that the run writes to. 1: Kafka's default.
+    pub min_insync_replicas: u32,
     /// Whether retention, compaction, or an administrator outside of the history remove records.
     pub removal: Removal,
     /// What the application claims of its commits.
@@ -25,6 +27,7 @@ impl Default for Environment {
     fn default() -> Self {
         Self {
             durability: Durability::Unknown,
+            min_insync_replicas: 1,
             removal: Removal::None,
             commits: CommitMode::Unknown,
             settling: Duration::from_mins(1),

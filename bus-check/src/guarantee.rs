@@ -1,16 +1,19 @@
 //! The guarantees: what Kafka and the bus promise, by id, with the condition of each.
 //!
-//! Ids are those of the reference of checks. Left out, because no client can see them: A9 (torn
-//! batches), B4, B5, B7, B8, B9, C10, D7, F13, F17, F18, and what is about the cluster itself. D8
-//! is A1 and A10 seen from farther away. D11 is no promise of Kafka or of the bus: after an abort
-//! the application itself must seek back. D13, E15, and F16 are measures, not promises. E13, E14,
-//! E16, F3 (which F2 covers), and F15 are not checked yet.
+//! Ids are those of the reference of checks; what of it is not decided stands in [`NOT_DECIDED`],
+//! each with the reason. [`Guarantee::table`] prints all of it.
+
+mod names;
+mod undecided;
 
 use std::fmt;
 
+pub use names::UnknownGuarantee;
+pub use undecided::{NOT_DECIDED, NotDecided};
+
 macro_rules! guarantees {
     ($($id:ident, $name:literal, $sentence:literal, $condition:literal;)+) => {
-        /// A guarantee.
+        /// A guarantee. Its text form is its id; [`str::parse`] takes the id or the name.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub enum Guarantee {
             $(#[doc = $sentence] $id,)+
@@ -68,6 +71,10 @@ guarantees! {
         "SAFE, acks all";
     B3, "resurrected send", "What definitely failed to be sent is never read.",
         "always";
+    B4, "committed truncation", "A follower gives up no committed record that its leader holds.",
+        "always";
+    B5, "premature ack", "A record is acknowledged when all replicas in sync have it, and enough of them are.",
+        "acks all; topics with several replicas";
     B6, "end offset regress", "The end of a partition never goes back.",
         "no unclean election";
     C1, "nonmonotonic send", "A record sent after another of its producer was acknowledged is behind it.",
@@ -100,6 +107,8 @@ guarantees! {
         "always";
     D6, "wrong seek", "After a seek or an assignment to a place, the next record is the one there.",
         "always; out of range, the reset policy";
+    D7, "future read", "What a consumer reads is below the high watermark.",
+        "no unclean election; topics with several replicas";
     D9, "stale end", "An end that is asked for after a delivery lies behind its record.",
         "acks all, SAFE";
     D10, "delivery not due", "Nothing is returned of a paused partition, or of one that is not owned.",
@@ -154,25 +163,108 @@ guarantees! {
         "no transaction is open";
     F14, "transactions out of order", "Transactions of one id are visible in the order of their commits.",
         "always";
+    F17, "producer id given twice", "A producer id belongs to one transactional id, and its epoch never goes back.",
+        "always";
+    F18, "illegal transaction state", "A transaction moves only as its coordinator's state machine allows.",
+        "always";
+    F19, "commit without a record", "A transaction commits only if each of its records was delivered.",
+        "always, but for what a send refuses for its arguments";
+    G1, "incomplete leader", "A new leader has every committed record.",
+        "no unclean election, no lossy crash of a replica in sync";
+    G3, "high watermark out of sync", "The high watermark is at most where the shortest log in sync ends.",
+        "no lossy crash of a replica in sync";
+    G4, "diverging logs", "Below the high watermark, replicas in sync hold the same records.",
+        "no unclean election";
+    G8, "committed record gone", "A committed record is on one replica at least.",
+        "no unclean election, no lossy crash of a replica in sync";
+    G9, "two leaders", "An epoch has one leader, and epochs rise.",
+        "always";
+    G10, "high watermark regress", "What is committed stays committed: the high watermark never goes back.",
+        "no unclean election";
+    G11, "leader out of sync", "The leader that is elected is in sync, or eligible (ELR) when nobody is.",
+        "no unclean election";
+    G12, "in sync too early", "A replica joins those in sync when it has all that is committed.",
+        "no lossy crash";
     H1, "operation without end", "Every operation ends.",
         "after quiescence";
     H2, "record not delivered", "Every visible record reaches every reader that waits for it.",
         "after quiescence";
+    H3, "partition without leader", "Every partition gets a leader.",
+        "after quiescence, all brokers up";
+    H4, "out of sync for ever", "All replicas are in sync again.",
+        "after quiescence, all brokers up";
     H5, "rebalance storm", "A group that nobody joins or leaves stops rebalancing.",
         "after quiescence";
     H9, "close too late", "A close ends within its deadline.",
         "always";
 }
 
+/// What a guarantee is judged by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum View {
+    /// Black box: the history alone, on every backend.
+    History,
+    /// White box: what happened inside of the cluster, which a simulator tells.
+    Cluster,
+    /// Both: what clients saw, against what happened.
+    Both,
+}
+
+impl View {
+    /// The view in words.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::History => "black box",
+            Self::Cluster => "white box",
+            Self::Both => "both",
+        }
+    }
+}
+
 impl Guarantee {
-    /// The guarantee of that id.
-    pub fn from_id(id: &str) -> Option<Self> {
-        Self::ALL.iter().copied().find(|guarantee| guarantee.id() == id)
+    /// All of them, in order.
+    pub fn all() -> impl ExactSizeIterator<Item = Self> {
+        Self::ALL.iter().copied()
+    }
+
+    /// What it is judged by.
+    pub const fn view(self) -> View {
+        match self {
+            Self::B5 | Self::D7 => View::Both,
+            Self::B4 | Self::F17 | Self::F18 | Self::H3 | Self::H4 => View::Cluster,
+            Self::G1 | Self::G3 | Self::G4 | Self::G8 => View::Cluster,
+            Self::G9 | Self::G10 | Self::G11 | Self::G12 => View::Cluster,
+            _ => View::History,
+        }
+    }
+
+    /// All guarantees as a table in Markdown, with those that are not decided.
+    pub fn table() -> impl fmt::Display {
+        Table
     }
 }
 
 impl fmt::Display for Guarantee {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.id(), self.name())
+    }
+}
+
+struct Table;
+
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "| Id | Name | Promised | If | Judged by |")?;
+        writeln!(f, "|---|---|---|---|---|")?;
+        for guarantee in Guarantee::all() {
+            let (id, name, view) = (guarantee.id(), guarantee.slug(), guarantee.view().name());
+            let (sentence, condition) = (guarantee.sentence(), guarantee.condition());
+            writeln!(f, "| {id} | `{name}` | {sentence} | {condition} | {view} |")?;
+        }
+        writeln!(f, "\n| Id | Name | Not decided, because |\n|---|---|---|")?;
+        for NotDecided { id, name, reason } in NOT_DECIDED {
+            writeln!(f, "| {id} | {name} | {reason} |")?;
+        }
+        Ok(())
     }
 }

@@ -1,6 +1,7 @@
 //! The history of a run, the checkers that judge it, and the report.
 
 pub mod check;
+pub mod cluster;
 pub mod digest;
 pub mod environment;
 pub mod guarantee;
@@ -9,15 +10,18 @@ pub mod model;
 pub mod picture;
 pub mod record;
 pub mod report;
+#[cfg(feature = "sim")]
+pub mod sim;
 pub mod story;
 pub mod truth;
 pub mod verdict;
 
+pub use cluster::Cluster;
 pub use environment::{CommitMode, Durability, Environment, Removal};
-pub use guarantee::Guarantee;
+pub use guarantee::{Guarantee, UnknownGuarantee};
 pub use history::History;
 pub use model::Model;
 pub use record::{Handling, Recorder};
 pub use report::Report;
 pub use truth::{Cause, GroundTruth, NoTruth, Question, Truth};
-pub use verdict::{Finding, Judgment, Outcome, Verdict, judge, judge_with};
+pub use verdict::{Explanation, Finding, Outcome, Verdict, judge};

@@ -4,10 +4,13 @@
 //! what is explained, what held, and what was never put to the test.
 
 use std::fmt;
+use std::time::Duration;
 
+use crate::cluster::Cluster;
+use crate::guarantee::Guarantee;
 use crate::history::text::seconds;
 use crate::history::{EntryId, History};
-use crate::verdict::{Explanation, Finding, Judgment, Outcome, Verdict};
+use crate::verdict::{Explanation, Finding, Outcome, Verdict};
 
 /// The most lines that a report has.
 pub const LINES_MAX: usize = 60;
@@ -15,17 +18,84 @@ pub const LINES_MAX: usize = 60;
 /// The width of a report.
 const WIDTH: usize = 100;
 
-/// A report; its `Display` is the text.
-#[derive(Clone, Copy, Debug)]
-pub struct Report<'a> {
-    history: &'a History,
-    judgment: &'a Judgment,
+/// What the checkers say of a history. Its `Display` is the text for people: at most
+/// [`LINES_MAX`] lines of 100 columns, the worst first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    outcomes: Vec<Outcome>,
+    findings: Vec<Finding>,
+    operations: usize,
+    clients: usize,
+    /// Nanoseconds.
+    last: u64,
+    /// The evidence of the first violation of each guarantee, as lines.
+    evidence: Vec<(Guarantee, Vec<String>)>,
 }
 
-impl<'a> Report<'a> {
-    /// The report of a judgment.
-    pub const fn new(history: &'a History, judgment: &'a Judgment) -> Self {
-        Self { history, judgment }
+impl Report {
+    pub(crate) fn new(
+        history: &History,
+        outcomes: Vec<Outcome>,
+        findings: Vec<Finding>,
+        cluster: Option<&Cluster>,
+    ) -> Self {
+        let (operations, clients) = (history.operations(), history.clients().len());
+        let last = history.entries().last().map_or(0, |last| last.at);
+        let evidence = Vec::new();
+        let mut report = Self { outcomes, findings, operations, clients, last, evidence };
+        let shown = report.first_of_each();
+        let lines =
+            |finding: &&Finding| (finding.guarantee, evidence_of(finding, history, cluster));
+        report.evidence = shown.iter().map(lines).collect();
+        report
+    }
+
+    /// What is wrong: what is forbidden, and what is permitted and has no cause; the worst first.
+    pub fn violations(&self) -> impl Iterator<Item = &Finding> {
+        self.findings.iter().filter(|finding| finding.verdict.is_violation())
+    }
+
+    /// The guarantees that are broken, in order.
+    pub fn broken(&self) -> Vec<Guarantee> {
+        let broken = |outcome: &&Outcome| outcome.verdict.is_some_and(Verdict::is_violation);
+        self.outcomes.iter().filter(broken).map(|outcome| outcome.guarantee).collect()
+    }
+
+    /// Whether no guarantee is broken.
+    pub fn holds(&self) -> bool {
+        self.violations().next().is_none()
+    }
+
+    /// The guarantees that were put to the test and held without any anomaly, in order.
+    pub fn held(&self) -> impl Iterator<Item = Guarantee> {
+        let held = |outcome: &&Outcome| outcome.verdict.is_none() && outcome.examined > 0;
+        self.outcomes.iter().filter(held).map(|outcome| outcome.guarantee)
+    }
+
+    /// The guarantees that were never put to the test, in order: nothing is said of them.
+    pub fn untried(&self) -> impl Iterator<Item = Guarantee> {
+        let untried = |outcome: &&Outcome| outcome.verdict.is_none() && outcome.examined == 0;
+        self.outcomes.iter().filter(untried).map(|outcome| outcome.guarantee)
+    }
+
+    /// How each guarantee fared, in order.
+    pub fn outcomes(&self) -> &[Outcome] {
+        &self.outcomes
+    }
+
+    /// All anomalies with their verdicts, the worst first.
+    pub fn findings(&self) -> &[Finding] {
+        &self.findings
+    }
+
+    /// The findings about a guarantee.
+    pub fn of(&self, guarantee: Guarantee) -> impl Iterator<Item = &Finding> {
+        self.findings.iter().filter(move |finding| finding.guarantee == guarantee)
+    }
+
+    /// How long the run took, in its own time.
+    pub const fn duration(&self) -> Duration {
+        Duration::from_nanos(self.last)
     }
 
     fn lines(&self) -> Vec<String> {
@@ -49,74 +119,44 @@ impl<'a> Report<'a> {
     }
 
     fn head(&self) -> Vec<String> {
-        let Judgment { outcomes, .. } = self.judgment;
-        let broken = self.judgment.broken().len();
-        let tried = outcomes.iter().filter(|outcome| outcome.examined > 0).count();
-        let verdict = if self.judgment.holds() {
-            format!("held       {tried} of {} guarantees were put to the test", outcomes.len())
-        } else {
-            format!("violated   {broken} of {tried} guarantees that were put to the test")
+        let (all, tried) = (self.outcomes.len(), self.outcomes.len() - self.untried().count());
+        let verdict = match self.broken().len() {
+            0 => format!("held       {tried} of {all} guarantees were put to the test"),
+            broken => {
+                format!("violated   {broken} of {tried} guarantees that were put to the test")
+            }
         };
-        let last = self.history.entries().last().map_or(0, |last| last.at);
-        let history = format!(
-            "history    {} operations of {} clients in {} s",
-            self.history.operations(),
-            self.history.clients().len(),
-            seconds(last)
-        );
-        vec![verdict, history]
+        let (operations, clients) = (self.operations, self.clients);
+        let took = seconds(self.last);
+        vec![
+            verdict,
+            format!("history    {operations} operations of {clients} clients in {took} s"),
+        ]
     }
 
     /// The first finding of each guarantee that is broken.
-    fn first_of_each(&self) -> Vec<&'a Finding> {
-        let broken = self.judgment.broken();
-        broken
-            .iter()
-            .filter_map(|guarantee| {
-                let mut findings = self.judgment.of(*guarantee);
-                findings.find(|finding| finding.verdict.is_violation())
-            })
-            .collect()
+    fn first_of_each(&self) -> Vec<&Finding> {
+        let first = |guarantee| self.of(guarantee).find(|finding| finding.verdict.is_violation());
+        self.broken().into_iter().filter_map(first).collect()
     }
 
     fn block(&self, finding: &Finding) -> Vec<String> {
-        let Finding { guarantee, verdict, anomaly, explanation } = finding;
-        let outcome = self.judgment.outcomes.iter().find(|other| other.guarantee == *guarantee);
+        let Finding { guarantee, verdict, anomaly, .. } = finding;
+        let outcome = self.outcomes.iter().find(|other| other.guarantee == *guarantee);
         let count = outcome.map_or(1, |outcome| outcome.anomalies);
         let times = if count > 1 { format!(", {count} times") } else { String::new() };
         let mut lines = vec![String::new(), format!("{guarantee}{times}: {}", verdict.name())];
-        wrap(
-            &mut lines,
-            &format!("promised: {} If: {}.", guarantee.sentence(), condition(finding)),
-        );
+        let (promised, condition) = (guarantee.sentence(), guarantee.condition());
+        wrap(&mut lines, &format!("promised: {promised} If: {condition}."));
         wrap(&mut lines, &anomaly.sentence);
-        for entry in &anomaly.witness {
-            lines.push(cut(&format!("  {:>6} {}", entry.to_string(), self.history.line(*entry))));
-        }
-        if let Some(explanation) = explanation {
-            wrap(&mut lines, &self.because(explanation));
-        }
+        let evidence = self.evidence.iter().find(|(other, _)| other == guarantee);
+        lines.extend(evidence.into_iter().flat_map(|(_, lines)| lines.iter().cloned()));
         lines
-    }
-
-    fn because(&self, explanation: &Explanation) -> String {
-        match explanation {
-            Explanation::Entry(entry) => format!("because of {}", self.entry(*entry)),
-            Explanation::Event(cause) => {
-                format!("because (event {}): {}", cause.event, cause.sentence)
-            }
-        }
-    }
-
-    fn entry(&self, entry: EntryId) -> String {
-        let line = self.history.line(entry).to_string();
-        let words: Vec<_> = line.split_whitespace().collect();
-        format!("{entry}: {}", words.join(" "))
     }
 
     fn foot(&self) -> Vec<String> {
         let of = |verdict: Verdict| {
-            let outcomes = self.judgment.outcomes.iter();
+            let outcomes = self.outcomes.iter();
             outcomes.filter(move |outcome| outcome.verdict == Some(verdict))
         };
         let counted = |outcome: &Outcome| {
@@ -127,24 +167,15 @@ impl<'a> Report<'a> {
                 outcome.anomalies
             )
         };
-        let id = |outcome: &Outcome| outcome.guarantee.id().to_owned();
-        let clean = |is_tried: bool| {
-            let outcomes = self.judgment.outcomes.iter();
-            outcomes
-                .filter(move |outcome| {
-                    outcome.verdict.is_none() && (outcome.examined > 0) == is_tried
-                })
-                .map(id)
-                .collect::<Vec<_>>()
-        };
+        let id = |guarantee: Guarantee| guarantee.id().to_owned();
         let mut lines = vec![String::new()];
         let undecided: Vec<_> = of(Verdict::Undecided).map(counted).collect();
         let explained: Vec<_> = of(Verdict::Explained).map(counted).collect();
         for (title, list, between) in [
             ("undecided", undecided, ", "),
             ("explained", explained, ", "),
-            ("held", clean(true), " "),
-            ("not tried", clean(false), " "),
+            ("held", self.held().map(id).collect(), " "),
+            ("not tried", self.untried().map(id).collect(), " "),
         ] {
             if !list.is_empty() {
                 listed(&mut lines, title, &list, between);
@@ -154,14 +185,43 @@ impl<'a> Report<'a> {
     }
 }
 
-impl fmt::Display for Report<'_> {
+impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.lines().iter().try_for_each(|line| writeln!(f, "{line}"))
     }
 }
 
-fn condition(finding: &Finding) -> &'static str {
-    finding.guarantee.condition()
+/// The evidence of a finding, by time, and what explains it.
+fn evidence_of(finding: &Finding, history: &History, cluster: Option<&Cluster>) -> Vec<String> {
+    let mut told: Vec<(u64, String)> = Vec::new();
+    for entry in finding.witness() {
+        let line = cut(&format!("  {:>6} {}", entry.to_string(), history.line(*entry)));
+        told.push((history.entry(*entry).at, line));
+    }
+    let events = finding.events().iter().filter_map(|number| cluster?.event(*number));
+    for event in events {
+        let sentence = cluster.map(|cluster| cluster.sentence(event)).unwrap_or_default();
+        let line = format!("  {:>6} {:>12} s  cluster", event.number, seconds(event.at));
+        told.push((event.at, cut(&format!("{line:<49}{sentence}"))));
+    }
+    told.sort_by_key(|(at, _)| *at);
+    let mut lines: Vec<_> = told.into_iter().map(|(_, line)| line).collect();
+    match &finding.explanation {
+        Some(Explanation::Entry(entry)) => {
+            wrap(&mut lines, &format!("because of {}", entry_of(history, *entry)));
+        }
+        Some(Explanation::Event(cause)) => {
+            wrap(&mut lines, &format!("because (event {}): {}", cause.event, cause.sentence));
+        }
+        None => {}
+    }
+    lines
+}
+
+fn entry_of(history: &History, entry: EntryId) -> String {
+    let line = history.line(entry).to_string();
+    let words: Vec<_> = line.split_whitespace().collect();
+    format!("{entry}: {}", words.join(" "))
 }
 
 /// Adds a text, indented, in lines of the report's width.
@@ -211,6 +271,7 @@ mod tests {
     use super::*;
     use crate::environment::Environment;
     use crate::story::Story;
+    use crate::truth::NoTruth;
     use crate::verdict::judge;
 
     #[test]
@@ -222,8 +283,7 @@ mod tests {
         story.deliver(producer, send, 1);
         story.audit(IsolationLevel::ReadUncommitted, &[0], 1);
         let history = story.history();
-        let judgment = judge(&history, &Environment::safe());
-        let text = Report::new(&history, &judgment).to_string();
+        let text = judge(&history, &Environment::safe(), &NoTruth).to_string();
         let expected = "\
 violated   2 of 21 guarantees that were put to the test
 history    6 operations of 3 clients in 0.016000 s
@@ -252,9 +312,9 @@ B2 lost write, finally: forbidden
         }
         story.audit(IsolationLevel::ReadUncommitted, &[3, 4], 5);
         let history = story.history();
-        let judgment = judge(&history, &Environment::safe());
-        assert!(judgment.broken().len() > 6, "{:?}", judgment.broken());
-        let text = Report::new(&history, &judgment).to_string();
+        let report = judge(&history, &Environment::safe(), &NoTruth);
+        assert!(report.broken().len() > 6, "{:?}", report.broken());
+        let text = report.to_string();
         assert!(text.lines().count() <= LINES_MAX, "{}", text.lines().count());
         assert!(text.lines().all(|line| line.chars().count() <= WIDTH), "{text}");
         assert!(text.contains("more broken guarantees"), "{text}");

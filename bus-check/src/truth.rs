@@ -6,6 +6,8 @@
 
 use bus_core::{Offset, TopicPartition};
 
+use crate::cluster::Cluster;
+
 /// What a checker asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Question {
@@ -77,10 +79,16 @@ pub struct Cause {
     pub sentence: String,
 }
 
-/// Who knows what really happened.
+/// Who knows what really happened: a [`Cluster`], as a simulation leaves it, or nobody.
 pub trait GroundTruth {
-    /// Answers a question.
-    fn why(&self, question: &Question) -> Truth;
+    /// Answers a question, by what happened up to a time in nanoseconds: what comes later is no
+    /// cause.
+    fn why(&self, question: &Question, until: u64) -> Truth;
+
+    /// What happened inside of the cluster, for the guarantees that are judged by it.
+    fn cluster(&self) -> Option<&Cluster> {
+        None
+    }
 }
 
 /// A backend that does not tell, such as a real Kafka.
@@ -88,7 +96,7 @@ pub trait GroundTruth {
 pub struct NoTruth;
 
 impl GroundTruth for NoTruth {
-    fn why(&self, _question: &Question) -> Truth {
+    fn why(&self, _question: &Question, _until: u64) -> Truth {
         Truth::Unknown
     }
 }

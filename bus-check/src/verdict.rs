@@ -1,11 +1,13 @@
 //! The verdict: anomalies, judged by their conditions and by the ground truth.
 
-use crate::check::{self, Anomalies, Anomaly, Promise};
+use crate::check::white::White;
+use crate::check::{self, Anomalies, Anomaly, Check, Promise};
 use crate::environment::Environment;
 use crate::guarantee::Guarantee;
 use crate::history::{EntryId, History};
 use crate::model::Model;
-use crate::truth::{Cause, GroundTruth, NoTruth, Truth};
+use crate::report::Report;
+use crate::truth::{Cause, GroundTruth, Truth};
 
 /// What an anomaly means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -60,6 +62,33 @@ pub enum Explanation {
     Event(Cause),
 }
 
+impl Finding {
+    /// The id of the guarantee, such as `B2`.
+    pub const fn id(&self) -> &'static str {
+        self.guarantee.id()
+    }
+
+    /// What breaking the guarantee is called, such as `lost write, finally`.
+    pub const fn name(&self) -> &'static str {
+        self.guarantee.name()
+    }
+
+    /// What happened, in a sentence.
+    pub fn sentence(&self) -> &str {
+        &self.anomaly.sentence
+    }
+
+    /// The fewest entries of the history that prove it, in order.
+    pub fn witness(&self) -> &[EntryId] {
+        &self.anomaly.witness
+    }
+
+    /// The events of the cluster that prove it, by number, in order.
+    pub fn events(&self) -> &[u64] {
+        &self.anomaly.events
+    }
+}
+
 /// How a guarantee fared.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
@@ -73,60 +102,29 @@ pub struct Outcome {
     pub verdict: Option<Verdict>,
 }
 
-/// What the checkers say of a history.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Judgment {
-    /// Each guarantee, in order.
-    pub outcomes: Vec<Outcome>,
-    /// The anomalies, the worst first.
-    pub findings: Vec<Finding>,
-}
-
-impl Judgment {
-    /// Whether no guarantee is broken.
-    pub fn holds(&self) -> bool {
-        !self.findings.iter().any(|finding| finding.verdict.is_violation())
-    }
-
-    /// The guarantees that are broken, in order.
-    pub fn broken(&self) -> Vec<Guarantee> {
-        let outcomes = self.outcomes.iter();
-        outcomes
-            .filter(|outcome| outcome.verdict.is_some_and(Verdict::is_violation))
-            .map(|outcome| outcome.guarantee)
-            .collect()
-    }
-
-    /// The findings about a guarantee.
-    pub fn of(&self, guarantee: Guarantee) -> impl Iterator<Item = &Finding> {
-        self.findings.iter().filter(move |finding| finding.guarantee == guarantee)
-    }
-}
-
 /// How many anomalies of one guarantee are told apart.
 pub const FINDINGS_MAX: usize = 64;
 
-/// Judges a history by what it alone shows, as on a real Kafka.
-pub fn judge(history: &History, environment: &Environment) -> Judgment {
-    judge_with(history, environment, &NoTruth)
-}
-
-/// Judges a history; `truth` explains what is permitted.
-pub fn judge_with(
-    history: &History,
-    environment: &Environment,
-    truth: &dyn GroundTruth,
-) -> Judgment {
+/// Judges a history under the conditions of its run. `truth` is what is known beside it: a
+/// [`Cluster`](crate::Cluster) of a simulation, or [`NoTruth`](crate::NoTruth), as on a real Kafka.
+///
+/// Nothing of the history is run again: equal arguments give an equal report.
+pub fn judge(history: &History, environment: &Environment, truth: &dyn GroundTruth) -> Report {
     let model = Model::new(history, environment);
+    let white = truth.cluster().map(|cluster| White::new(&model, cluster));
     let mut outcomes = Vec::with_capacity(check::ALL.len());
     let mut findings = Vec::new();
     for checker in check::ALL {
         let mut anomalies = Anomalies::keeping(FINDINGS_MAX);
-        (checker.check)(&model, &mut anomalies);
+        match (checker.check, &white) {
+            (Check::History(check), _) => check(&model, &mut anomalies),
+            (Check::Cluster(check), Some(white)) => check(&model, white, &mut anomalies),
+            (Check::Cluster(_), None) => {}
+        }
         let Anomalies { examined, count, first, .. } = anomalies;
         let mut worst = None;
         for anomaly in first {
-            let (verdict, explanation) = decide(&anomaly, truth);
+            let (verdict, explanation) = decide(&model, &anomaly, truth);
             worst = Some(worst.map_or(verdict, |worst: Verdict| worst.min(verdict)));
             let guarantee = checker.guarantee;
             findings.push(Finding { guarantee, verdict, anomaly, explanation });
@@ -135,15 +133,30 @@ pub fn judge_with(
         outcomes.push(Outcome { guarantee, examined, anomalies: count, verdict: worst });
     }
     findings.sort_by_key(|finding| finding.verdict);
-    Judgment { outcomes, findings }
+    Report::new(history, outcomes, findings, truth.cluster())
 }
 
-fn decide(anomaly: &Anomaly, truth: &dyn GroundTruth) -> (Verdict, Option<Explanation>) {
-    let told = anomaly.question.as_ref().map_or(Truth::Unknown, |question| truth.why(question));
-    let (explanation, is_told) = match told {
+fn decide(
+    model: &Model<'_>,
+    anomaly: &Anomaly,
+    truth: &dyn GroundTruth,
+) -> (Verdict, Option<Explanation>) {
+    let ask = |question| {
+        let last = anomaly.witness.last().map_or(u64::MAX, |last| model.at(*last));
+        truth.why(question, last)
+    };
+    let is_inside = !anomaly.events.is_empty();
+    let (explanation, is_told) = match anomaly.question.as_ref().map_or(Truth::Unknown, ask) {
         Truth::Because(cause) => (Some(Explanation::Event(cause)), true),
         Truth::Unexplained => (None, true),
-        Truth::Unknown => (anomaly.explained_by.map(Explanation::Entry), false),
+        Truth::Unknown => {
+            let event = anomaly.excused_by.and_then(|number| {
+                let cluster = truth.cluster()?;
+                let sentence = cluster.sentence(cluster.event(number)?);
+                Some(Explanation::Event(Cause { event: number, sentence: sentence + "." }))
+            });
+            (event.or(anomaly.explained_by.map(Explanation::Entry)), is_inside)
+        }
     };
     let verdict = match (anomaly.promise, &explanation) {
         (Promise::Required, _) => Verdict::Forbidden,

@@ -32,6 +32,8 @@ pub struct SimConfig {
     pub broker: BrokerConfig,
     /// A planted bug, for testing the tests. None.
     pub mutation: Option<Mutation>,
+    /// Keep the facts, for those who judge a run or explain what came of it. Off: they take memory.
+    pub record_facts: bool,
     /// The world ends as stalled at this virtual time. 30 days: longer than any timeout of Kafka
     /// but retention.
     pub time_limit: Duration,
@@ -68,6 +70,7 @@ impl Default for SimConfig {
             latency_max: Duration::from_millis(1),
             broker: BrokerConfig::default(),
             mutation: None,
+            record_facts: false,
             time_limit: Duration::from_hours(24 * 30),
             event_limit: 200_000_000,
             transaction_version: 1,

@@ -5,8 +5,23 @@ use std::fmt;
 
 use bus_core::{ErrorKind, Offset, TopicPartition};
 
-use crate::node::{BrokerId, Name};
+use crate::node::{BrokerId, Name, NodeId};
 use crate::protocol::batch::{ControlRecord, ProducerEpoch, ProducerId};
+use crate::time::SimTime;
+
+/// A fact with its place in a run; kept if
+/// [`SimConfig::record_facts`](crate::SimConfig::record_facts) asks for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ToldFact {
+    /// The number of its event in the trace, from 1 on.
+    pub event: u64,
+    /// Since when it is true.
+    pub at: SimTime,
+    /// The node that told it.
+    pub node: NodeId,
+    /// What is true.
+    pub fact: Fact,
+}
 
 /// Something that is true since now.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -86,6 +101,14 @@ pub enum Fact {
         topic_partition: TopicPartition,
         /// Those in sync.
         in_sync_replicas: Vec<BrokerId>,
+    },
+    /// The controller changed who may lead when nobody is in sync (ELR, KIP-966). Told of
+    /// partitions with several replicas.
+    Eligible {
+        /// The partition.
+        topic_partition: TopicPartition,
+        /// Those eligible.
+        eligible_leaders: Vec<BrokerId>,
     },
     /// A batch was recognized as one that is in the log already.
     DuplicateBatch {
@@ -264,6 +287,9 @@ impl fmt::Display for Fact {
             }
             Self::InSync { topic_partition, in_sync_replicas } => {
                 write!(f, "in sync {topic_partition} {in_sync_replicas:?}")
+            }
+            Self::Eligible { topic_partition, eligible_leaders } => {
+                write!(f, "eligible {topic_partition} {eligible_leaders:?}")
             }
             Self::DuplicateBatch { topic_partition, base_offset } => {
                 write!(f, "duplicate of {topic_partition}@{base_offset}")

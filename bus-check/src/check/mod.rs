@@ -4,7 +4,8 @@
 //! - [`durability`]: B, what was acknowledged is there;
 //! - [`producer`]: C, order, identity, and completion of sends;
 //! - [`consumer`]: D, sessions; [`group`](self::group) and [`commit`](self::commit): E;
-//! - [`transaction`]: F; [`liveness`]: H.
+//! - [`transaction`]: F; [`liveness`]: H;
+//! - [`white`]: G, and what of B, D, F, and H is judged by what happened inside of the cluster.
 //!
 //! An anomaly is found first, and judged afterwards: by whether its condition holds, and by the
 //! ground truth.
@@ -17,6 +18,7 @@ pub mod liveness;
 pub mod log;
 pub mod producer;
 pub mod transaction;
+pub mod white;
 
 use bus_core::Offset;
 
@@ -25,6 +27,7 @@ use crate::guarantee::Guarantee;
 use crate::history::{ClientId, EntryId, NameId, OperationId, PartitionId};
 use crate::model::Model;
 use crate::truth::Question;
+use white::White;
 
 /// A checker.
 #[derive(Clone, Copy, Debug)]
@@ -32,7 +35,16 @@ pub struct Checker {
     /// What it checks.
     pub guarantee: Guarantee,
     /// Finds the anomalies.
-    pub check: fn(&Model<'_>, &mut Anomalies),
+    pub check: Check,
+}
+
+/// How anomalies are found.
+#[derive(Clone, Copy, Debug)]
+pub enum Check {
+    /// In the history alone.
+    History(fn(&Model<'_>, &mut Anomalies)),
+    /// In what happened inside of the cluster, beside the history.
+    Cluster(fn(&Model<'_>, &White<'_>, &mut Anomalies)),
 }
 
 /// All checkers, in the order of the guarantees.
@@ -49,6 +61,8 @@ pub const ALL: &[Checker] = &[
     checker(Guarantee::B1, durability::lost_write),
     checker(Guarantee::B2, durability::lost_finally),
     checker(Guarantee::B3, durability::resurrected_send),
+    white(Guarantee::B4, white::committed_truncation),
+    white(Guarantee::B5, white::premature_ack),
     checker(Guarantee::B6, durability::end_regress),
     checker(Guarantee::C1, producer::nonmonotonic_send),
     checker(Guarantee::C2, producer::pipelined_inversion),
@@ -65,6 +79,7 @@ pub const ALL: &[Checker] = &[
     checker(Guarantee::D4, consumer::skipped),
     checker(Guarantee::D5, consumer::wrong_start),
     checker(Guarantee::D6, consumer::wrong_seek),
+    white(Guarantee::D7, white::future_read),
     checker(Guarantee::D9, consumer::stale_end),
     checker(Guarantee::D10, consumer::not_due),
     checker(Guarantee::D12, consumer::too_large),
@@ -92,14 +107,31 @@ pub const ALL: &[Checker] = &[
     checker(Guarantee::F11, transaction::missing_output),
     checker(Guarantee::F12, transaction::hanging),
     checker(Guarantee::F14, transaction::out_of_order),
+    white(Guarantee::F17, white::id_given_twice),
+    white(Guarantee::F18, white::illegal_state),
+    checker(Guarantee::F19, transaction::incomplete_commit),
+    white(Guarantee::G1, white::incomplete_leader),
+    white(Guarantee::G3, white::beyond_in_sync),
+    white(Guarantee::G4, white::diverging_logs),
+    white(Guarantee::G8, white::committed_gone),
+    white(Guarantee::G9, white::two_leaders),
+    white(Guarantee::G10, white::watermark_regress),
+    white(Guarantee::G11, white::leader_out_of_sync),
+    white(Guarantee::G12, white::in_sync_too_early),
     checker(Guarantee::H1, liveness::without_end),
     checker(Guarantee::H2, liveness::not_delivered),
+    white(Guarantee::H3, white::no_leader),
+    white(Guarantee::H4, white::out_of_sync),
     checker(Guarantee::H5, liveness::rebalance_storm),
     checker(Guarantee::H9, liveness::late_close),
 ];
 
 const fn checker(guarantee: Guarantee, check: fn(&Model<'_>, &mut Anomalies)) -> Checker {
-    Checker { guarantee, check }
+    Checker { guarantee, check: Check::History(check) }
+}
+
+const fn white(guarantee: Guarantee, check: fn(&Model<'_>, &White<'_>, &mut Anomalies)) -> Checker {
+    Checker { guarantee, check: Check::Cluster(check) }
 }
 
 /// Whether a guarantee holds under the conditions of a run. Ordered from the strongest on, so that
@@ -174,6 +206,8 @@ pub enum Subject {
     Partition(PartitionId),
     /// A guard that a client was given, by its entry.
     Guard(EntryId),
+    /// An event of the cluster, by its number.
+    Event(u64),
 }
 
 /// Something that breaks a guarantee.
@@ -185,12 +219,16 @@ pub struct Anomaly {
     pub promise: Promise,
     /// The fewest entries that prove it, in order.
     pub witness: Vec<EntryId>,
+    /// The events of the cluster that prove it, by number, in order.
+    pub events: Vec<u64>,
     /// What happened, as a sentence.
     pub sentence: String,
     /// What to ask those who know what really happened.
     pub question: Option<Question>,
     /// The entry of the history that explains it, if one does.
     pub explained_by: Option<EntryId>,
+    /// The event of the cluster that explains it, if one does.
+    pub excused_by: Option<u64>,
 }
 
 impl Anomaly {
@@ -204,7 +242,36 @@ impl Anomaly {
         let mut witness: Vec<_> = witness.into_iter().collect();
         witness.sort_unstable();
         witness.dedup();
-        Self { subject, promise, witness, sentence, question: None, explained_by: None }
+        Self {
+            subject,
+            promise,
+            witness,
+            events: Vec::new(),
+            sentence,
+            question: None,
+            explained_by: None,
+            excused_by: None,
+        }
+    }
+
+    /// An anomaly that shows inside of the cluster.
+    pub(crate) fn inside(
+        promise: Promise,
+        events: impl IntoIterator<Item = u64>,
+        excuse: Option<u64>,
+        sentence: String,
+    ) -> Self {
+        let events: Vec<_> = events.into_iter().collect();
+        let subject = Subject::Event(events.first().copied().unwrap_or(0));
+        Self { excused_by: excuse, ..Self::new(subject, promise, [], sentence) }.seen_in(events)
+    }
+
+    /// Adds events of the cluster to the evidence.
+    pub(crate) fn seen_in(mut self, events: impl IntoIterator<Item = u64>) -> Self {
+        self.events.extend(events);
+        self.events.sort_unstable();
+        self.events.dedup();
+        self
     }
 
     pub(crate) fn asking(mut self, question: Question) -> Self {

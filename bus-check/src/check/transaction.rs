@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bus_core::{IsolationLevel, Offset};
+use bus_core::{IsolationLevel, Offset, Recovery};
 
 use super::producer::{initializations, newer_before};
 use super::{Anomalies, Anomaly, Promise, Subject};
@@ -447,6 +447,32 @@ pub(super) fn out_of_order(model: &Model<'_>, found: &mut Anomalies) {
                 [earlier.began, earlier.committed.unwrap_or(earlier.last), transaction.began, last];
             let subject = Subject::Transaction(transaction.began);
             Anomaly::new(subject, model.environment.is_kept(), witness, sentence)
+        });
+    }
+}
+
+/// F19: a transaction committed although one of its records was not delivered.
+pub(super) fn incomplete_commit(model: &Model<'_>, found: &mut Anomalies) {
+    for transaction in &model.transactions {
+        let Some(committed) = transaction.committed else { continue };
+        found.examined += 1;
+        let failed = transaction.sends.iter().find_map(|index| {
+            let send = &model.sends[*index];
+            let ended = send.ended.filter(|ended| *ended < committed)?;
+            let failure = send.end.failure().filter(|found| found.recovery == Recovery::Abort)?;
+            Some((send, ended, failure))
+        });
+        let Some((send, ended, failure)) = failed else { continue };
+        found.add(|| {
+            let sentence = format!(
+                "A transaction of {:?} committed although record {} had failed ({}).",
+                model.history.name(transaction.id),
+                send.id,
+                failure.kind
+            );
+            let witness = [transaction.began, send.invoked, ended, committed];
+            let subject = Subject::Transaction(transaction.began);
+            Anomaly::new(subject, Promise::Required, witness, sentence)
         });
     }
 }

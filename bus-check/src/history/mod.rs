@@ -140,4 +140,22 @@ impl History {
     pub fn with_entries(&self, entries: Vec<Entry>) -> Self {
         Self { entries, ..self.clone() }
     }
+
+    /// The same history with what the end of the run gave up in the order of clients and
+    /// operations. All of it happens at one time, in the order in which tasks are dropped, which is
+    /// not that of the run.
+    #[must_use]
+    pub(crate) fn settled(mut self) -> Self {
+        let key = |entry: &Entry| match &entry.what {
+            What::Info(id, None) => Some((entry.client, 0, id.0)),
+            What::Note(Note::Dropped) => Some((entry.client, 1, 0)),
+            _ => None,
+        };
+        let Some(end) = self.entries.last().map(|last| last.at) else { return self };
+        let is_of_end = |entry: &Entry| entry.at == end && key(entry).is_some();
+        let tail = self.entries.iter().rev().take_while(|entry| is_of_end(entry)).count();
+        let begin = self.entries.len() - tail;
+        self.entries[begin..].sort_by_key(key);
+        self
+    }
 }

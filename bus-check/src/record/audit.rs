@@ -7,8 +7,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bus_core::{
-    Bus, ConsumerConfig, ConsumerExt as _, ErrorKind, IsolationLevel, Partition, Result, StartAt,
-    Topic, TopicPartition,
+    Bus, ConsumerConfig, ConsumerExt as _, Error, ErrorKind, IsolationLevel, Partition, Result,
+    StartAt, Topic, TopicPartition,
 };
 
 use super::Recorder;
@@ -24,13 +24,16 @@ const PATIENCE: Duration = Duration::from_secs(3);
 impl Recorder {
     /// Reads every log of the history's topics from its start to its end, and notes it.
     ///
-    /// `bus` is the bus as it was before [`record`](Self::record). Call it when the application is
-    /// over and all faults are healed.
+    /// Call it when the application is over and all faults are healed.
     ///
     /// # Errors
-    /// That of the backend, but for topics that are gone.
-    pub async fn audit(&self, bus: &Bus) -> Result<()> {
-        let recorded = self.of_process(bus, PROCESS, 1);
+    /// That of the backend, but for topics that are gone; [`ErrorKind::InvalidState`] if no bus is
+    /// recorded.
+    pub async fn audit(&self) -> Result<()> {
+        let Some(bus) = self.shared.lives.lock().bus.clone() else {
+            return Err(Error::new(ErrorKind::InvalidState, "no bus is recorded"));
+        };
+        let recorded = self.of_process(&bus, PROCESS, 1);
         let admin = bus.admin()?;
         for topic in self.topics() {
             let partitions = match admin.describe_topic(topic.clone()).await {

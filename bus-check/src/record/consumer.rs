@@ -12,6 +12,7 @@ use bus_core::{
 use futures_util::FutureExt as _;
 use parking_lot::Mutex;
 
+use super::outcomes::Outcomes;
 use super::pen::{Pen, partition_ids, with_ids};
 use crate::digest::digest;
 use crate::history::{Answer, Call, Note, PartitionId, SeenRecord, Writer};
@@ -22,11 +23,12 @@ pub(super) struct Recorded {
     pen: Pen,
     /// The guard that was completed last: only the first completion of a guard counts.
     completed: Arc<Mutex<Option<RebalanceGuard>>>,
+    outcomes: Outcomes,
 }
 
 impl Recorded {
     pub(super) fn new(inner: Arc<dyn Consumer>, pen: Pen) -> Self {
-        Self { inner, pen, completed: Arc::default() }
+        Self { inner, pen, completed: Arc::default(), outcomes: Outcomes::default() }
     }
 
     fn guard(&self, inner: RebalanceGuard) -> RebalanceGuard {
@@ -149,11 +151,12 @@ impl Consumer for Recorded {
             sender.complete(outcome);
             return recorded;
         }
-        drop(self.pen.bus.spawn("recorded commit", async move {
+        let end = async move {
             let outcome = inner.await;
             pending.end(&outcome);
             sender.complete(outcome);
-        }));
+        };
+        self.outcomes.add(&self.pen.bus, end.boxed());
         recorded
     }
 

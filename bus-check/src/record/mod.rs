@@ -3,14 +3,15 @@
 //! It stands at the traits, so that the same history is written on a real Kafka and on the
 //! simulator, and it changes nothing of what passes through: no header is added, no call is made
 //! that the application does not make. Two things are to be known:
-//! - a delivery and a commit resolve in a task of their own, so that their outcome is recorded even
-//!   if the application drops them;
+//! - deliveries and commits resolve in a task of the recorder, so that their outcome is recorded
+//!   even if the application drops them;
 //! - a bus URL may override a client's configuration below this adapter, which records what the
 //!   code says.
 
 mod admin;
 mod audit;
 mod consumer;
+mod outcomes;
 mod pen;
 mod producer;
 
@@ -37,15 +38,17 @@ use pen::Pen;
 /// # async fn example(bus: &bus_core::Bus) -> bus_core::Result<()> {
 /// use bus_check::Recorder;
 ///
-/// let recorder = Recorder::new();
-/// let recorded = recorder.record(bus);
-/// // Run the application on the recorded bus, then:
-/// recorder.quiesced(bus);
-/// recorder.audit(bus).await?;
+/// let (bus, recorder) = Recorder::new(bus);
+/// // Run the application on this bus, then:
+/// recorder.quiesced();
+/// recorder.audit().await?;
 /// println!("{}", recorder.history());
 /// # Ok(())
 /// # }
 /// ```
+///
+/// A run that may never end, such as one of a simulation with a limit, keeps a recorder outside of
+/// it: [`Recorder::default`] makes one without a bus, [`record`](Self::record) adds that.
 #[derive(Clone, Debug, Default)]
 pub struct Recorder {
     shared: Arc<Shared>,
@@ -66,47 +69,54 @@ struct Lives {
     consumers: BTreeMap<usize, Pen>,
     /// Under what the notes of a test stand.
     own: Option<ClientId>,
+    /// The bus that is recorded, as it was before.
+    bus: Option<Bus>,
 }
 
 impl Recorder {
-    /// A recorder with an empty history.
-    pub fn new() -> Self {
-        Self::default()
+    /// A bus like `bus` whose clients write a history, and what it is read with. Processes that the
+    /// bus starts are recorded too.
+    pub fn new(bus: &Bus) -> (Bus, Self) {
+        let recorder = Self::default();
+        (recorder.record(bus), recorder)
     }
 
-    /// A recorder that takes this header of a sent record, of the form `orders-0@17`, for the input
-    /// that the record is made of. Duplicate outputs are found by it.
+    /// A recorder without a bus, which takes this header of a sent record, of the form
+    /// `orders-0@17`, for the input that the record is made of. Duplicate and missing outputs are
+    /// found by it.
     pub fn with_cause_header(name: impl Into<String>) -> Self {
         let shared = Shared { cause_header: Some(name.into()), ..Default::default() };
         Self { shared: Arc::new(shared) }
     }
 
-    /// A bus like `bus` whose clients write the history. Processes that it starts are recorded too.
+    /// A bus like `bus` whose clients write the history. Notes and the audit are of the bus that
+    /// was given last.
     pub fn record(&self, bus: &Bus) -> Bus {
+        self.shared.lives.lock().bus = Some(bus.clone());
         self.of_process(bus, "main", 1)
     }
 
     /// The history so far.
     pub fn history(&self) -> History {
-        self.shared.writer.lock().history().clone()
+        self.shared.writer.lock().history().clone().settled()
     }
 
     /// The history, which is taken out; what comes later begins another one, without its clients.
     pub fn into_history(self) -> History {
         match Arc::try_unwrap(self.shared) {
-            Ok(shared) => shared.writer.into_inner().into_history(),
-            Err(shared) => shared.writer.lock().history().clone(),
+            Ok(shared) => shared.writer.into_inner().into_history().settled(),
+            Err(shared) => shared.writer.lock().history().clone().settled(),
         }
     }
 
     /// Notes that all faults are healed: from here on, progress is due.
-    pub fn quiesced(&self, bus: &Bus) {
-        self.note(bus, |_| Note::Quiesced);
+    pub fn quiesced(&self) {
+        self.note(|_| Note::Quiesced);
     }
 
     /// Notes that others, whose sends are not recorded, write to the topic too.
-    pub fn foreign(&self, bus: &Bus, topic: &Topic) {
-        self.note(bus, |writer| Note::Foreign(writer.topic(topic)));
+    pub fn foreign(&self, topic: &Topic) {
+        self.note(|writer| Note::Foreign(writer.topic(topic)));
     }
 
     /// What the handling of records is noted with, if `consumer` was made by a bus of this
@@ -116,8 +126,9 @@ impl Recorder {
         Some(Handling { pen })
     }
 
-    fn note(&self, bus: &Bus, note: impl FnOnce(&mut Writer) -> Note) {
-        let at = nanos(bus.elapsed());
+    fn note(&self, note: impl FnOnce(&mut Writer) -> Note) {
+        let bus = self.shared.lives.lock().bus.clone();
+        let at = bus.map_or(0, |bus| nanos(bus.elapsed()));
         let client = self.own(at);
         let mut writer = self.shared.writer.lock();
         let note = note(&mut writer);

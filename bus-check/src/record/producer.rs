@@ -12,6 +12,7 @@ use bus_core::{
 use futures_util::FutureExt as _;
 use parking_lot::Mutex;
 
+use super::outcomes::Outcomes;
 use super::pen::{Pen, Pending, with_ids};
 use crate::digest::digest;
 use crate::history::{Answer, Call, Note, SentRecord};
@@ -21,11 +22,12 @@ pub(super) struct Recorded<P: ?Sized> {
     pen: Pen,
     /// Calls of several threads have one order: that of the history.
     turn: Mutex<()>,
+    outcomes: Outcomes,
 }
 
 impl<P: Send + Sync + ?Sized> Recorded<P> {
     pub(super) fn new(inner: Arc<P>, pen: Pen) -> Self {
-        Self { inner, pen, turn: Mutex::default() }
+        Self { inner, pen, turn: Mutex::default(), outcomes: Outcomes::default() }
     }
 
     /// Records a call that waits.
@@ -87,11 +89,12 @@ impl<P: Producer + ?Sized> Producer for Recorded<P> {
             sender.complete(outcome);
             return recorded;
         }
-        drop(self.pen.bus.spawn("recorded delivery", async move {
+        let end = async move {
             let outcome = delivery.await;
             end_delivery(pending, &outcome);
             sender.complete(outcome);
-        }));
+        };
+        self.outcomes.add(&self.pen.bus, end.boxed());
         recorded
     }
 

@@ -2,7 +2,7 @@
 
 use bus_check::History;
 use bus_check::history::{Answer, Call, Entry, Note, What};
-use bus_core::{ErrorKind, RebalanceKind};
+use bus_core::{ErrorKind, RebalanceKind, Recovery};
 use proptest::prelude::*;
 
 use crate::model::{Fate, HowEnded, Step};
@@ -130,7 +130,7 @@ fn change(entries: &mut Vec<Entry>, kind: u8, at: &prop::sample::Index, how: u8)
                 } else {
                     ErrorKind::TimedOut
                 },
-                recovery: bus_core::Recovery::Retry,
+                recovery: if how.is_multiple_of(3) { Recovery::Retry } else { Recovery::Abort },
             };
             entries[index].what = match how % 4 {
                 0 | 1 => What::Fail(id, failure),

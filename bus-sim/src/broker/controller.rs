@@ -204,11 +204,20 @@ impl Controller {
             let topic_partition = topic_partition.clone();
             effects.fact(Fact::Leader { topic_partition, leader, leader_epoch });
         }
+        if state.replicas.len() < 2 {
+            return;
+        }
         let has_changed =
             before.is_none_or(|before| before.in_sync_replicas != state.in_sync_replicas);
-        if has_changed && state.replicas.len() > 1 {
+        if has_changed {
+            let topic_partition = topic_partition.clone();
             let in_sync_replicas = state.in_sync_replicas.clone();
             effects.fact(Fact::InSync { topic_partition, in_sync_replicas });
+        }
+        let none = Vec::new();
+        if before.map_or(&none, |before| &before.eligible_leaders) != &state.eligible_leaders {
+            let eligible_leaders = state.eligible_leaders.clone();
+            effects.fact(Fact::Eligible { topic_partition, eligible_leaders });
         }
     }
 

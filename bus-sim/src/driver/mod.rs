@@ -33,6 +33,7 @@ use tokio::time::{Instant, Sleep};
 use crate::choice::{ChoiceReport, Choices};
 use crate::config::SimConfig;
 use crate::event::SimEvent;
+use crate::fact::ToldFact;
 use crate::fault::FaultReport;
 use crate::time::SimTime;
 use crate::world::{ProcessChange, ProcessId, ProcessState, TraceHash, World};
@@ -95,7 +96,9 @@ pub struct SimReport {
     pub virtual_time: Duration,
     /// How many events the world handled.
     pub events: u64,
-    /// The hash of all of them: equal seed, configuration, and code give an equal hash.
+    /// What was true inside of the cluster, if the configuration asks for it.
+    pub facts: Vec<ToldFact>,
+    /// The hash of all events: equal seed, configuration, and code give an equal hash.
     pub trace_hash: TraceHash,
     /// The lines of the trace, if the configuration asks for them.
     pub trace: Vec<String>,
@@ -265,6 +268,7 @@ impl Shared {
             seed,
             virtual_time: world.now().elapsed(),
             events: world.events(),
+            facts: world.take_facts(),
             trace_hash: world.trace_hash(),
             trace: world.take_trace(),
             recorded: world.take_recorded(),

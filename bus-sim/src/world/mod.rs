@@ -21,6 +21,7 @@ use crate::client::{ClientMachine, Completion};
 use crate::config::SimConfig;
 use crate::digest::Digest;
 use crate::event::EventSeq;
+use crate::fact::ToldFact;
 use crate::fault::Stage;
 use crate::node::{
     BrokerId, ClientId, ConnectionId, CorrelationId, Effect, Effects, Input, NodeId, Timer,
@@ -130,7 +131,7 @@ impl World {
             now: SimTime::ZERO,
             queue: Queue::default(),
             network: Network::new(&config, &choices),
-            trace: Trace::new(config.record_trace),
+            trace: Trace::new(&config),
             recorder: Recorder::new(config.record_events),
             controller,
             controller_is_up: true,
@@ -175,6 +176,11 @@ impl World {
     /// The hash of all events so far.
     pub(crate) fn trace_hash(&self) -> TraceHash {
         self.trace.hash()
+    }
+
+    /// The facts, if they were kept.
+    pub(crate) fn take_facts(&mut self) -> Vec<ToldFact> {
+        self.trace.take_facts()
     }
 
     /// The lines of the trace, if they were kept.
@@ -351,8 +357,8 @@ impl World {
                     if let Some(director) = &mut self.director {
                         director.fact(&fact);
                     }
-                    self.trace.add(self.now, &fact, || format!("{node} ! {fact}"));
-                    self.record_fact(node, fact);
+                    self.record_fact(node, &fact);
+                    self.trace.fact(self.now, node, fact);
                 }
                 Effect::Handled { .. } => {}
                 Effect::Stop => stops = true,

@@ -223,8 +223,8 @@ impl World {
     }
 
     /// Records a fact.
-    pub(super) fn record_fact(&mut self, node: NodeId, fact: Fact) {
-        self.record(node, || SimEventKind::Fact(fact));
+    pub(super) fn record_fact(&mut self, node: NodeId, fact: &Fact) {
+        self.record(node, || SimEventKind::Fact(fact.clone()));
     }
 
     /// Records what the application asked a client; what follows is caused by it. If it goes on

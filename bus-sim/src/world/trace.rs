@@ -7,7 +7,10 @@
 use std::fmt;
 use std::hash::{Hash, Hasher};
 
+use crate::config::SimConfig;
 use crate::digest::Digest;
+use crate::fact::{Fact, ToldFact};
+use crate::node::NodeId;
 use crate::time::SimTime;
 
 /// The first line of a recorded trace.
@@ -19,13 +22,23 @@ pub(crate) struct Trace {
     chain: Digest,
     events: u64,
     lines: Option<Vec<String>>,
+    facts: Option<Vec<ToldFact>>,
 }
 
 impl Trace {
-    /// An empty trace that keeps its lines or only their hash.
-    pub(crate) fn new(record_lines: bool) -> Self {
-        let lines = record_lines.then(|| vec![TRACE_HEADER.to_owned()]);
-        Self { chain: Digest::new(), events: 0, lines }
+    /// An empty trace that keeps its lines or only their hash, and its facts or not.
+    pub(crate) fn new(config: &SimConfig) -> Self {
+        let lines = config.record_trace.then(|| vec![TRACE_HEADER.to_owned()]);
+        let facts = config.record_facts.then(Vec::new);
+        Self { chain: Digest::new(), events: 0, lines, facts }
+    }
+
+    /// Adds a fact that a node told.
+    pub(crate) fn fact(&mut self, now: SimTime, node: NodeId, fact: Fact) {
+        self.add(now, &fact, || format!("{node} ! {fact}"));
+        if let Some(facts) = &mut self.facts {
+            facts.push(ToldFact { event: self.events, at: now, node, fact });
+        }
     }
 
     /// Adds an event: `key` to the hash, `line` to the lines.
@@ -46,6 +59,11 @@ impl Trace {
     /// The hash of all events so far.
     pub(crate) fn hash(&self) -> TraceHash {
         TraceHash(self.chain.finish())
+    }
+
+    /// The facts, if they were kept.
+    pub(crate) fn take_facts(&mut self) -> Vec<ToldFact> {
+        self.facts.take().unwrap_or_default()
     }
 
     /// The lines, if they were kept.

@@ -92,6 +92,7 @@ pub(super) fn mark(event: &SimEvent) -> Option<(MarkKind, String, String)> {
         SimEventKind::Mended(mended) => plain(MarkKind::Fault, format!("{} mended", links(mended))),
         SimEventKind::Healed => plain(MarkKind::Fault, "all links are healed".to_owned()),
         SimEventKind::Note(line) => plain(MarkKind::Fault, line.clone()),
+        SimEventKind::Reached(point) => plain(MarkKind::Fact, format!("reached {point}")),
         SimEventKind::Called { operation, detail } => {
             let call = format!("{} {detail}", operation_name(*operation));
             plain(MarkKind::Call, call.trim_end().to_owned())

@@ -11,7 +11,8 @@ const ARROWS: [(&str, &[&str]); 9] = [
     ("bus-core", &[]),
     ("bus-kafka", &["bus-core"]),
     ("bus-sim", &["bus-core"]),
-    ("bus-check", &["bus-core"]),
+    // The white box of a simulation, behind a feature.
+    ("bus-check", &["bus-core", "bus-sim"]),
     ("bus-app", &["bus-core"]),
     ("scenarios", &["bus-core", "bus-app"]),
     ("differential", &["bus-core", "bus-kafka", "bus-sim"]),

@@ -8,7 +8,7 @@ use bus_check::history::{
     ProducerFacts, SeenRecord, SentRecord, What,
 };
 use bus_check::{Durability, Environment, Removal};
-use bus_core::{Acks, IsolationLevel, Offset, RebalanceKind, StartAt};
+use bus_core::{Acks, IsolationLevel, Offset, RebalanceKind, Recovery, StartAt};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum How {
@@ -21,6 +21,13 @@ pub(crate) enum How {
 impl How {
     pub(crate) fn is_fail(self) -> bool {
         matches!(self, Self::Fail(_))
+    }
+
+    pub(crate) fn recovery(self) -> Option<Recovery> {
+        match self {
+            Self::Pending | Self::Ok | Self::Info(None) => None,
+            Self::Fail(failure) | Self::Info(Some(failure)) => Some(failure.recovery),
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use bus_check::CommitMode;
 use bus_check::check::{Promise, Subject};
 use bus_check::history::{Answer, Call, ClientId, EntryId, NameId, OperationId, PartitionId};
-use bus_core::{IsolationLevel, Offset};
+use bus_core::{IsolationLevel, Offset, Recovery};
 
 use super::facts::{How, Op, Read};
 use super::producer::is_replaced;
@@ -420,4 +420,17 @@ impl Facts<'_> {
         }
         told
     }
+}
+
+/// A transaction committed after one of its records failed in a way that makes it abort.
+pub(crate) fn f19(facts: &Facts<'_>) -> Broken {
+    let is_broken = |transaction: &Transaction| {
+        let Some(committed) = transaction.committed else { return false };
+        facts.sends_of(transaction).any(|send| {
+            send.ended.is_some_and(|ended| ended < committed)
+                && send.how.recovery() == Some(Recovery::Abort)
+        })
+    };
+    let all = facts.transactions().into_iter();
+    all.filter(is_broken).map(|found| (found.subject(), Promise::Required)).collect()
 }

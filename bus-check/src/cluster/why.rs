@@ -1,0 +1,113 @@
+//! Answers of a simulated cluster to the questions of the seam: the last event that is such a
+//! cause, before the anomaly showed.
+//!
+//! A loss, a duplicate, and an end that goes back have a cause in the cluster or none: without one
+//! something is wrong with the simulator or a client. Of the others the cluster knows less than
+//! all, so that without a cause nothing is said.
+
+use bus_core::Offset;
+
+use super::{Cluster, ClusterEvent, CutBy, Happened, PlaceId};
+use crate::truth::{Cause, GroundTruth, Question, Truth};
+
+impl GroundTruth for Cluster {
+    fn why(&self, question: &Question, until: u64) -> Truth {
+        let known = self.events.partition_point(|event| event.at <= until);
+        let events = &self.events[..known];
+        match question {
+            Question::Lost { topic_partition, offset } => {
+                let Some(place) = self.find(topic_partition) else { return Truth::Unknown };
+                let cut = events.iter().rev().find(|event| is_cut_at(event, place, *offset));
+                self.or_nothing(cut)
+            }
+            Question::Duplicated { topic_partition, offsets } => {
+                let Some(place) = self.find(topic_partition) else { return Truth::Unknown };
+                self.duplicated(events, place, offsets)
+            }
+            Question::Moved { topic_partition, .. } => {
+                let Some(place) = self.find(topic_partition) else { return Truth::Unknown };
+                self.or_unknown(events.iter().rev().find(|event| is_cut(event, place)))
+            }
+            Question::Reordered { topic_partition, .. } => {
+                let Some(place) = self.find(topic_partition) else { return Truth::Unknown };
+                let is_cause = |event: &&ClusterEvent| {
+                    is_cut(event, place)
+                        || matches!(event.what, Happened::Refused { place: at, .. } if at == place)
+                };
+                self.or_unknown(events.iter().rev().find(is_cause))
+            }
+            Question::Redelivered { group_id, .. } => {
+                let is_cause = |event: &&ClusterEvent| matches!(&event.what, Happened::Group { group_id: at, .. } if at == group_id);
+                self.or_unknown(events.iter().rev().find(is_cause))
+            }
+            Question::Fenced { name } => {
+                let is_cause = |event: &&ClusterEvent| match &event.what {
+                    Happened::Fenced { transactional_id, .. } => transactional_id == name,
+                    Happened::Group { group_id, .. } => group_id == name,
+                    _ => false,
+                };
+                self.or_unknown(events.iter().rev().find(is_cause))
+            }
+        }
+    }
+
+    fn cluster(&self) -> Option<&Cluster> {
+        Some(self)
+    }
+}
+
+impl Cluster {
+    /// This is why, or nothing is.
+    fn or_nothing(&self, event: Option<&ClusterEvent>) -> Truth {
+        event.map_or(Truth::Unexplained, |event| self.because(event))
+    }
+
+    /// This is why, or something that the cluster does not know.
+    fn or_unknown(&self, event: Option<&ClusterEvent>) -> Truth {
+        event.map_or(Truth::Unknown, |event| self.because(event))
+    }
+
+    fn because(&self, event: &ClusterEvent) -> Truth {
+        let sentence = self.sentence(event);
+        Truth::Because(Cause { event: event.number, sentence: format!("{sentence}.") })
+    }
+
+    /// A batch that was appended twice was sent twice: a retry whose first attempt was not answered.
+    fn duplicated(&self, events: &[ClusterEvent], place: PlaceId, offsets: &[Offset]) -> Truth {
+        let [first, again, ..] = offsets else { return Truth::Unknown };
+        let append = |offset: Offset| {
+            events.iter().rev().find_map(|event| match event.what {
+                Happened::Appended { place: at, base, count, digest, .. }
+                    if at == place && (base..base + i64::from(count)).contains(&offset) =>
+                {
+                    Some((event, digest, offset - base))
+                }
+                _ => None,
+            })
+        };
+        let (Some(one), Some(other)) = (append(*first), append(*again)) else {
+            return Truth::Unknown;
+        };
+        if one.1 != other.1 || one.2 != other.2 {
+            return Truth::Unexplained;
+        }
+        let later = if one.0.number < other.0.number { other.0 } else { one.0 };
+        let sentence =
+            format!("{}: the batch was there already, so this is a retry.", self.sentence(later));
+        Truth::Because(Cause { event: later.number, sentence })
+    }
+}
+
+/// The end of a log is gone, this offset with it.
+fn is_cut_at(event: &ClusterEvent, place: PlaceId, offset: Offset) -> bool {
+    match event.what {
+        Happened::Cut { place: at, from, to, .. } => at == place && (to..from).contains(&offset),
+        _ => false,
+    }
+}
+
+/// The end of a log is gone.
+fn is_cut(event: &ClusterEvent, place: PlaceId) -> bool {
+    matches!(event.what, Happened::Cut { place: at, why: CutBy::Truncation | CutBy::PowerLoss, .. }
+        if at == place)
+}
