@@ -197,6 +197,29 @@ impl Observer {
         })
     }
 
+    /// The report of a run that has come to its end, or to the end of its time.
+    ///
+    /// # Errors
+    /// Those of the administration client.
+    pub async fn report(&self, is_settled: bool, broken: Vec<Broken>) -> Result<Report> {
+        let partitions = self.partitions().await?;
+        let group = self.group(&partitions).await?;
+        let verdict = match (is_settled, broken.is_empty()) {
+            (true, true) => Verdict::Held,
+            (true, false) => Verdict::Violated,
+            // What is missing may only be late.
+            (false, _) => Verdict::Stalled,
+        };
+        Ok(Report {
+            verdict,
+            broken: if is_settled { broken } else { Vec::new() },
+            notes: vec![format!("the group has a lag of {}", group.lag)],
+            records: partitions.iter().map(|partition| partition.records).sum(),
+            partitions,
+            groups: vec![group],
+        })
+    }
+
     /// Waits up to `timeout` until the group is stable, so that the report does not show a
     /// rebalance in its middle.
     ///

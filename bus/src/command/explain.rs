@@ -37,7 +37,7 @@ const REMEDIES: &[&str] = &[
 pub(crate) fn explain(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let replay = read(&arguments.file)?;
     let with = |key: &str| replay.with.get(key).map_or("", String::as_str);
-    let (application, form) = find(&replay.name, with(FORM))?;
+    let (application, form) = find(&replay.name, Some(with(FORM)))?;
     let replayed = again(&replay, application, form, with(SIM))?;
     let mut lines = vec![format!("{}, {}", application.name, application.form_name(form))];
     if !replayed.is_reproduced {

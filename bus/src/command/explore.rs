@@ -2,10 +2,12 @@
 
 use std::num::NonZeroUsize;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use bus::explore::{self, WorstDays};
+use bus::picture::{of_replay, to_html};
+use bus_sim::SimConfig;
 use bus_sim::explore::{Exploration, Explored, Found, Progress};
 use bus_sim::fault::{Envelope, draw};
 use clap::Args;
@@ -13,6 +15,7 @@ use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 use scenarios::{Application, Form};
 use serde::Serialize;
 
+use super::replay::write;
 use super::{Failure, print};
 
 /// The arguments of `bus explore`.
@@ -22,9 +25,10 @@ pub(crate) struct Arguments {
     /// The name of the application or failure story; `bus list` lists them
     #[arg(value_name = "NAME")]
     name: String,
-    /// The way it is written: `as-written` or `sound`; of a story `buggy` or `fixed`
-    #[arg(long, value_name = "FORM", default_value = "sound")]
-    form: String,
+    /// The way it is written: `as-written` or `sound`; of a story `buggy` or `fixed`. The last of
+    /// these
+    #[arg(long, value_name = "FORM")]
+    form: Option<String>,
     /// Which seeds: from A up to, and not including, B
     #[arg(long, value_name = "A..B", default_value = "0..1000", value_parser = seeds)]
     seeds: Range<u64>,
@@ -57,24 +61,63 @@ pub(crate) struct Arguments {
 
 /// Explores and prints what came of it.
 pub(crate) fn explore(arguments: &Arguments) -> Result<ExitCode, Failure> {
-    let (application, form) = find(&arguments.name, &arguments.form)?;
+    let held = explore_and_print(arguments)?;
+    Ok(if held { ExitCode::SUCCESS } else { ExitCode::from(2) })
+}
+
+/// What a newcomer sees first: the order export as it is often written, with the seed that breaks
+/// it, and the sound one, which holds; and what to try next.
+pub(crate) fn demonstrate() -> Result<ExitCode, Failure> {
+    let as_written = explore_and_print(&Arguments::demonstration("as-written", 0..500))?;
+    print("")?;
+    let sound = explore_and_print(&Arguments::demonstration("sound", 0..500))?;
+    print(&format!("\n{NEXT}"))?;
+    // The demonstration is that one breaks and the other does not.
+    Ok(if !as_written && sound { ExitCode::SUCCESS } else { ExitCode::from(2) })
+}
+
+/// Returns whether everything held.
+fn explore_and_print(arguments: &Arguments) -> Result<bool, Failure> {
+    let (application, form) = find(&arguments.name, arguments.form.as_deref())?;
     let explored = explore_one(application, form, arguments)?;
-    let files = write_all(&explored, &arguments.out)?;
+    let files = write_all(application, form, &explored, arguments)?;
     print(&if arguments.json {
         to_json(application, form, &explored, &files)?
     } else {
         to_text(application, form, &explored, &files)
     })?;
-    Ok(if explored.held() { ExitCode::SUCCESS } else { ExitCode::from(2) })
+    Ok(explored.held())
+}
+
+impl Arguments {
+    fn demonstration(form: &str, seeds: Range<u64>) -> Self {
+        Self {
+            name: "order-export".to_owned(),
+            form: Some(form.to_owned()),
+            seeds,
+            jobs: None,
+            faults: None,
+            beyond: false,
+            sim: String::new(),
+            violations: 1,
+            shrink: 2_000,
+            out: PathBuf::from("target/demonstration"),
+            json: false,
+        }
+    }
 }
 
 /// An application and a form of it, by their names.
-pub(super) fn find(name: &str, form: &str) -> Result<(&'static Application, Form), Failure> {
+pub(super) fn find(
+    name: &str,
+    form: Option<&str>,
+) -> Result<(&'static Application, Form), Failure> {
     let application = scenarios::find(name).ok_or_else(|| {
         let message = format!("there is no application or failure story {name:?}");
         Failure::new(message, "`bus list` lists them")
     })?;
-    let form = form.parse::<Form>().map_err(|error| {
+    let Some(form) = form else { return Ok((application, Form::Sound)) };
+    let form = application.form(form).map_err(|error| {
         let forms = application.forms.iter().map(|form| application.form_name(*form));
         let forms = forms.collect::<Vec<_>>().join(" or --form ");
         Failure::new(error, format!("write --form {forms}"))
@@ -127,27 +170,41 @@ fn tell(bar: &ProgressBar, progress: &Progress) {
     }
 }
 
-/// Writes the replay file of each violation, and returns their paths.
-fn write_all(explored: &Explored, folder: &Path) -> Result<Vec<PathBuf>, Failure> {
-    let write = |found: &Found| {
-        let path = folder.join(format!("{}-{}.busplay", explored.name, found.seed));
-        std::fs::create_dir_all(folder)
-            .and_then(|()| std::fs::write(&path, found.replay.to_text()))
-            .map_err(|error| {
-                let message = format!("{} cannot be written: {error}", path.display());
-                Failure::new(message, "--out DIRECTORY names another place")
-            })?;
-        Ok(path)
-    };
-    explored.violations.iter().map(write).collect()
+/// The files of a violation.
+struct Files {
+    replay: PathBuf,
+    html: PathBuf,
 }
 
-fn to_text(
-    application: &Application,
+/// Writes the replay file and the picture of each violation.
+fn write_all(
+    application: &'static Application,
     form: Form,
     explored: &Explored,
-    files: &[PathBuf],
-) -> String {
+    arguments: &Arguments,
+) -> Result<Vec<Files>, Failure> {
+    if !explored.violations.is_empty() {
+        std::fs::create_dir_all(&arguments.out).map_err(|error| {
+            let message = format!("{} cannot be made: {error}", arguments.out.display());
+            Failure::new(message, "--out DIRECTORY names another place")
+        })?;
+    }
+    let days = WorstDays::new(application, form, &arguments.sim)?;
+    let world = SimConfig { record_events: true, ..days.world().clone() };
+    let write_one = |found: &Found| {
+        let file = |ending: &str| {
+            arguments.out.join(format!("{}-{}.{ending}", application.name, found.seed))
+        };
+        let files = Files { replay: file("busplay"), html: file("html") };
+        write(&files.replay, &found.replay.to_text())?;
+        let replayed = found.replay.run(&world, explore::judged(application, form));
+        write(&files.html, &to_html(&of_replay(&found.replay, &replayed)))?;
+        Ok(files)
+    };
+    explored.violations.iter().map(write_one).collect()
+}
+
+fn to_text(application: &Application, form: Form, explored: &Explored, files: &[Files]) -> String {
     let form = application.form_name(form);
     let mut lines = vec![format!("{}, {form}: {}", application.name, application.title)];
     for (found, file) in explored.violations.iter().zip(files) {
@@ -159,7 +216,9 @@ fn to_text(
         if !others.is_empty() {
             lines.push(format!("the same seed also broke: {}", others.join(", ")));
         }
-        lines.push(format!("replay it: bus replay {}", file.display()));
+        lines.push(format!("replay it:  bus replay {}", file.replay.display()));
+        lines.push(format!("explain it: bus explain {}", file.replay.display()));
+        lines.push(format!("look at it: {}", file.html.display()));
     }
     for divergence in &explored.divergences {
         lines.push(format!("\n{divergence}"));
@@ -183,7 +242,7 @@ fn to_json(
     application: &Application,
     form: Form,
     explored: &Explored,
-    files: &[PathBuf],
+    files: &[Files],
 ) -> Result<String, Failure> {
     let violations = explored.violations.iter().zip(files).map(|(found, file)| {
         let (steps_before, steps_after) = found.replay.shrunk.steps();
@@ -192,7 +251,8 @@ fn to_json(
             guarantee: &found.replay.expect.guarantee,
             steps_before,
             steps_after,
-            replay: file.display().to_string(),
+            replay: file.replay.display().to_string(),
+            html: file.html.display().to_string(),
         }
     });
     let object = Object {
@@ -229,6 +289,7 @@ struct Line<'a> {
     steps_before: usize,
     steps_after: usize,
     replay: String,
+    html: String,
 }
 
 fn seeds(text: &str) -> Result<Range<u64>, String> {
@@ -241,6 +302,14 @@ fn seeds(text: &str) -> Result<Range<u64>, String> {
     }
     Ok(begin..end)
 }
+
+const NEXT: &str = "\
+What to try next:
+  bus explore order-export --faults CrashBroker,LosePower     other worst days
+  bus run order-export --bus 'sim://?seed=7' --json           one quiet day
+  bus kafka up                                                a real Kafka (JDK and Maven)
+  bus run order-export --bus kafka://127.0.0.1:9092           the same code on it
+From a clone, `bus` is `cargo run --release --`.";
 
 const EXAMPLES: &str = "\
 Examples:

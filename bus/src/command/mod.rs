@@ -24,7 +24,8 @@ use failure::Failure;
 
 /// A broker-agnostic event bus: run applications on a simulated or on a real Kafka
 ///
-/// Without a command, it runs the order export on the simulator and prints what happened.
+/// Without a command, it explores the order export on the simulator: as it is often written, and
+/// sound.
 #[derive(Debug, Parser)]
 #[command(name = "bus", version, after_help = EXAMPLES)]
 struct Arguments {
@@ -58,7 +59,7 @@ pub(crate) fn main() -> ExitCode {
     };
     log();
     let done = match &arguments.command {
-        None => run::demonstrate(),
+        None => explore::demonstrate(),
         Some(Command::List(arguments)) => list::list(arguments),
         Some(Command::Run(arguments)) => run::run(arguments),
         Some(Command::Explore(arguments)) => explore::explore(arguments),
@@ -118,9 +119,10 @@ fn print(text: &str) -> Result<(), Failure> {
 
 const EXAMPLES: &str = "\
 Examples:
-  bus                                                  the order export on the simulator
+  bus                                                  the order export on its worst days
   bus list                                             what can be run
   bus run order-export --bus 'sim://?seed=7' --json    a seed of your choice, for programs
+  bus explore order-export --form as-written           find what breaks it, and shrink that
   bus kafka up                                         start a real Kafka on port 9092
   bus run order-export --bus kafka://127.0.0.1:9092    the same application on it
 

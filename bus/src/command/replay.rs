@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use bus::explore::{self, FORM, SIM, WorstDays};
+use bus::picture::{of_replay, to_html};
 use bus_sim::SimConfig;
 use bus_sim::explore::{Replay, Replayed, Violation};
 use clap::Args;
@@ -22,6 +23,9 @@ pub(crate) struct Arguments {
     /// Print the trace up to this virtual time, in seconds
     #[arg(long, value_name = "SECONDS")]
     until: Option<f64>,
+    /// Write the picture of the run to this file
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -31,14 +35,21 @@ pub(crate) struct Arguments {
 pub(crate) fn replay(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let replay = read(&arguments.file)?;
     let with = |key: &str| replay.with.get(key).map_or("", String::as_str);
-    let (application, form) = find(&replay.name, with(FORM))?;
+    let (application, form) = find(&replay.name, Some(with(FORM)))?;
     let days = WorstDays::new(application, form, with(SIM))?;
-    let config = SimConfig { record_trace: arguments.until.is_some(), ..days.world().clone() };
+    let config = SimConfig {
+        record_trace: arguments.until.is_some(),
+        record_events: arguments.html.is_some(),
+        ..days.world().clone()
+    };
     let replayed = replay.run(&config, explore::judged(application, form));
     if let Some(until) = arguments.until {
         for line in trace_until(&replayed, until) {
             print(line)?;
         }
+    }
+    if let Some(path) = &arguments.html {
+        write(path, &to_html(&of_replay(&replay, &replayed)))?;
     }
     print(&if arguments.json {
         to_json(&replay, &replayed)?
@@ -59,6 +70,14 @@ pub(super) fn read(path: &Path) -> Result<Replay, Failure> {
     Replay::from_text(&text).map_err(|error| {
         let message = format!("{}: {error}", path.display());
         Failure::new(message, "docs/replay.md shows a replay file and explains it")
+    })
+}
+
+/// Writes a file.
+pub(super) fn write(path: &Path, text: &str) -> Result<(), Failure> {
+    std::fs::write(path, text).map_err(|error| {
+        let message = format!("{} cannot be written: {error}", path.display());
+        Failure::new(message, "name a file in a folder that exists")
     })
 }
 
@@ -138,5 +157,6 @@ Examples:
   bus explore order-export --form as-written             finds a violation and writes the file
   bus replay order-export-3.busplay                      the same run, event by event
   bus replay order-export-3.busplay --until 2.5          with its trace up to 2.5 s
+  bus replay order-export-3.busplay --html day.html      with a picture of it
 
 Exit codes: 0 held, 1 usage or a broken file, 2 violated.";

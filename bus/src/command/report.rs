@@ -28,7 +28,7 @@ pub(crate) fn to_json(printed: &Printed) -> Result<String, Failure> {
     let explanations = found.map(said).or(stalled);
     let object = Object {
         app: application.name,
-        form: form.name(),
+        form: application.form_name(*form),
         bus: &report.bus,
         seed: report.seed,
         verdict: verdict(outcome).name(),
@@ -63,7 +63,8 @@ struct Object<'a> {
 /// Writes what a person would like to read.
 pub(crate) fn to_text(printed: &Printed) -> String {
     let Printed { application, form, outcome, report } = printed;
-    let mut text = format!("{}, {form}: {}\n", application.name, application.title);
+    let mut text =
+        format!("{}, {}: {}\n", application.name, application.form_name(*form), application.title);
     let _ = writeln!(text, "on {}\n", report.bus);
     let _ = writeln!(text, "{}", verdict(outcome));
     match outcome {

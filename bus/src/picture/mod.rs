@@ -4,6 +4,7 @@
 //! to know what it is about: the few events that prove the verdict.
 //!
 //! - [`diagram`]: the picture of recorded events;
+//! - [`of_replay`]: the picture of the run of a replay file;
 //! - [`witness_of`]: the events that prove what became of an offset;
 //! - [`to_html`], [`to_text`]: what to do with it.
 //!
@@ -23,7 +24,8 @@ use bus_check::picture::diagram::{
 };
 pub use bus_check::picture::{Diagram, diagram as parts, to_html, to_text};
 use bus_core::{Offset, TopicPartition};
-use bus_sim::event::{EventSeq, Place};
+use bus_sim::event::{Change, EventSeq, Place};
+use bus_sim::explore::{Replay, Replayed};
 use bus_sim::fact::{Fact, TransactionFact};
 use bus_sim::{SimEvent, SimEventKind};
 
@@ -123,6 +125,48 @@ pub fn witness_of(
     witness.extend(events[begin..].iter().find(is_gone).map(|event| event.seq));
     witness.sort_unstable();
     witness
+}
+
+/// The picture of a run of a replay file, whose events were recorded: its witness is what was done
+/// to the world.
+pub fn of_replay(replay: &Replay, replayed: &Replayed) -> Diagram {
+    let events = replayed.report.as_ref().map_or(&[][..], |report| &report.recorded);
+    let found = replayed.violations.iter().find(|v| v.guarantee == replay.expect.guarantee);
+    let first = found.or(replayed.violations.first());
+    let form = replay.with.get(crate::explore::FORM);
+    let (faults, choices) = (replay.shrunk.faults, replay.shrunk.choices);
+    let verdict = Verdict {
+        is_violation: first.is_some(),
+        word: if first.is_some() { "violated" } else { "held" }.to_owned(),
+        guarantee: first.map_or_else(String::new, |violation| violation.guarantee.clone()),
+        sentence: first.map_or_else(String::new, |violation| violation.sentence.clone()),
+        reason: String::new(),
+        replay: format!("bus replay {}-{}.busplay", replay.name, replay.case.seed),
+        facts: vec![
+            ("seed".to_owned(), replay.case.seed.to_string()),
+            ("trace".to_owned(), replay.expect.trace.clone()),
+            ("faults".to_owned(), format!("{} of {}", faults.1, faults.0)),
+            ("choices".to_owned(), format!("{} of {}", choices.1, choices.0)),
+        ],
+    };
+    let title = [Some(&replay.name), form].into_iter().flatten().cloned().collect::<Vec<_>>();
+    let subject = Subject {
+        title: title.join(", "),
+        verdict,
+        witness: done_to_the_world(events),
+        ..Subject::default()
+    };
+    diagram(events, subject)
+}
+
+/// What crashed, stood still, or was cut.
+fn done_to_the_world(events: &[SimEvent]) -> Vec<EventSeq> {
+    let is_done = |event: &&SimEvent| match &event.kind {
+        SimEventKind::Changed(change, _) => *change != Change::Started,
+        SimEventKind::Cut(_) => true,
+        _ => false,
+    };
+    events.iter().filter(is_done).map(|event| event.seq).collect()
 }
 
 /// What all parts of a picture are made from.

@@ -7,5 +7,5 @@
 //!
 //! To write one, copy a short one, and add it to the [catalogue](mod@crate::catalogue).
 
+pub mod claim_before_effect;
 pub mod common;
-pub mod inflight_retry_reorder;
