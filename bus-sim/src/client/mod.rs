@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use bus_core::{CommitSender, DeliverySender, Result, Timestamp, TopicPartition};
 
-use crate::choice::{Label, choice_below};
+use crate::choice::{Choices, Label};
 use crate::node::{Effects, Input, NodeId};
 use crate::time::SimTime;
 
@@ -100,18 +100,18 @@ impl ClientMachine {
     }
 }
 
-/// Who a client is: its node, a stable name for its choices, and the seed that those depend on.
-#[derive(Clone, Copy, Debug)]
+/// Who a client is: its node, a stable name for its choices, and what draws those.
+#[derive(Clone, Debug)]
 pub(crate) struct Identity {
     pub(crate) node: NodeId,
     pub(crate) name: u64,
-    pub(crate) seed: u64,
+    pub(crate) choices: Choices,
 }
 
 impl Identity {
     /// Draws a number below `bound`; `cause` says what asks.
     pub(crate) fn choose(&self, label: Label, cause: impl std::hash::Hash, bound: u64) -> u64 {
-        choice_below(self.seed, label, (self.name, cause), bound)
+        self.choices.below(label, (self.name, cause), bound, || self.node.to_string())
     }
 }
 

@@ -3,6 +3,7 @@
 mod common;
 mod determinism;
 mod leaders;
+mod recorded;
 mod stories;
 mod storm;
 mod transaction_storms;

@@ -134,7 +134,12 @@ impl Consumer {
         effects: &mut Effects,
     ) {
         let skip = Offset::from(self.mutation == Some(Mutation::RecordSkippedAtRebalance));
+        let is_unstable = |answer: &PartitionResponse| {
+            answer.result.as_ref().is_err_and(|kind| *kind == ErrorKind::UnstableOffsetCommit)
+        };
         let answers = match result {
+            // librdkafka asks again for all that it has asked for.
+            Ok(answers) if answers.iter().any(is_unstable) => Vec::new(),
             Ok(answers) => answers,
             Err(kind) => {
                 self.note_coordinator_error(now, kind, effects);
@@ -189,6 +194,15 @@ impl Consumer {
         }
     }
 
+    /// `auto.offset.reset`.
+    pub(crate) fn reset_policy(&self) -> OffsetReset {
+        if self.mutation == Some(Mutation::ResetPolicyIgnored) {
+            OffsetReset::Earliest
+        } else {
+            self.config.auto_offset_reset
+        }
+    }
+
     /// Follows `auto.offset.reset`.
     pub(super) fn reset(
         &mut self,
@@ -197,11 +211,7 @@ impl Consumer {
         why: ErrorKind,
         effects: &mut Effects,
     ) {
-        let policy = if self.mutation == Some(Mutation::ResetPolicyIgnored) {
-            OffsetReset::Earliest
-        } else {
-            self.config.auto_offset_reset
-        };
+        let policy = self.reset_policy();
         let Some(partition) = self.partitions.get_mut(topic_partition) else { return };
         partition.clear_buffer();
         match policy {

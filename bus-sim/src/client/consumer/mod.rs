@@ -142,7 +142,7 @@ impl Consumer {
             Member::new(group_id.into(), config.group_instance_id.as_deref().map(Name::from))
         });
         Self {
-            connections: Connections::new(identity, brokers),
+            connections: Connections::new(identity.clone(), brokers),
             metadata: Metadata::new(brokers),
             refresh: Refresh::default(),
             subscription: None,
@@ -267,15 +267,25 @@ impl Consumer {
         }
     }
 
+    /// Whether a partition may be sought.
+    pub(crate) fn check_seek(&self, topic_partition: &TopicPartition, to: StartAt) -> Result<()> {
+        self.check_open()?;
+        to.validate(topic_partition)?;
+        match self.partitions.contains_key(topic_partition) {
+            true => Ok(()),
+            false => Err(not_assigned(topic_partition)),
+        }
+    }
+
+    /// Moves the position of a partition, once it is known where to.
     pub(crate) fn seek(
         &mut self,
         now: SimTime,
         topic_partition: &TopicPartition,
-        to: StartAt,
+        to: Offset,
         effects: &mut Effects,
     ) -> Result<()> {
         self.check_open()?;
-        to.validate(topic_partition)?;
         let version = self.new_version();
         let keep_buffer = self.mutation == Some(Mutation::SeekIgnored);
         let Some(partition) = self.partitions.get_mut(topic_partition) else {

@@ -31,8 +31,6 @@ pub(super) struct Partition {
     /// What was committed last by this consumer.
     pub(super) committed: Option<Offset>,
     pub(super) is_paused: bool,
-    /// A seek waits for its offset to be looked up: that is the position then.
-    pub(super) is_seeking: bool,
     /// Counts seeks: a response to a request of an older version is out of date (KAFKA-7703).
     pub(super) version: u64,
     /// Batches that were fetched and not yet delivered to their end.
@@ -132,7 +130,6 @@ impl Partition {
             stored: None,
             committed: None,
             is_paused: false,
-            is_seeking: false,
             version,
             buffer: VecDeque::new(),
             buffered_bytes: 0,
@@ -142,19 +139,12 @@ impl Partition {
     }
 
     /// Starts anew somewhere else. What was fetched is out of date.
-    pub(super) fn seek(&mut self, to: StartAt, version: u64, keep_buffer: bool) {
+    pub(super) fn seek(&mut self, to: Offset, version: u64, keep_buffer: bool) {
         self.version = version;
         self.fetch_epoch = None;
-        self.fetch = match to {
-            StartAt::Offset(offset) => FetchState::At(offset),
-            other => FetchState::Find(other),
-        };
-        self.position = match to {
-            StartAt::Offset(offset) => Some(offset),
-            _ => None,
-        };
+        self.fetch = FetchState::At(to);
+        self.position = Some(to);
         self.passed = self.position;
-        self.is_seeking = self.position.is_none();
         self.leader_epoch = None;
         if !keep_buffer {
             self.clear_buffer();
@@ -165,10 +155,6 @@ impl Partition {
     pub(super) fn found(&mut self, offset: Offset, leader_epoch: Option<i32>) {
         self.fetch = FetchState::At(offset);
         self.fetch_epoch = leader_epoch;
-        if std::mem::take(&mut self.is_seeking) {
-            self.position = Some(offset);
-            self.passed = self.position;
-        }
     }
 
     pub(super) fn clear_buffer(&mut self) {

@@ -5,7 +5,7 @@
 //! leader's log ends before, records were lost, and the consumer goes on at that end, without what
 //! it had fetched ahead; with `auto.offset.reset=none` it is an error instead.
 
-use bus_core::{ErrorKind, OffsetReset, StartAt};
+use bus_core::{ErrorKind, OffsetReset};
 
 use crate::client::connections::{Link, SOCKET_TIMEOUT};
 use crate::mutation::Mutation;
@@ -100,7 +100,7 @@ impl Consumer {
             Ok(Some(end)) if self.config.auto_offset_reset != OffsetReset::None => {
                 let version = self.new_version();
                 let Some(partition) = self.partitions.get_mut(topic_partition) else { return };
-                partition.seek(StartAt::Offset(end.end_offset), version, false);
+                partition.seek(end.end_offset, version, false);
                 partition.fetch_epoch = Some(end.leader_epoch);
             }
             Ok(_) => self.reset(now, topic_partition, ErrorKind::OffsetOutOfRange, effects),

@@ -128,7 +128,7 @@ impl Producer {
         session: Session,
     ) -> Self {
         Self {
-            connections: Connections::new(identity, brokers),
+            connections: Connections::new(identity.clone(), brokers),
             metadata: Metadata::new(brokers),
             refresh: Refresh::default(),
             topics: BTreeMap::new(),

@@ -220,7 +220,7 @@ impl Consumer {
     }
 
     /// Another member uses the same `group.instance.id`: nothing can be done with this one.
-    fn fenced(&mut self, effects: &mut Effects) {
+    pub(super) fn fenced(&mut self, effects: &mut Effects) {
         let Some(member) = &mut self.member else { return };
         let message = "another member uses this group.instance.id now";
         let error = Error::new(ErrorKind::FencedInstanceId, message)
