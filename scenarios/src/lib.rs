@@ -6,6 +6,7 @@
 //! # The map, in reading order
 //! - [`mod@catalogue`]: the applications by name, for the command and for tests;
 //! - [`order_export`]: the first application;
+//! - [`stories`]: real delivery bugs, each as the least code that has it;
 //! - [`store`]: the transactional database that applications share, in memory;
 //! - [`crash_points`]: the places between two effects where a test may crash a process;
 //! - [`lifecycle`]: starts the processes of an application, and ends them;
@@ -21,7 +22,8 @@ pub mod lifecycle;
 pub mod order_export;
 pub mod report;
 pub mod store;
+pub mod stories;
 
-pub use catalogue::{Application, Form, catalogue, find};
+pub use catalogue::{Application, Form, Kind, WorstDay, catalogue, find};
 pub use crash_points::{CrashPoints, Reached};
-pub use report::{GroupReport, MemberReport, PartitionReport, Report, Verdict};
+pub use report::{Broken, GroupReport, MemberReport, PartitionReport, Report, Verdict};

@@ -12,14 +12,33 @@ use serde::Serialize;
 pub struct Report {
     /// Whether its invariant held.
     pub verdict: Verdict,
-    /// What was done and how it ended, one sentence each; the reasons of the verdict first.
-    pub explanations: Vec<String>,
+    /// The guarantees that were broken; none if it held.
+    pub broken: Vec<Broken>,
+    /// What was done and how it ended, one sentence each.
+    pub notes: Vec<String>,
     /// How many records this run wrote, in all topics.
     pub records: u64,
     /// The partitions of its topics.
     pub partitions: Vec<PartitionReport>,
     /// Its groups.
     pub groups: Vec<GroupReport>,
+}
+
+/// A guarantee of an application that was broken.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Broken {
+    /// Its name, the same for everything that breaks it.
+    pub guarantee: &'static str,
+    /// What happened, as a sentence.
+    pub sentence: String,
+}
+
+impl Report {
+    /// The reasons of the verdict, and then what else there is to say, one sentence each.
+    pub fn explanations(&self) -> impl Iterator<Item = &str> {
+        let reasons = self.broken.iter().map(|broken| broken.sentence.as_str());
+        reasons.chain(self.notes.iter().map(String::as_str))
+    }
 }
 
 /// Whether the invariant of an application held.

@@ -260,6 +260,7 @@ suite! {
             "R3" old_leader_gives_up_what_others_do_not_have needs Replicas Brokers;
             "R3" only_replicas_in_sync_are_elected needs Replicas Brokers;
             "R3" followers_keep_what_is_above_their_high_watermark needs Replicas Brokers Links;
+            "R3" readers_go_back_to_what_a_new_leader_has needs Replicas Brokers;
         }
         failover {
             "R1" replicas_are_spread needs Replicas;

@@ -419,8 +419,10 @@ fn is_eviction(event: &Event) -> bool {
     code == Some(RDKafkaErrorCode::PollExceeded)
 }
 
-/// librdkafka has one code for "no committed offset" and for "offset out of range" with
-/// `auto.offset.reset=none`; only the text tells which it was.
+/// librdkafka has one code for "no committed offset", for "offset out of range", and for records
+/// that a new leader does not have, with `auto.offset.reset=none`; only the text tells which it
+/// was.
 fn is_out_of_range(code: Code, message: &str) -> bool {
-    code.known() == Some(RDKafkaErrorCode::AutoOffsetReset) && message.contains("out of range")
+    code.known() == Some(RDKafkaErrorCode::AutoOffsetReset)
+        && (message.contains("out of range") || message.contains("truncation detected"))
 }

@@ -1,6 +1,7 @@
 //! The consumer of a simulated process.
 
 use std::any::Any;
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use crate::client::consumer::Ready;
 use crate::client::{ClientMachine, Reply, consumer};
 use crate::node::{ClientId, Effects};
 use crate::time::SimTime;
+use crate::world::CallRecord;
 
 use super::Shared;
 use super::bus::over;
@@ -46,9 +48,11 @@ impl SimConsumer {
         act: impl FnOnce(&mut consumer::Consumer, SimTime, Reply<T>, &mut Effects),
     ) -> BoxFuture<'_, Result<T>> {
         let (reply, receiver) = reply_channel();
-        let called =
-            self.link.call(|consumer, now, effects| act(consumer, now, reply, effects)).is_some();
-        Box::pin(answer(called, receiver, operation))
+        let called = self.link.call(|consumer, now, effects| {
+            effects.record(|| CallRecord::Called(operation, String::new()));
+            act(consumer, now, reply, effects);
+        });
+        Box::pin(answer(called.is_some(), receiver, operation))
     }
 
     fn now<T>(
@@ -56,7 +60,11 @@ impl SimConsumer {
         operation: Operation,
         act: impl FnOnce(&mut consumer::Consumer, SimTime, &mut Effects) -> Result<T>,
     ) -> Result<T> {
-        let result = self.link.call(act).unwrap_or_else(|| Err(over()));
+        let called = self.link.call(|consumer, now, effects| {
+            effects.record(|| CallRecord::Called(operation, String::new()));
+            act(consumer, now, effects)
+        });
+        let result = called.unwrap_or_else(|| Err(over()));
         result.map_err(|error| error.with_operation(operation))
     }
 }
@@ -176,8 +184,10 @@ impl Consumer for SimConsumer {
     }
 
     fn commit(&self, offsets: &[(TopicPartition, OffsetAndMetadata)]) -> Commit {
-        let called =
-            self.link.call(|consumer, now, effects| consumer.commit(now, offsets, effects));
+        let called = self.link.call(|consumer, now, effects| {
+            effects.record(|| CallRecord::Called(Operation::Commit, describe(offsets)));
+            consumer.commit(now, offsets, effects)
+        });
         called.unwrap_or_else(|| {
             // The call of a dead process never completes.
             let (sender, commit) = Commit::channel();
@@ -238,7 +248,10 @@ impl Consumer for SimConsumer {
 
 impl Drop for SimConsumer {
     fn drop(&mut self) {
-        self.link.call(|consumer, now, effects| consumer.abandon(now, effects));
+        self.link.call(|consumer, now, effects| {
+            effects.record(|| CallRecord::Called(Operation::Close, "dropped".to_owned()));
+            consumer.abandon(now, effects);
+        });
     }
 }
 
@@ -261,12 +274,14 @@ impl Future for PollFuture<'_> {
             let deadline = match begun {
                 Some(deadline) => deadline,
                 None => {
+                    effects.record(|| CallRecord::Called(Operation::Poll, String::new()));
                     consumer.poll_begin(now, effects)?;
                     now + timeout
                 }
             };
             let taken = consumer.poll_take(now, deadline, cx.waker(), effects);
-            if taken.is_some() {
+            if let Some(taken) = &taken {
+                record_taken(taken, effects);
                 consumer.poll_end(now, effects);
             }
             Ok((deadline, taken))
@@ -304,13 +319,50 @@ impl Drop for PollFuture<'_> {
     }
 }
 
+/// Tells the record of events what a poll took; an empty poll is nothing to tell.
+fn record_taken(taken: &Result<Ready>, effects: &mut Effects) {
+    match taken {
+        Ok(Ready::Records(records)) if records.is_empty() => {}
+        Ok(Ready::Records(records)) => effects.record(|| {
+            let mut spans: BTreeMap<TopicPartition, (Offset, Offset)> = BTreeMap::new();
+            for record in records {
+                let span = spans.entry(record.topic_partition());
+                span.and_modify(|span| span.1 = record.offset)
+                    .or_insert((record.offset, record.offset));
+            }
+            let spans = spans.iter().map(|(partition, (first, last))| {
+                if first == last {
+                    format!("{partition}@{first}")
+                } else {
+                    format!("{partition}@{first}..{last}")
+                }
+            });
+            CallRecord::Taken(spans.collect::<Vec<_>>().join(", "), None)
+        }),
+        Ok(Ready::Rebalance(rebalance)) => {
+            effects.record(|| CallRecord::Rebalance(Rebalance::clone(rebalance)));
+        }
+        Err(error) => {
+            effects.record(|| CallRecord::Taken(error.message().to_owned(), Some(error.kind())));
+        }
+    }
+}
+
+/// Offsets to commit in a few words, for people.
+fn describe(offsets: &[(TopicPartition, OffsetAndMetadata)]) -> String {
+    let each = offsets.iter().map(|(partition, commit)| format!("{partition}@{}", commit.offset));
+    each.collect::<Vec<_>>().join(", ")
+}
+
 struct Completer(Arc<Link>);
 
 impl RebalanceCompleter for Completer {
     fn complete(&self, rebalance: Arc<Rebalance>) -> BoxFuture<'static, Result<()>> {
-        let completed = self
-            .0
-            .call(|consumer, now, effects| consumer.complete_rebalance(now, &rebalance, effects));
+        let completed = self.0.call(|consumer, now, effects| {
+            let operation = Operation::CompleteRebalance;
+            effects.record(|| CallRecord::Called(operation, String::new()));
+            consumer.complete_rebalance(now, &rebalance, effects)
+        });
         Box::pin(async move {
             match completed {
                 Some(completed) => {

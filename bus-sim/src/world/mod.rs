@@ -2,53 +2,68 @@
 //!
 //! The loop: take the next event, let its node handle it, and turn each effect into events.
 
+mod detail;
+mod director;
+mod faults;
 mod network;
 mod process;
 mod queue;
+mod record;
+mod strike;
 mod trace;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
-
-use bus_core::{Error, ErrorKind, Result};
 
 use crate::broker::{Broker, Controller, bootstrap};
-use crate::choice::{Label, choice, choice_below};
+use crate::choice::{Choices, Label};
 use crate::client::{ClientMachine, Completion};
 use crate::config::SimConfig;
 use crate::digest::Digest;
-use crate::node::{BrokerId, ClientId, ConnectionId, Effect, Effects, Input, NodeId, Timer};
+use crate::event::EventSeq;
+use crate::fault::Stage;
+use crate::node::{
+    BrokerId, ClientId, ConnectionId, CorrelationId, Effect, Effects, Input, NodeId, Timer,
+};
 use crate::time::SimTime;
 
-pub(crate) use network::{Action, Direction, Endpoint, Rule};
+use director::{Director, Due};
+pub(crate) use network::{Action, Direction, Endpoint, Rule, Side};
 use network::{Message, Network, Verdict, message_of};
-pub(crate) use process::{MAIN, Process, ProcessId, ProcessState};
+pub(crate) use process::{MAIN, Process, ProcessChange, ProcessId, ProcessState};
 use queue::Queue;
+pub(crate) use record::CallRecord;
+use record::{NONE, Recorder};
 use trace::Trace;
 pub use trace::TraceHash;
 
-/// Something that happens at a time.
+/// Something that happens at a time. Its cause is an event of the record; see [`record`].
 #[derive(Debug)]
 pub(crate) enum Event {
     /// A node handles an input; the digest is that of the message.
-    Input { node: NodeId, input: Input, digest: u64 },
+    Input { node: NodeId, input: Input, digest: u64, cause: EventSeq },
     /// A connection request arrives at its destination.
-    Syn { connection: ConnectionId },
+    Syn { connection: ConnectionId, cause: EventSeq },
     /// A timer of a node comes.
-    Timer { node: NodeId, timer: Timer },
+    Timer { node: NodeId, timer: Timer, cause: EventSeq },
     /// The next active controller is elected, unless the active one crashed again.
-    Elected { crashes: u32 },
+    Elected { crashes: u32, cause: EventSeq },
+    /// A fault of the plan strikes or ends.
+    Fault(Due),
+    /// Everything heals.
+    Quiesce,
 }
 
 /// The simulated world.
 #[derive(Debug)]
 pub(crate) struct World {
     pub(crate) config: Arc<SimConfig>,
+    pub(crate) choices: Choices,
     now: SimTime,
     queue: Queue,
     network: Network,
     trace: Trace,
+    recorder: Recorder,
     controller: Controller,
     controller_is_up: bool,
     /// How often the active controller has crashed.
@@ -59,6 +74,14 @@ pub(crate) struct World {
     process_ids: BTreeMap<String, ProcessId>,
     /// Outcomes for the application, to be handed over once the world is unlocked.
     completions: Vec<Completion>,
+    /// What faults of the plan did to processes, to be told to their tasks.
+    process_changes: Vec<(ProcessId, ProcessChange)>,
+    /// None without a plan.
+    director: Option<Box<Director>>,
+    /// Requests whose responses are withheld if they are ready at once.
+    withhold: Vec<(ConnectionId, CorrelationId)>,
+    /// Responses that are sent once what is due has struck.
+    withheld: Vec<Withheld>,
     effects: Effects,
     ids_made: u64,
 }
@@ -67,6 +90,27 @@ pub(crate) struct World {
 struct BrokerSlot {
     broker: Broker,
     is_up: bool,
+    is_shutting_down: bool,
+    /// Whether it starts again once it has shut down.
+    starts_again: bool,
+    /// What waits for a broker that stands still; none for one that does not.
+    inbox: Option<Vec<(Input, EventSeq)>>,
+}
+
+impl BrokerSlot {
+    const fn up(broker: Broker) -> Self {
+        Self { broker, is_up: true, is_shutting_down: false, starts_again: false, inbox: None }
+    }
+}
+
+/// A response that is ready.
+#[derive(Debug)]
+struct Withheld {
+    from: NodeId,
+    to: NodeId,
+    input: Input,
+    digest: u64,
+    cause: EventSeq,
 }
 
 #[derive(Debug)]
@@ -79,26 +123,33 @@ struct ClientSlot {
 }
 
 impl World {
-    pub(crate) fn new(config: SimConfig) -> Self {
+    pub(crate) fn new(config: SimConfig, choices: Choices) -> Self {
         let config = Arc::new(config);
-        let (controller, brokers) = bootstrap(&config);
+        let (controller, brokers) = bootstrap(&config, &choices);
         let mut world = Self {
             now: SimTime::ZERO,
             queue: Queue::default(),
-            network: Network::new(config.seed, config.latency_min, config.latency_max),
+            network: Network::new(&config, &choices),
             trace: Trace::new(config.record_trace),
+            recorder: Recorder::new(config.record_events),
             controller,
             controller_is_up: true,
             controller_crashes: 0,
-            brokers: brokers.into_iter().map(|broker| BrokerSlot { broker, is_up: true }).collect(),
+            brokers: brokers.into_iter().map(BrokerSlot::up).collect(),
             clients: Vec::new(),
             processes: vec![Process::new("main")],
             process_ids: BTreeMap::from([("main".to_owned(), MAIN)]),
             completions: Vec::new(),
-            effects: Effects::default(),
+            process_changes: Vec::new(),
+            director: None,
+            withhold: Vec::new(),
+            withheld: Vec::new(),
+            effects: Effects::recording(config.record_events),
             ids_made: 0,
+            choices,
             config,
         };
+        world.follow_plan();
         world.start_node(NodeId::Controller);
         for id in 1..=world.config.brokers {
             world.start_node(NodeId::Broker(id));
@@ -136,13 +187,19 @@ impl World {
         std::mem::take(&mut self.completions)
     }
 
-    /// Whether there are outcomes to hand over.
+    /// Whether there are outcomes to hand over, or processes to tell.
     pub(crate) fn has_completions(&self) -> bool {
-        !self.completions.is_empty()
+        !self.completions.is_empty() || !self.process_changes.is_empty()
+    }
+
+    /// What faults of the plan did to processes since this was last asked.
+    pub(crate) fn take_process_changes(&mut self) -> Vec<(ProcessId, ProcessChange)> {
+        std::mem::take(&mut self.process_changes)
     }
 
     /// Lets time pass to `to`, if no event is before it.
     pub(crate) fn advance(&mut self, to: SimTime) {
+        self.recorder.current = NONE;
         if to > self.now && self.next_time().is_none_or(|next| next > to) {
             self.now = to;
         }
@@ -156,14 +213,24 @@ impl World {
         let Some((at, event)) = self.queue.pop() else { return false };
         self.now = self.now.max(at);
         match event {
-            Event::Input { node, input, digest } => self.deliver(node, input, digest),
-            Event::Syn { connection } => self.accept(connection),
-            Event::Timer { node, timer } => {
+            Event::Input { node, input, digest, cause } => self.deliver(node, input, digest, cause),
+            Event::Syn { connection, cause } => self.accept(connection, cause),
+            Event::Timer { node, timer, cause } => {
                 let digest = Digest::of(&timer);
-                self.deliver(node, Input::Timer(timer), digest);
+                self.deliver(node, Input::Timer(timer), digest, cause);
             }
-            Event::Elected { crashes } => self.controller_elected(crashes),
+            Event::Elected { crashes, cause } => {
+                self.recorder.current = cause;
+                self.controller_elected(crashes);
+            }
+            Event::Fault(due) => {
+                if let Some(director) = &mut self.director {
+                    director.is_due(due);
+                }
+            }
+            Event::Quiesce => self.quiesce(),
         }
+        self.strike_due();
         true
     }
 
@@ -171,26 +238,36 @@ impl World {
     pub(crate) fn random_id(&mut self, process: ProcessId) -> (u64, u64) {
         self.ids_made += 1;
         let cause = (process, self.ids_made);
-        let draw = |half: u8| choice(self.config.seed, Label::ApplicationId, (cause, half));
+        let draw = |half: u8| self.choices.id(Label::ApplicationId, (cause, half));
         (draw(0), draw(1))
     }
 
     fn start_node(&mut self, node: NodeId) {
+        self.record_start(node);
         self.handle(node, Input::Start);
     }
 
     /// A message or timer reaches its node, unless connection or node are gone.
-    fn deliver(&mut self, node: NodeId, input: Input, digest: u64) {
+    fn deliver(&mut self, node: NodeId, input: Input, digest: u64, cause: EventSeq) {
         if let Some(message) = message_of(&input, digest)
             && !self.network.is_open(message.connection, message.direction)
         {
+            self.record_discarded(cause, node);
             return;
         }
         let kind = std::mem::discriminant(&input);
         self.trace.add(self.now, (node, kind, digest), || describe(node, &input, digest));
+        let is_there = match node {
+            NodeId::Client(id) => self.clients[id as usize].is_alive,
+            NodeId::Broker(_) | NodeId::Controller => self.is_up(node),
+        };
+        if !is_there {
+            self.record_discarded(cause, node);
+            return;
+        }
+        self.record_input(cause, node, &input);
         match node {
-            NodeId::Broker(id) if !self.broker(id).is_up => {}
-            NodeId::Controller if !self.controller_is_up => {}
+            NodeId::Broker(id) if self.is_frozen(node) => self.keep_waiting(id, input),
             NodeId::Client(id) => self.deliver_to_client(id, input),
             NodeId::Broker(_) | NodeId::Controller => self.handle(node, input),
         }
@@ -203,7 +280,7 @@ impl World {
         }
         let process = &mut self.processes[slot.process];
         if process.state == ProcessState::Paused {
-            process.inbox.push((id, input));
+            process.inbox.push((id, input, self.recorder.current));
         } else {
             self.handle(NodeId::Client(id), input);
         }
@@ -211,6 +288,12 @@ impl World {
 
     /// Lets a node handle an input and carries out what it wants.
     fn handle(&mut self, node: NodeId, input: Input) {
+        let received = match &input {
+            Input::Response { connection, response, .. } if self.director.is_some() => {
+                self.network.destination(*connection).map(|from| (from, response.api()))
+            }
+            _ => None,
+        };
         let mut effects = std::mem::take(&mut self.effects);
         match node {
             NodeId::Controller => self.controller.handle(self.now, input, &mut effects),
@@ -224,38 +307,58 @@ impl World {
         }
         self.carry_out(node, &mut effects);
         self.effects = effects;
+        if let Some((from, api)) = received {
+            self.notice(Stage::Received, api, node, from);
+        }
     }
 
     fn carry_out(&mut self, node: NodeId, effects: &mut Effects) {
         let mut stops = false;
+        if self.director.is_some() {
+            self.notice_handled(node, effects);
+        }
         for effect in effects.list.drain(..) {
             match effect {
                 Effect::Connect { connection, to } => self.connect(connection, to),
                 Effect::Disconnect { connection } => self.disconnect(connection, node),
                 Effect::Request { connection, correlation, request } => {
                     let Some(to) = self.network.destination(connection) else { continue };
+                    self.notice_sent(request.api(), node, to);
                     let digest = request.digest();
                     self.transmit(to, Input::Request { connection, correlation, request }, digest);
                 }
                 Effect::Respond { connection, correlation, response } => {
-                    let digest = response.digest();
-                    self.transmit(
-                        connection.owner,
-                        Input::Response { connection, correlation, response },
-                        digest,
-                    );
+                    let (digest, api) = (response.digest(), response.api());
+                    let to = connection.owner;
+                    let input = Input::Response { connection, correlation, response };
+                    if self.is_withheld(api, node, (connection, correlation)) {
+                        let cause = self.recorder.current;
+                        self.withheld.push(Withheld { from: node, to, input, digest, cause });
+                    } else {
+                        self.transmit(to, input, digest);
+                    }
                 }
                 Effect::SetTimer { timer, at } => {
-                    self.queue.set_timer(node, timer, at.max(self.now));
+                    let cause = self.recorder.current;
+                    self.queue.set_timer(node, timer, at.max(self.now), cause);
                 }
                 Effect::CancelTimer { timer } => self.queue.cancel_timer(node, &timer),
-                Effect::Complete(completion) => self.completions.push(completion),
-                Effect::Fact(fact) => {
-                    self.trace.add(self.now, &fact, || format!("{node} ! {fact}"));
+                Effect::Complete(completion) => {
+                    self.record_completion(node, &completion);
+                    self.completions.push(completion);
                 }
+                Effect::Fact(fact) => {
+                    if let Some(director) = &mut self.director {
+                        director.fact(&fact);
+                    }
+                    self.trace.add(self.now, &fact, || format!("{node} ! {fact}"));
+                    self.record_fact(node, fact);
+                }
+                Effect::Handled { .. } => {}
                 Effect::Stop => stops = true,
             }
         }
+        self.withhold.clear();
         if stops && let NodeId::Broker(id) = node {
             self.stop_broker(id);
         }
@@ -266,16 +369,20 @@ impl World {
         let name = self.name_of(connection.owner);
         self.network.open(connection, to, link, name);
         let message = Message { connection, direction: Direction::Request, api: None, digest: 0 };
-        match self.network.send(self.now, &message) {
-            Verdict::Deliver(at) => self.queue.push(at, Event::Syn { connection }),
-            Verdict::Held => self.network.hold(&message, Event::Syn { connection }),
+        let verdict = self.network.send(self.now, &message);
+        let mut event = Event::Syn { connection, cause: NONE };
+        self.record_sent(to, &mut event, &verdict);
+        match verdict {
+            Verdict::Deliver(at) => self.queue.push(at, event),
+            Verdict::Held => self.hold(&message, event),
             Verdict::Reset | Verdict::Discard => {}
         }
     }
 
     /// A connection request arrives: it is accepted by a node that is up, and refused otherwise.
-    fn accept(&mut self, connection: ConnectionId) {
+    fn accept(&mut self, connection: ConnectionId, cause: EventSeq) {
         let Some(to) = self.network.destination(connection) else { return };
+        self.record_syn(cause, to);
         if !self.is_up(to) {
             self.reset(connection);
             return;
@@ -306,22 +413,27 @@ impl World {
     fn tell_disconnected(&mut self, connection: ConnectionId, node: NodeId) {
         let at = self.now + self.config.latency_max;
         let digest = Digest::of(&connection);
-        self.queue
-            .push(at, Event::Input { node, input: Input::Disconnected { connection }, digest });
+        let (input, cause) = (Input::Disconnected { connection }, self.recorder.current);
+        self.queue.push(at, Event::Input { node, input, digest, cause });
     }
 
     fn transmit(&mut self, to: NodeId, input: Input, digest: u64) {
         let Some(message) = message_of(&input, digest) else { return };
-        let event = Event::Input { node: to, input, digest };
-        match self.network.send(self.now, &message) {
+        let mut event = Event::Input { node: to, input, digest, cause: NONE };
+        let verdict = self.network.send(self.now, &message);
+        self.record_sent(to, &mut event, &verdict);
+        match verdict {
             Verdict::Deliver(at) => self.queue.push(at, event),
-            Verdict::Held => self.network.hold(&message, event),
+            Verdict::Held => self.hold(&message, event),
             Verdict::Reset => {
                 let lost = message.connection;
                 self.trace.add(self.now, ("lost", digest), || format!("network x {lost:?}"));
                 self.reset(lost);
             }
             Verdict::Discard => {}
+        }
+        if self.director.is_some() {
+            self.rule_matched();
         }
     }
 
@@ -348,289 +460,17 @@ impl World {
         }
     }
 
+    fn note(&mut self, line: String) {
+        self.trace.add(self.now, &line, || line.clone());
+        self.record_note(line);
+    }
+
     fn broker(&self, id: BrokerId) -> &BrokerSlot {
         &self.brokers[broker_index(id)]
     }
 
     fn broker_mut(&mut self, id: BrokerId) -> &mut BrokerSlot {
         &mut self.brokers[broker_index(id)]
-    }
-}
-
-/// Clients and processes.
-impl World {
-    /// Adds a client to a process and starts it.
-    pub(crate) fn add_client(
-        &mut self,
-        process: ProcessId,
-        make: impl FnOnce(NodeId, u64) -> ClientMachine,
-    ) -> ClientId {
-        let id = ClientId::try_from(self.clients.len()).unwrap_or(ClientId::MAX);
-        let owner = &mut self.processes[process];
-        let ordinal = owner.clients_made;
-        owner.clients_made += 1;
-        let name = Digest::of(&(owner.name.as_str(), owner.incarnation, ordinal));
-        let machine = make(NodeId::Client(id), name);
-        self.clients.push(ClientSlot { machine, process, name, is_alive: true });
-        self.start_node(NodeId::Client(id));
-        id
-    }
-
-    /// Gives a client something to do. Nothing happens if it is dead.
-    pub(crate) fn with_client<T>(
-        &mut self,
-        id: ClientId,
-        act: impl FnOnce(&mut ClientMachine, SimTime, &mut Effects) -> T,
-    ) -> Option<T> {
-        let slot = &mut self.clients[id as usize];
-        if !slot.is_alive {
-            return None;
-        }
-        let mut effects = std::mem::take(&mut self.effects);
-        let result = act(&mut slot.machine, self.now, &mut effects);
-        self.carry_out(NodeId::Client(id), &mut effects);
-        self.effects = effects;
-        Some(result)
-    }
-
-    /// Ends a client: its connections close, its timers stop.
-    pub(crate) fn remove_client(&mut self, id: ClientId) {
-        let slot = &mut self.clients[id as usize];
-        if !slot.is_alive {
-            return;
-        }
-        slot.is_alive = false;
-        let node = NodeId::Client(id);
-        self.queue.cancel_timers_of(node);
-        for connection in self.network.connections_of(node) {
-            self.disconnect(connection, node);
-        }
-    }
-
-    /// Adds a process that runs.
-    pub(crate) fn add_process(&mut self, name: &str) -> Result<ProcessId> {
-        if self.process_ids.contains_key(name) {
-            let message = format!("process {name:?} exists already; restart it instead");
-            return Err(Error::new(ErrorKind::InvalidArgument, message));
-        }
-        let id = self.processes.len();
-        self.processes.push(Process::new(name));
-        self.process_ids.insert(name.to_owned(), id);
-        Ok(id)
-    }
-
-    /// The process of that name.
-    pub(crate) fn process_id(&self, name: &str) -> Result<ProcessId> {
-        self.process_ids.get(name).copied().ok_or_else(|| {
-            let known = self.process_ids.keys().cloned().collect::<Vec<_>>().join(", ");
-            let message = format!("no process {name:?}; there are {known}");
-            Error::new(ErrorKind::InvalidArgument, message)
-        })
-    }
-
-    /// A process.
-    pub(crate) fn process(&self, id: ProcessId) -> &Process {
-        &self.processes[id]
-    }
-
-    /// Crashes a process: its clients are dead, their calls never complete.
-    pub(crate) fn crash_process(&mut self, id: ProcessId) {
-        self.note(format!("process {} crashes", self.processes[id].name));
-        let process = &mut self.processes[id];
-        process.state = ProcessState::Crashed;
-        process.inbox.clear();
-        for client in 0..self.clients.len() {
-            if self.clients[client].process == id {
-                self.remove_client(ClientId::try_from(client).unwrap_or(ClientId::MAX));
-            }
-        }
-    }
-
-    /// Starts a crashed process again, as its next incarnation.
-    pub(crate) fn restart_process(&mut self, id: ProcessId) {
-        self.note(format!("process {} restarts", self.processes[id].name));
-        let process = &mut self.processes[id];
-        process.state = ProcessState::Running;
-        process.incarnation += 1;
-        process.clients_made = 0;
-    }
-
-    /// Pauses a process: what reaches it waits.
-    pub(crate) fn pause_process(&mut self, id: ProcessId) {
-        self.note(format!("process {} pauses", self.processes[id].name));
-        self.processes[id].state = ProcessState::Paused;
-    }
-
-    /// Resumes a paused process: it handles what has waited.
-    pub(crate) fn resume_process(&mut self, id: ProcessId) {
-        self.note(format!("process {} resumes", self.processes[id].name));
-        self.processes[id].state = ProcessState::Running;
-        for (client, input) in std::mem::take(&mut self.processes[id].inbox) {
-            self.deliver_to_client(client, input);
-        }
-    }
-
-    /// Who waits for what, for the report of a stall.
-    pub(crate) fn waiting(&self) -> String {
-        let waiting = self.clients.iter().filter(|slot| slot.is_alive).filter_map(|slot| {
-            let what = slot.machine.waiting()?;
-            Some(format!("process {}: {what}", self.processes[slot.process].name))
-        });
-        let waiting = waiting.collect::<Vec<_>>();
-        if waiting.is_empty() {
-            "no call on the bus, so the application waits for something else".to_owned()
-        } else {
-            waiting.join("; ")
-        }
-    }
-
-    fn note(&mut self, line: String) {
-        self.trace.add(self.now, &line, || line.clone());
-    }
-}
-
-/// Faults.
-impl World {
-    /// Crashes a broker: its memory is gone, its connections break. If its machine loses power, so
-    /// does what was not on disk.
-    pub(crate) fn crash_broker(&mut self, id: BrokerId, loses_power: bool) {
-        let what = if loses_power { "loses power" } else { "crashes" };
-        self.note(format!("broker-{id} {what}"));
-        let (node, now) = (NodeId::Broker(id), self.now);
-        let slot = self.broker_mut(id);
-        if !slot.is_up {
-            return;
-        }
-        slot.broker.check_coordinators(now);
-        slot.is_up = false;
-        let mut effects = Effects::default();
-        if loses_power {
-            slot.broker.lose_power(now, &mut effects);
-        } else {
-            slot.broker.crash(now);
-        }
-        self.carry_out(node, &mut effects);
-        self.queue.cancel_timers_of(node);
-        for connection in self.network.connections_of(node) {
-            self.reset(connection);
-        }
-    }
-
-    /// Begins a controlled shutdown of a broker; nothing happens if it is down.
-    pub(crate) fn shut_down_broker(&mut self, id: BrokerId) {
-        self.note(format!("broker-{id} shuts down"));
-        let now = self.now;
-        if !self.broker(id).is_up {
-            return;
-        }
-        let mut effects = std::mem::take(&mut self.effects);
-        self.broker_mut(id).broker.begin_shutdown(now, &mut effects);
-        self.carry_out(NodeId::Broker(id), &mut effects);
-        self.effects = effects;
-    }
-
-    /// A broker has shut down: its connections close, and what it sent before still arrives.
-    fn stop_broker(&mut self, id: BrokerId) {
-        self.note(format!("broker-{id} stops"));
-        let (node, now) = (NodeId::Broker(id), self.now);
-        let slot = self.broker_mut(id);
-        slot.is_up = false;
-        slot.broker.check_coordinators(now);
-        slot.broker.stop(now);
-        self.queue.cancel_timers_of(node);
-        for connection in self.network.connections_of(node) {
-            self.disconnect(connection, node);
-        }
-    }
-
-    /// Crashes the active controller: sessions and requests in hand are lost. The other controllers
-    /// elect the next, which has the same log.
-    pub(crate) fn crash_controller(&mut self) {
-        self.note("controller crashes".to_owned());
-        let node = NodeId::Controller;
-        self.controller.crash();
-        self.queue.cancel_timers_of(node);
-        for connection in self.network.connections_of(node) {
-            self.reset(connection);
-        }
-        self.controller_crashes += 1;
-        let broker = &self.config.broker;
-        let most = broker.controller_quorum_election_backoff_max.as_nanos();
-        let bound = u64::try_from(most).unwrap_or(u64::MAX - 1) + 1;
-        let cause = self.controller_crashes;
-        let more = choice_below(self.config.seed, Label::ControllerElection, cause, bound);
-        let wait = broker.controller_quorum_fetch_timeout + Duration::from_nanos(more);
-        self.controller_is_up = false;
-        self.queue.push(self.now + wait, Event::Elected { crashes: cause });
-    }
-
-    /// The controllers elected the next active one, unless that has crashed too.
-    fn controller_elected(&mut self, crashes: u32) {
-        if crashes == self.controller_crashes {
-            self.controller_is_up = true;
-            self.note("controller elected".to_owned());
-            self.start_node(NodeId::Controller);
-        }
-    }
-
-    /// Starts a crashed broker.
-    pub(crate) fn restart_broker(&mut self, id: BrokerId) {
-        self.note(format!("broker-{id} starts"));
-        if !std::mem::replace(&mut self.broker_mut(id).is_up, true) {
-            self.start_node(NodeId::Broker(id));
-        }
-    }
-
-    /// Checks that there is such a broker.
-    pub(crate) fn check_broker(&self, id: BrokerId) -> Result<()> {
-        if (1..=self.config.brokers).contains(&id) {
-            return Ok(());
-        }
-        let message = format!("no broker {id}; there are 1 to {}", self.config.brokers);
-        Err(Error::new(ErrorKind::InvalidArgument, message))
-    }
-
-    /// Cuts a link in both directions.
-    pub(crate) fn cut(&mut self, a: Endpoint, b: Endpoint) {
-        self.note(format!("link {a:?} {b:?} is cut"));
-        self.network.cut(a, b);
-        self.network.cut(b, a);
-    }
-
-    /// Cuts a link in one direction.
-    pub(crate) fn cut_one_way(&mut self, from: Endpoint, to: Endpoint) {
-        self.note(format!("link {from:?} to {to:?} is cut"));
-        self.network.cut(from, to);
-    }
-
-    /// Whether a broker is up.
-    pub(crate) fn is_broker_up(&self, id: BrokerId) -> bool {
-        self.broker(id).is_up
-    }
-
-    /// Elects the preferred leaders that are in sync.
-    pub(crate) fn elect_preferred(&mut self) {
-        self.note("preferred leaders are elected".to_owned());
-        if !self.controller_is_up {
-            return;
-        }
-        let mut effects = std::mem::take(&mut self.effects);
-        self.controller.elect_preferred(self.now, &mut effects);
-        self.carry_out(NodeId::Controller, &mut effects);
-        self.effects = effects;
-    }
-
-    /// Heals all links.
-    pub(crate) fn heal(&mut self) {
-        self.note("links heal".to_owned());
-        for (at, event) in self.network.heal(self.now) {
-            self.queue.push(at, event);
-        }
-    }
-
-    /// Does something to the next message that matches.
-    pub(crate) fn add_rule(&mut self, rule: Rule) {
-        self.network.add_rule(rule);
     }
 }
 

@@ -24,7 +24,8 @@ pub(crate) fn to_json(printed: &Printed) -> Result<String, Failure> {
     let Printed { application, form, outcome, report } = printed;
     let found = outcome.as_ref().ok();
     let stalled = outcome.as_ref().err().map(|error| vec![error.to_string()]);
-    let explanations = found.map(|report| report.explanations.clone()).or(stalled);
+    let said = |report: &Report| report.explanations().map(str::to_owned).collect();
+    let explanations = found.map(said).or(stalled);
     let object = Object {
         app: application.name,
         form: form.name(),
@@ -67,7 +68,7 @@ pub(crate) fn to_text(printed: &Printed) -> String {
     let _ = writeln!(text, "{}", verdict(outcome));
     match outcome {
         Ok(found) => {
-            for explanation in &found.explanations {
+            for explanation in found.explanations() {
                 let _ = writeln!(text, "  {explanation}");
             }
             add_tables(&mut text, found);

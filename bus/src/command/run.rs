@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use bus::{Error, ErrorKind, Run};
 use clap::Args;
-use scenarios::{Application, Form, Report, Verdict};
+use scenarios::{Application, CrashPoints, Form, Report, Verdict};
 
 use super::report::{Printed, to_json, to_text};
 use super::spinner::Spinner;
@@ -55,7 +55,7 @@ pub(crate) fn demonstrate() -> Result<ExitCode, Failure> {
 
 fn execute(application: &'static Application, form: Form, url: &str) -> Result<Printed, Failure> {
     let spinner = Spinner::start(&format!("{} ({form}) runs on {url}", application.name));
-    let ran = bus::try_run(url, |bus| (application.run)(bus, form));
+    let ran = bus::try_run(url, |bus| (application.run)(bus, form, CrashPoints::default()));
     drop(spinner);
     let Run { output, report } = ran?;
     let outcome = match output {

@@ -103,6 +103,16 @@ pub mod point {
     }
 }
 
+/// What the order export guarantees.
+pub mod guarantee {
+    /// Every confirmed order reaches the platform.
+    pub const EXPORTED: &str = "confirmed orders are exported";
+    /// No other order does.
+    pub const CONFIRMED: &str = "only confirmed orders are exported";
+    /// In the sound form, none does twice.
+    pub const ONCE: &str = "orders are exported once";
+}
+
 /// How to run the order export.
 #[derive(Clone, Debug)]
 pub struct OrderExport {

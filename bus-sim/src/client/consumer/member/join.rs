@@ -191,10 +191,10 @@ impl Consumer {
         };
         let topics = members.iter().flat_map(|member| member.subscription.topics.iter().cloned());
         let topics = topics.collect::<BTreeSet<_>>().into_iter().collect();
-        let link = self.refresh.any_broker(&self.identity, &self.metadata);
         let request = Request::Metadata(metadata::Request { topics: Some(topics) });
-        let deadline = now + SOCKET_TIMEOUT;
-        self.connections.send(now, link, Token::LeaderMetadata, request, deadline, effects);
+        let (token, deadline) = (Token::LeaderMetadata, now + SOCKET_TIMEOUT);
+        let brokers = &self.metadata.brokers;
+        self.connections.send_to_any(now, brokers, token, request, deadline, effects);
     }
 
     /// Makes the assignment of the generation.

@@ -1,0 +1,3 @@
+//! How fast histories are judged.
+
+fn main() {}

@@ -1,0 +1,303 @@
+//! The application: producers, and members of a group that commit after handling; in processes
+//! that can be crashed, paused, and restarted.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bus_check::history::{Handled, History};
+use bus_check::{CommitMode, Environment, Judgment, Recorder, judge};
+use bus_core::{
+    Assignor, Bus, Consumer, ConsumerConfig, ConsumerExt as _, NewTopic, OffsetReset, Polled,
+    ProducerConfig, ProducerRecord, RebalanceKind, Recovery, Result, StartAt, Subscription,
+    Timestamp, TopicPartition,
+};
+use bus_sim::{Api, Mutation, Sim, SimConfig, SimHandle};
+
+/// What is done to the world in the middle of a run.
+pub(crate) type Faults = fn(&SimHandle, u32);
+
+/// A run of the application.
+#[derive(Clone)]
+pub(crate) struct Run {
+    pub(crate) seed: u64,
+    pub(crate) mutation: Option<Mutation>,
+    pub(crate) records: u32,
+    pub(crate) members: u32,
+    pub(crate) assignors: Vec<Assignor>,
+    pub(crate) producer: ProducerConfig,
+    pub(crate) consumer: ConsumerConfig,
+    /// Called at each of ten steps of a second.
+    pub(crate) faults: Faults,
+}
+
+impl Default for Run {
+    fn default() -> Self {
+        Self {
+            seed: 0,
+            mutation: None,
+            records: 200,
+            members: 2,
+            assignors: vec![Assignor::Range],
+            producer: ProducerConfig::default(),
+            consumer: ConsumerConfig {
+                session_timeout: Duration::from_secs(2),
+                heartbeat_interval: Duration::from_millis(200),
+                max_poll_interval: Duration::from_secs(5),
+                max_poll_records: 10,
+                fetch_max_wait: Duration::from_millis(100),
+                ..ConsumerConfig::in_group("g")
+            },
+            faults: |_, _| {},
+        }
+    }
+}
+
+impl Run {
+    /// The conditions under which its history is judged.
+    pub(crate) fn environment(&self) -> Environment {
+        Environment {
+            commits: CommitMode::AfterHandling,
+            settling: Duration::from_secs(20),
+            ..Environment::safe()
+        }
+    }
+
+    /// Runs, and judges.
+    pub(crate) fn judge(&self) -> (History, Judgment) {
+        let history = self.history();
+        let judgment = judge(&history, &self.environment());
+        (history, judgment)
+    }
+
+    /// Runs, and gives the history.
+    pub(crate) fn history(&self) -> History {
+        let config = SimConfig {
+            seed: self.seed,
+            mutation: self.mutation,
+            time_limit: Duration::from_hours(1),
+            event_limit: 3_000_000,
+            ..Default::default()
+        };
+        let recorder = Recorder::new();
+        let (run, written) = (self.clone(), recorder.clone());
+        let outcome = Sim::new(config)
+            .expect("a valid configuration")
+            .run(|sim| async move { run.play(sim, written).await });
+        match outcome.result {
+            Ok(Ok(())) => {}
+            other => println!("the run ended with {other:?}"),
+        }
+        recorder.history()
+    }
+
+    async fn play(self, sim: SimHandle, recorder: Recorder) -> Result<()> {
+        let raw = sim.bus();
+        let bus = recorder.record(&raw);
+        let admin = bus.admin()?;
+        admin.create_topic(NewTopic::new("orders").partitions(PARTITIONS)).await?;
+        for n in 0..self.members {
+            let (recorder, run) = (recorder.clone(), self.clone());
+            bus.process(&format!("member-{n}"), move |bus| {
+                member(bus, recorder.clone(), run.consumer.clone(), run.assignors.clone())
+            });
+        }
+        for n in 0..2 {
+            let run = self.clone();
+            bus.process(&format!("publisher-{n}"), move |bus| publish(bus, run.clone(), n));
+        }
+        bus.process("reader", read);
+        let group = |name: &str| ConsumerConfig {
+            group_id: Some(name.to_owned()),
+            ..self.consumer.clone()
+        };
+        let auto = ConsumerConfig {
+            enable_auto_commit: true,
+            auto_commit_interval: Duration::from_millis(500),
+            max_poll_records: 1,
+            ..group("auto")
+        };
+        bus.process("auto", move |bus| tail(bus, auto.clone()));
+        let latest = ConsumerConfig { auto_offset_reset: OffsetReset::Latest, ..group("latest") };
+        for step in 0..10 {
+            (self.faults)(&sim, step);
+            if step == 5 {
+                let latest = latest.clone();
+                bus.process("latecomer", move |bus| tail(bus, latest.clone()));
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            for group in ["g", "auto"] {
+                // While a broker is down, it can't be asked.
+                drop(admin.group_offsets(group).await);
+            }
+        }
+        sim.heal();
+        recorder.quiesced(&raw);
+        tokio::time::sleep(Duration::from_secs(70)).await;
+        // What comes after a long silence must arrive too.
+        publish(bus.clone(), Self { records: 20, ..self }, 2).await;
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        recorder.audit(&raw).await
+    }
+}
+
+const PARTITIONS: i32 = 4;
+
+async fn publish(bus: Bus, run: Run, publisher: u32) {
+    let Ok(producer) = bus.producer(run.producer) else { return };
+    let mut deliveries = Vec::new();
+    for n in 0..run.records {
+        let name = format!("{publisher}:{n}:{}", bus.new_id());
+        deliveries.push(producer.send(record(n, &name)));
+        if n % 10 == 9 && n + 1 < run.records {
+            tokio::time::sleep(Duration::from_millis(400)).await;
+        }
+    }
+    if publisher != 2 {
+        drop(producer.flush().await);
+    }
+    drop(producer.close(Duration::from_secs(5)).await);
+    deliveries.push(producer.send(record(0, "after the close")));
+    for delivery in deliveries {
+        // What failed is in the history.
+        drop(delivery.await);
+    }
+}
+
+/// Records of all kinds, each with its name in it.
+fn record(n: u32, name: &str) -> ProducerRecord {
+    let record = ProducerRecord::to("orders").key(format!("key-{}", n % 17));
+    match n % 8 {
+        // A tombstone.
+        0 => record.header("name", name.to_owned()),
+        1 => record.value([&[0xff, 0xfe][..], name.as_bytes()].concat()),
+        2 => record.value(name.to_owned()).timestamp(Timestamp::from_millis(1_000 + i64::from(n))),
+        3 if n % 16 == 3 => {
+            let mut value = vec![b'x'; 70_000];
+            value.extend_from_slice(name.as_bytes());
+            record.value(value)
+        }
+        _ => record.value(name.to_owned()).header("n", n.to_string()),
+    }
+}
+
+async fn member(bus: Bus, recorder: Recorder, config: ConsumerConfig, assignors: Vec<Assignor>) {
+    loop {
+        let config = ConsumerConfig { assignors: assignors.clone(), ..config.clone() };
+        let Ok(consumer) = bus.consumer(config) else { return };
+        if consumer.subscribe(Subscription::topics(["orders"])).is_err() {
+            return;
+        }
+        consume(&recorder, &consumer).await;
+    }
+}
+
+async fn consume(recorder: &Recorder, consumer: &Arc<dyn Consumer>) {
+    let Some(handling) = recorder.handling(consumer) else { return };
+    loop {
+        match consumer.poll(Duration::from_millis(200)).await {
+            Ok(Polled::Records(records)) => {
+                let mut done = BTreeMap::new();
+                if !records.is_empty() {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+                for record in &records {
+                    handling.start(record);
+                    done.insert(record.topic_partition(), record.next_offset().into());
+                    handling.end(record, Handled::Done);
+                }
+                if !done.is_empty() {
+                    let done: Vec<_> = done.into_iter().collect();
+                    // A commit that fails leads to a duplicate, which is permitted.
+                    drop(consumer.commit(&done).await);
+                }
+            }
+            Ok(Polled::Rebalance(guard)) => {
+                if guard.kind() == RebalanceKind::Assigned && !guard.partitions().is_empty() {
+                    drop(consumer.committed(guard.partitions()).await);
+                }
+                drop(guard.complete().await);
+            }
+            Err(error) if error.recovery() == Recovery::Close => return,
+            Err(_) => {}
+        }
+    }
+}
+
+/// Polls one by one, and leaves the commits to the client.
+async fn tail(bus: Bus, config: ConsumerConfig) {
+    let Ok(consumer) = bus.consumer(config) else { return };
+    if consumer.subscribe(Subscription::topics(["orders"])).is_err() {
+        return;
+    }
+    loop {
+        // The next poll tells what to do about an error.
+        drop(consumer.poll_records(Duration::from_millis(300)).await);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Reads all partitions by hand, pausing and seeking now and then.
+async fn read(bus: Bus) {
+    let config = ConsumerConfig { max_poll_records: 7, ..Default::default() };
+    let Ok(consumer) = bus.consumer(config) else { return };
+    let places: Vec<_> =
+        (0..PARTITIONS).map(|partition| TopicPartition::new("orders", partition)).collect();
+    let from: Vec<_> = places.iter().map(|place| (place.clone(), StartAt::Beginning)).collect();
+    if consumer.assign(&from).is_err() {
+        return;
+    }
+    for n in 0_u32.. {
+        drop(consumer.poll(Duration::from_millis(200)).await);
+        let place = &places[n as usize % places.len()];
+        match n % 40 {
+            10 => drop(consumer.pause(std::slice::from_ref(place))),
+            18 => drop(consumer.resume(&places)),
+            25 | 29 if n < 200 => {
+                drop(consumer.seek(place, StartAt::Offset(i64::from(n) / 20)).await);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// What cannot be done to the world now is not done.
+fn try_to(outcome: Result<()>) {
+    drop(outcome);
+}
+
+/// Members crash, pause, and restart, and so does a publisher.
+pub(crate) fn processes(sim: &SimHandle, step: u32) {
+    match step {
+        1 => try_to(sim.crash("member-0")),
+        3 => try_to(sim.restart("member-0")),
+        4 => try_to(sim.pause("member-1")),
+        7 => {
+            try_to(sim.resume("member-1"));
+            try_to(sim.crash("publisher-1"));
+        }
+        8 => try_to(sim.restart("publisher-1")),
+        _ => {}
+    }
+}
+
+/// Messages are lost, the broker crashes, and a member is cut off.
+pub(crate) fn network(sim: &SimHandle, step: u32) {
+    match step {
+        0 | 2 => sim.lose_next_response(Api::Produce),
+        1 => sim.lose_next_request(Api::Produce),
+        3 => sim.lose_next_response(Api::OffsetCommit),
+        4 => {
+            sim.lose_next_response(Api::Fetch);
+            sim.lose_next_response(Api::JoinGroup);
+        }
+        5 => try_to(sim.crash_broker(1)),
+        6 => {
+            try_to(sim.restart_broker(1));
+            sim.lose_next_request(Api::OffsetCommit);
+        }
+        7 => try_to(sim.partition_link("member-0", 1)),
+        9 => sim.heal(),
+        _ => {}
+    }
+}

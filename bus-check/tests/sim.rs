@@ -1,0 +1,70 @@
+//! A group application on the simulator, recorded and judged: with faults every guarantee holds,
+//! and with a planted bug the one that it breaks is named.
+
+mod application;
+
+use application::{Run, network, processes};
+use bus_check::{Guarantee, History, Verdict};
+use bus_core::{Assignor, ProducerConfig};
+
+#[test]
+fn every_guarantee_holds_without_faults() {
+    holds(&Run { faults: |_, _| {}, ..Run::default() });
+}
+
+#[test]
+fn every_guarantee_holds_when_members_crash_pause_and_restart() {
+    holds(&Run { faults: processes, ..Run::default() });
+    holds(&Run {
+        faults: processes,
+        assignors: vec![Assignor::CooperativeSticky],
+        members: 3,
+        ..Run::default()
+    });
+}
+
+#[test]
+fn every_guarantee_holds_when_messages_are_lost_and_the_broker_crashes() {
+    holds(&Run { faults: network, ..Run::default() });
+}
+
+#[test]
+fn duplicates_without_idempotence_are_found_and_not_forbidden() {
+    let producer = ProducerConfig { enable_idempotence: false, ..Default::default() };
+    let run = Run { faults: network, producer, ..Run::default() };
+    let (_, judgment) = run.judge();
+    assert_eq!(judgment.broken(), []);
+    let duplicates: Vec<_> = judgment.of(Guarantee::A2).collect();
+    assert!(!duplicates.is_empty(), "a response was lost, so its request was sent again");
+    assert!(duplicates.iter().all(|found| found.verdict == Verdict::Undecided));
+}
+
+#[test]
+fn a_run_is_recorded_the_same_again() {
+    let run = Run { faults: processes, seed: 7, ..Run::default() };
+    let (one, other) = (run.history(), run.history());
+    let (lines, again) = (one.to_string(), other.to_string());
+    let differs =
+        lines.lines().zip(again.lines()).enumerate().find(|(_, (one, other))| one != other);
+    assert_eq!(differs, None, "the first line that differs");
+    assert_eq!(one.to_json_lines().ok(), other.to_json_lines().ok());
+    let read = History::from_bincode(&one.to_bincode().expect("it can be written"));
+    assert_eq!(read.expect("it can be read"), one);
+}
+
+/// On several seeds, nothing is wrong, and nothing is left open.
+fn holds(run: &Run) {
+    for seed in 0..3 {
+        let (history, judgment) = Run { seed, ..run.clone() }.judge();
+        let wrong = judgment.findings.iter().filter(|found| found.verdict < Verdict::Explained);
+        let wrong: Vec<_> = wrong
+            .map(|found| {
+                let witness = found.anomaly.witness.iter();
+                let witness: Vec<_> = witness.map(|at| history.line(*at).to_string()).collect();
+                let sentence = &found.anomaly.sentence;
+                format!("{}: {sentence}\n  {}", found.guarantee, witness.join("\n  "))
+            })
+            .collect();
+        assert!(wrong.is_empty(), "seed {seed}\n{}", wrong.join("\n"));
+    }
+}
