@@ -2,10 +2,9 @@
 //! to which partition moves.
 //!
 //! 1. Who owns what is read from the claims of the members, the newer generation first.
-//! 2. Partitions are put in the order in which they are considered: where all have subscribed
-//! alike,
-//!    those of the most loaded member in turn, then those that nobody owns from the last to the
-//!    first; else those first that the fewest could have.
+//! 2. Partitions are put in the order in which they are considered: where all members have
+//!    subscribed alike, those of the most loaded member in turn, then those that nobody owns from
+//!    the last to the first; else those first that the fewest could have.
 //! 3. What nobody owns goes to the least loaded member that may have it.
 //! 4. As long as it is not balanced, partitions are considered in that order, and move to the least
 //!    loaded member that may have them if their owner has at least two more than another. If the
