@@ -181,7 +181,7 @@ guarantees! {
         "always";
     G10, "high watermark regress", "What is committed stays committed: the high watermark never goes back.",
         "no unclean election";
-    G11, "leader out of sync", "The leader that is elected is in sync, or eligible (ELR) when nobody is.",
+    G11, "leader out of sync", "The leader that is elected is in sync, or eligible (ELR) when nobody is, or the last one.",
         "no unclean election";
     G12, "in sync too early", "A replica joins those in sync when it has all that is committed.",
         "no lossy crash";

@@ -82,8 +82,8 @@ const CATCHERS: &[(Mutation, Guarantee, Scene)] = &[
     (Mutation::OpenTransactionVisible, Guarantee::F2, Scene::Ledger(quiet)),
     (Mutation::MarkerMissing, Guarantee::F12, Scene::Ledger(quiet)),
     (Mutation::TransactionNeverTimesOut, Guarantee::F12, Scene::Ledger(quiet)),
-    (Mutation::TransactionOfOldGenerationAccepted, Guarantee::F10, Scene::Ledger(zombies)),
-    (Mutation::WatermarkAheadOfInSync, Guarantee::D7, Scene::Cluster(cluster)),
+    (Mutation::TransactionOfOldGenerationAccepted, Guarantee::F10, Scene::Ledger(paused)),
+    (Mutation::WatermarkAheadOfInSync, Guarantee::G3, Scene::Cluster(cluster)),
     (Mutation::TruncatedToWatermark, Guarantee::B4, Scene::Cluster(rolling)),
     (Mutation::DivergenceIgnored, Guarantee::G4, Scene::Cluster(cluster)),
     (Mutation::AckedBeforeReplicated, Guarantee::B5, Scene::Cluster(cluster)),
@@ -173,6 +173,7 @@ fn without_a_planted_bug_they_hold() {
         Scene::Alone(lagging),
         Scene::Ledger(quiet),
         Scene::Ledger(zombies),
+        Scene::Ledger(paused),
     ];
     for scene in scenes {
         for seed in 0..2 {
@@ -211,5 +212,16 @@ fn rolling(sim: &SimHandle, step: u32) {
     match step % 2 {
         0 => try_to(sim.crash_broker(broker)),
         _ => try_to(sim.restart_broker(broker)),
+    }
+}
+
+/// The members of a transactional group pause by turns, for longer than their session.
+fn paused(sim: &SimHandle, step: u32) {
+    match step {
+        1 => try_to(sim.pause("relay-0")),
+        4 => try_to(sim.resume("relay-0")),
+        5 => try_to(sim.pause("relay-1")),
+        8 => try_to(sim.resume("relay-1")),
+        _ => {}
     }
 }

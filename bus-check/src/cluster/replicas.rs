@@ -136,6 +136,7 @@ pub struct Place {
     /// Whether its topic was deleted.
     pub is_deleted: bool,
     eligible: Vec<BrokerId>,
+    last_leader: Option<BrokerId>,
     logs: BTreeMap<BrokerId, Vec<Batch>>,
     /// What was committed, as the leader held it.
     record: Vec<Batch>,
@@ -190,8 +191,15 @@ impl Replicas {
             Happened::InSync { place, replicas } => self.in_sync(event, *place, replicas),
             Happened::Leader { place, leader, .. } => {
                 let state = &mut self.places[place.index()];
+                let last = state.last_leader;
                 state.leader = Some((event, *leader));
-                let eligible = state.eligible.clone();
+                state.last_leader = leader.or(last);
+                let mut eligible = state.eligible.clone();
+                // With nobody in sync and nobody eligible, it may be the last leader again.
+                let is_nobody = state.in_sync.as_ref().is_some_and(|(_, list)| list.is_empty());
+                if is_nobody && eligible.is_empty() {
+                    eligible.extend(last);
+                }
                 if let (Some(leader), Some(in_sync)) = (*leader, state.in_sync.clone()) {
                     if !in_sync.1.contains(&leader) && !eligible.contains(&leader) {
                         state.excuse = Some(event);

@@ -83,6 +83,7 @@ impl Broker {
         topic_partition: &TopicPartition,
         effects: &mut Effects,
     ) {
+        self.tell_watermark(topic_partition, effects);
         self.wake_fetches(topic_partition, effects);
         self.settle_produces(topic_partition, effects);
         self.settle_markers(effects);
