@@ -134,7 +134,12 @@ impl Consumer {
         effects: &mut Effects,
     ) {
         let skip = Offset::from(self.mutation == Some(Mutation::RecordSkippedAtRebalance));
+        let is_unstable = |answer: &PartitionResponse| {
+            answer.result.as_ref().is_err_and(|kind| *kind == ErrorKind::UnstableOffsetCommit)
+        };
         let answers = match result {
+            // librdkafka asks again for all that it has asked for.
+            Ok(answers) if answers.iter().any(is_unstable) => Vec::new(),
             Ok(answers) => answers,
             Err(kind) => {
                 self.note_coordinator_error(now, kind, effects);

@@ -63,7 +63,13 @@ impl Consumer {
             self.want_metadata(now, effects);
         }
         let missing = response.topics.iter().filter(|topic| topic.result.is_err());
-        let missing = missing.map(|topic| topic.topic.clone()).collect::<BTreeSet<_>>();
+        let mut missing = missing.map(|topic| topic.topic.clone()).collect::<BTreeSet<_>>();
+        if self.asked_topics.is_none() {
+            // Of all topics, those that are not named do not exist.
+            let named = |topic: &Topic| response.topics.iter().any(|answer| answer.topic == *topic);
+            let asked = self.queries.values().flat_map(Query::topics);
+            missing.extend(asked.filter(|topic| !named(topic)));
+        }
         self.fail_queries_for(&missing, effects);
         self.report_missing_assigned(&missing);
         self.refresh.watch(now + self.config.metadata_refresh_interval, effects);

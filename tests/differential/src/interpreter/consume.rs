@@ -148,6 +148,13 @@ impl Reader {
             known_after = known_after.max(after);
             self.starts.insert(place.clone(), found);
         }
+        // librdkafka asks for all committed offsets at once, and for all again.
+        let is_unstable = |place: &TopicPartition| self.starts.get(place) == Some(&Start::Unstable);
+        if starts.iter().any(|(place, _)| is_unstable(place)) {
+            for (place, _) in starts.iter().filter(|(_, start)| *start == StartAt::Committed) {
+                self.starts.insert(place.clone(), Start::Unstable);
+            }
+        }
         known_after
     }
 

@@ -28,11 +28,27 @@ impl Consumer {
         let Some(member) = &mut self.member else { return };
         match member.state {
             State::Out => self.join_if_out(now, effects),
-            State::In { .. } if self.rebalance.is_none() => self.rejoin(now, effects),
+            State::In { .. } if self.rebalance.is_none() => {
+                let given_up = self.given_up();
+                if given_up.is_empty() {
+                    self.rejoin(now, effects);
+                } else {
+                    self.show(RebalanceKind::Revoked, given_up, Next::Rejoin);
+                }
+            }
             State::In { .. } | State::Joining | State::Leading { .. } | State::Syncing => {
                 member.wants_rejoin = true;
             }
         }
+    }
+
+    /// What a cooperative member has of topics that it does not subscribe to any more: it gives
+    /// that up before it joins again.
+    fn given_up(&self) -> Vec<TopicPartition> {
+        let found = self.subscription.as_ref().and_then(|s| s.found.as_ref());
+        let is_gone = |tp: &&TopicPartition| found.is_some_and(|f| !f.contains_key(&tp.topic));
+        let is_cooperative = self.is_cooperative();
+        self.partitions.keys().filter(is_gone).filter(|_| is_cooperative).cloned().collect()
     }
 
     /// Joins, if this is a member that is out of the group and knows what it subscribes to.
