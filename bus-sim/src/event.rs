@@ -27,6 +27,8 @@ pub type EventSeq = u64;
 pub struct SimEvent {
     /// Its number.
     pub seq: EventSeq,
+    /// How many events the trace had then; that of a fact is the last of them.
+    pub number: u64,
     /// When it happened.
     pub at: SimTime,
     /// What caused it; less than `seq`. `None` for starts, calls of the application, and what was
@@ -91,6 +93,8 @@ pub enum SimEventKind {
         /// How many.
         count: usize,
     },
+    /// A poll returned records: the first and last offset by partition.
+    Polled(Vec<(TopicPartition, Offset, Offset)>),
     /// The application got another outcome.
     Returned {
         /// Of what, for people.

@@ -330,14 +330,9 @@ fn record_taken(taken: &Result<Ready>, effects: &mut Effects) {
                 span.and_modify(|span| span.1 = record.offset)
                     .or_insert((record.offset, record.offset));
             }
-            let spans = spans.iter().map(|(partition, (first, last))| {
-                if first == last {
-                    format!("{partition}@{first}")
-                } else {
-                    format!("{partition}@{first}..{last}")
-                }
-            });
-            CallRecord::Taken(spans.collect::<Vec<_>>().join(", "), None)
+            let spans =
+                spans.into_iter().map(|(partition, (first, last))| (partition, first, last));
+            CallRecord::Polled(spans.collect())
         }),
         Ok(Ready::Rebalance(rebalance)) => {
             effects.record(|| CallRecord::Rebalance(Rebalance::clone(rebalance)));

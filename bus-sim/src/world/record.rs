@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use bus_core::{ErrorKind, Operation, Rebalance};
+use bus_core::{ErrorKind, Offset, Operation, Rebalance, TopicPartition};
 
 use crate::client::Completion;
 use crate::event::{Change, EventSeq, Fate, MessageKind, Place, SimEvent, SimEventKind};
@@ -33,10 +33,17 @@ impl Recorder {
         Self { events: is_on.then(Vec::new), current: NONE, wakes: BTreeMap::new() }
     }
 
-    fn add(&mut self, at: SimTime, cause: EventSeq, place: Place, kind: SimEventKind) -> EventSeq {
+    fn add(
+        &mut self,
+        (at, number): (SimTime, u64),
+        cause: EventSeq,
+        place: Place,
+        kind: SimEventKind,
+    ) -> EventSeq {
         let Some(events) = &mut self.events else { return NONE };
         let seq = events.len() as EventSeq + 1;
-        events.push(SimEvent { seq, at, cause: (cause != NONE).then_some(cause), place, kind });
+        let cause = (cause != NONE).then_some(cause);
+        events.push(SimEvent { seq, number, at, cause, place, kind });
         seq
     }
 
@@ -57,6 +64,8 @@ pub(crate) enum CallRecord {
     Called(Operation, String),
     /// What a call that waited took.
     Taken(String, Option<ErrorKind>),
+    /// Records that a poll took.
+    Polled(Vec<(TopicPartition, Offset, Offset)>),
     /// A rebalance that the application is to complete.
     Rebalance(Rebalance),
 }
@@ -82,7 +91,7 @@ impl World {
             return NONE;
         }
         let place = self.place_of(node);
-        self.recorder.add(self.now, cause, place, kind())
+        self.recorder.add((self.now, self.trace.events()), cause, place, kind())
     }
 
     fn place_of(&self, node: NodeId) -> Place {
@@ -102,7 +111,8 @@ impl World {
         if self.recorder.events.is_some() {
             let kind = SimEventKind::Note(line);
             let cause = self.recorder.current;
-            self.recorder.current = self.recorder.add(self.now, cause, Place::World, kind);
+            self.recorder.current =
+                self.recorder.add((self.now, self.trace.events()), cause, Place::World, kind);
         }
     }
 
@@ -241,6 +251,9 @@ impl World {
             }
             Some(CallRecord::Taken(detail, error)) => {
                 self.record(node, || SimEventKind::Returned { detail, error });
+            }
+            Some(CallRecord::Polled(spans)) => {
+                self.record(node, || SimEventKind::Polled(spans));
             }
             Some(CallRecord::Rebalance(rebalance)) => {
                 self.record(node, || SimEventKind::Rebalance(rebalance));

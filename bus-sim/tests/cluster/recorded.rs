@@ -144,6 +144,7 @@ fn is_root(kind: &SimEventKind) -> bool {
         SimEventKind::Cut(_) | SimEventKind::Mended(_) | SimEventKind::Healed => true,
         // A call that is answered at once.
         SimEventKind::Returned { .. } | SimEventKind::Rebalance(_) => true,
+        SimEventKind::Polled(_) => true,
         _ => false,
     }
 }

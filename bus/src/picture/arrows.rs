@@ -52,6 +52,7 @@ fn is_of_interest(cast: &Cast<'_>, event: &SimEvent) -> bool {
                 && !matches!(fact, bus_sim::fact::Fact::HighWatermark { .. })
         }
         SimEventKind::Delivered { topic_partition, .. } => cast.shows(topic_partition),
+        SimEventKind::Polled(spans) => spans.iter().any(|(of, ..)| cast.shows(of)),
         SimEventKind::Called { operation, .. } => {
             matches!(
                 operation,

@@ -5,7 +5,8 @@
 //!
 //! - [`diagram`]: the picture of recorded events;
 //! - [`of_replay`]: the picture of the run of a replay file;
-//! - [`witness_of`]: the events that prove what became of an offset;
+//! - [`of_finding`], [`witness_of`]: what a finding of the checkers is about, and which events prove
+//!   what became of an offset;
 //! - [`to_html`], [`to_text`]: what to do with it.
 //!
 //! [`SimConfig::record_events`]: crate::sim::SimConfig::record_events
@@ -14,6 +15,7 @@ mod arrows;
 mod bands;
 mod logs;
 mod past;
+mod witness;
 mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,13 +25,14 @@ use bus_check::picture::diagram::{
     Verdict,
 };
 pub use bus_check::picture::{Diagram, diagram as parts, to_html, to_text};
-use bus_core::{Offset, TopicPartition};
+use bus_core::TopicPartition;
 use bus_sim::event::{Change, EventSeq, Place};
 use bus_sim::explore::{Replay, Replayed};
 use bus_sim::fact::{Fact, TransactionFact};
 use bus_sim::{SimEvent, SimEventKind};
 
 use past::Past;
+pub use witness::{of_finding, witness_of};
 
 /// What a picture is about.
 #[derive(Clone, Debug, Default)]
@@ -91,40 +94,6 @@ pub fn diagram(events: &[SimEvent], subject: Subject) -> Diagram {
         plan,
         causes: past.causes,
     }
-}
-
-/// The events that prove what became of an offset: that it was acknowledged, that a leader without
-/// it was elected or a log lost it, and that it was taken back.
-pub fn witness_of(
-    events: &[SimEvent],
-    partition: &TopicPartition,
-    offset: Offset,
-) -> Vec<EventSeq> {
-    let mut witness = Vec::new();
-    let delivered = events.iter().position(|event| match &event.kind {
-        SimEventKind::Delivered { topic_partition, base_offset: Some(base), count } => {
-            let end = base + i64::try_from(*count).unwrap_or(0);
-            topic_partition == partition && (*base..end).contains(&offset)
-        }
-        _ => false,
-    });
-    let begin = delivered.unwrap_or(0);
-    witness.extend(delivered.map(|index| events[index].seq));
-    let is_gone = |event: &&SimEvent| match &event.kind {
-        SimEventKind::Fact(
-            Fact::Truncated { topic_partition, from, to, .. }
-            | Fact::PageCacheLost { topic_partition, from, to, .. },
-        ) => topic_partition == partition && (*to..*from).contains(&offset),
-        _ => false,
-    };
-    let is_elected = |event: &&SimEvent| {
-        matches!(&event.kind, SimEventKind::Fact(Fact::Leader { topic_partition, leader, .. })
-            if topic_partition == partition && leader.is_some())
-    };
-    witness.extend(events[begin..].iter().find(is_elected).map(|event| event.seq));
-    witness.extend(events[begin..].iter().find(is_gone).map(|event| event.seq));
-    witness.sort_unstable();
-    witness
 }
 
 /// The picture of a run of a replay file, whose events were recorded: its witness is what was done

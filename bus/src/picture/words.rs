@@ -105,6 +105,10 @@ pub(super) fn mark(event: &SimEvent) -> Option<(MarkKind, String, String)> {
             );
             plain(MarkKind::Answer, format!("acknowledged {place}"))
         }
+        SimEventKind::Polled(spans) => {
+            let spans = spans.iter().map(|(of, first, last)| offsets(of, *first, *last));
+            plain(MarkKind::Answer, format!("polls {}", spans.collect::<Vec<_>>().join(", ")))
+        }
         SimEventKind::Returned { detail, error: None } => plain(MarkKind::Answer, detail.clone()),
         SimEventKind::Returned { detail, error: Some(error) } => {
             plain(MarkKind::Failure, format!("{detail}: {error}"))
@@ -252,6 +256,7 @@ const fn is_told(event: &SimEvent) -> bool {
     match &event.kind {
         SimEventKind::Called { .. }
         | SimEventKind::Delivered { .. }
+        | SimEventKind::Polled(_)
         | SimEventKind::Rebalance(_)
         | SimEventKind::Returned { .. } => true,
         SimEventKind::Fact(fact) => !matches!(fact, Fact::HighWatermark { .. }),
