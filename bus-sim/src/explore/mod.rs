@@ -49,7 +49,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -200,14 +200,13 @@ impl<'a> Exploration<'a> {
             end: AtomicU64::new(self.seeds.end.max(self.seeds.start)),
             tally: Mutex::new(Tally::default()),
         };
-        let begun = Instant::now();
+        let clock = wall_clock();
         thread::scope(|scope| {
             for _ in 0..self.jobs.get() {
                 scope.spawn(|| search.work());
             }
         });
-        let wall_time = begun.elapsed();
-        search.finish(wall_time)
+        search.finish(clock())
     }
 
     /// Runs one case, as often as it is asked to.
@@ -404,6 +403,13 @@ impl Explored {
             .map_or_else(|error| format!("not written: {error}"), |()| path.display().to_string());
         panic!("{} after {} seeds: {}\nreplay: {written}", self.name, self.seeds_run, found.replay);
     }
+}
+
+/// How much time has passed here since now: told to people, and decides nothing.
+#[expect(clippy::disallowed_types, reason = "how fast runs are is a matter of real time")]
+fn wall_clock() -> impl Fn() -> Duration {
+    let begun = std::time::Instant::now();
+    move || begun.elapsed()
 }
 
 /// Where the replay files of tests are written.

@@ -67,7 +67,7 @@ pub(crate) mod optional_duration {
         duration: &Option<Duration>,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
-        duration.map(|duration| super::format(duration)).serialize(serializer)
+        duration.map(super::format).serialize(serializer)
     }
 
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(

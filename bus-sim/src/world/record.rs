@@ -120,7 +120,8 @@ impl World {
     pub(super) fn record_reached(&mut self, process: &str, point: &str) {
         if self.recorder.events.is_some() {
             let kind = SimEventKind::Reached(point.to_owned());
-            self.recorder.add(self.now, NONE, Place::Process(process.into()), kind);
+            let when = (self.now, self.trace.events());
+            self.recorder.add(when, NONE, Place::Process(process.into()), kind);
         }
     }
 

@@ -101,7 +101,7 @@ pub fn diagram(events: &[SimEvent], subject: Subject) -> Diagram {
 pub fn of_replay(replay: &Replay, replayed: &Replayed) -> Diagram {
     let events = replayed.report.as_ref().map_or(&[][..], |report| &report.recorded);
     let found = replayed.violations.iter().find(|v| v.guarantee == replay.expect.guarantee);
-    let first = found.or(replayed.violations.first());
+    let first = found.or_else(|| replayed.violations.first());
     let form = replay.with.get(crate::explore::FORM);
     let (faults, choices) = (replay.shrunk.faults, replay.shrunk.choices);
     let verdict = Verdict {
