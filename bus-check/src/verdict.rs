@@ -155,7 +155,7 @@ fn decide(
                 let sentence = cluster.sentence(cluster.event(number)?);
                 Some(Explanation::Event(Cause { event: number, sentence: sentence + "." }))
             });
-            (event.or(anomaly.explained_by.map(Explanation::Entry)), is_inside)
+            (event.or_else(|| anomaly.explained_by.map(Explanation::Entry)), is_inside)
         }
     };
     let verdict = match (anomaly.promise, &explanation) {

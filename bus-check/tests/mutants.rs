@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use application::faults::try_to;
 use application::{Application, Faults, Run, cluster, network, processes, quiet, zombies};
-use bus_check::guarantee::View;
+use bus_check::guarantee::{NOT_DECIDED, NotDecided};
 use bus_check::{Guarantee, Report};
 use bus_sim::{Mutation, SimHandle};
 
@@ -108,38 +108,43 @@ fn first(run: &Run, guarantee: Guarantee) -> Option<(u64, Report)> {
 
 #[test]
 fn planted_bugs_are_caught_in_a_group() {
-    catch(|scene| matches!(scene, Scene::Group(_)));
+    let (rows, missed) = catch(|scene| matches!(scene, Scene::Group(_)));
+    println!("{rows}");
+    assert!(missed.is_empty(), "no guarantee caught {missed:?}");
 }
 
 #[test]
 fn planted_bugs_are_caught_in_a_cluster() {
-    catch(|scene| matches!(scene, Scene::Cluster(_) | Scene::Alone(_)));
+    let (rows, missed) = catch(|scene| matches!(scene, Scene::Cluster(_) | Scene::Alone(_)));
+    println!("{rows}");
+    assert!(missed.is_empty(), "no guarantee caught {missed:?}");
 }
 
 #[test]
 fn planted_bugs_are_caught_in_transactions() {
-    catch(|scene| matches!(scene, Scene::Ledger(_)));
+    let (rows, missed) = catch(|scene| matches!(scene, Scene::Ledger(_)));
+    println!("{rows}");
+    assert!(missed.is_empty(), "no guarantee caught {missed:?}");
 }
 
-/// Catches the planted bugs of some scenes, and prints the rows.
-fn catch(is_meant: fn(Scene) -> bool) {
-    let mut missed = Vec::new();
+/// Catches the planted bugs of some scenes: guarantee, bug, seeds, the sentence, and what else is
+/// broken. Also gives those that were not caught.
+fn catch(is_meant: fn(Scene) -> bool) -> (String, Vec<&'static str>) {
+    let (mut rows, mut missed) = (Vec::new(), Vec::new());
     for (mutation, guarantee, scene) in CATCHERS.iter().filter(|(.., scene)| is_meant(*scene)) {
         let run = Run { mutation: Some(*mutation), ..scene.run() };
         let name = mutation.name();
         let Some((seed, report)) = first(&run, *guarantee) else {
-            let (_, report) = run.judge();
-            println!("| {guarantee} | {name} | not in {SEEDS} | | {:?} |", report.broken());
             missed.push(name);
             continue;
         };
         let finding = report.of(*guarantee).find(|found| found.verdict.is_violation());
         let sentence = finding.map(|found| found.sentence().to_owned()).unwrap_or_default();
         let others = report.broken().into_iter().filter(|broken| broken != guarantee);
-        let others: Vec<_> = others.map(Guarantee::id).collect();
-        println!("| {guarantee} | {name} | {} | {sentence} | {} |", seed + 1, others.join(" "));
+        let others = others.map(Guarantee::id).collect::<Vec<_>>().join(" ");
+        rows.push(format!("| {guarantee} | {name} | {} | {sentence} | {others} |", seed + 1));
     }
-    assert!(missed.is_empty(), "no guarantee caught {missed:?}");
+    (rows.join("\n"), missed)
 }
 
 #[test]
@@ -149,17 +154,6 @@ fn every_planted_bug_has_a_row() {
     assert_eq!(rows.len(), rows.iter().collect::<BTreeSet<_>>().len(), "a bug is there twice");
     let missing: Vec<_> = Mutation::ALL.iter().filter(|bug| !rows.contains(bug)).collect();
     assert!(missing.is_empty(), "add a row for {missing:?}");
-    let without = Guarantee::all()
-        .filter(|guarantee| !CATCHERS.iter().any(|(_, catcher, _)| catcher == guarantee));
-    let views = |view: View| move |guarantee: &Guarantee| guarantee.view() == view;
-    let without: Vec<_> = without.collect();
-    for view in [View::History, View::Both, View::Cluster] {
-        let ids: Vec<_> = without.iter().copied().filter(views(view)).map(Guarantee::id).collect();
-        println!("without a planted bug, {}: {}", view.name(), ids.join(" "));
-    }
-    for (mutation, reason) in UNSEEN {
-        println!("not seen: {}: {reason}", mutation.name());
-    }
 }
 
 #[test]
@@ -181,6 +175,36 @@ fn without_a_planted_bug_they_hold() {
             assert_eq!(report.broken(), [], "seed {seed}\n{report}");
         }
     }
+}
+
+/// The tables of `docs/semantics.md`.
+fn tables() -> String {
+    let mut lines = vec!["| Id | Name | Promised | If | Judged by | Planted bugs |".to_owned()];
+    lines.push("|---|---|---|---|---|---|".to_owned());
+    lines.extend(Guarantee::all().map(|guarantee| {
+        let (id, name, view) = (guarantee.id(), guarantee.slug(), guarantee.view().name());
+        let (sentence, condition) = (guarantee.sentence(), guarantee.condition());
+        let bugs = CATCHERS.iter().filter(|(_, catcher, _)| *catcher == guarantee);
+        let bugs: Vec<_> = bugs.map(|(bug, ..)| format!("`{}`", bug.name())).collect();
+        let bugs = if bugs.is_empty() { "-".to_owned() } else { bugs.join(", ") };
+        format!("| {id} | `{name}` | {sentence} | {condition} | {view} | {bugs} |")
+    }));
+    lines.push("\nNot decided:\n\n| Id | Name | Because |\n|---|---|---|".to_owned());
+    let not_decided = |other: &NotDecided| {
+        let NotDecided { id, name, reason } = other;
+        format!("| {id} | {name} | {reason} |")
+    };
+    lines.extend(NOT_DECIDED.iter().map(not_decided));
+    lines
+        .push("\nPlanted bugs that no guarantee sees here:\n\n| Bug | Because |\n|---|---|".into());
+    lines.extend(UNSEEN.iter().map(|(bug, reason)| format!("| `{}` | {reason} |", bug.name())));
+    lines.join("\n") + "\n"
+}
+
+#[test]
+fn the_tables_of_the_documents_are_these() {
+    let document = include_str!("../../docs/semantics.md");
+    assert!(document.contains(&tables()), "put this into docs/semantics.md:\n{}", tables());
 }
 
 /// A member crashes for good.

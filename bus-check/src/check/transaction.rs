@@ -140,13 +140,10 @@ fn torn_apart(
         model.history.name(transaction.id),
         crate::history::text::seconds(model.at(transaction.began))
     );
-    if let Some((visible, _)) = seen.visible {
-        sentence.push_str(&format!(" record {visible} is visible"));
-    }
-    if let Some((missing, _)) = seen.missing {
-        let and = if seen.visible.is_some() { " and" } else { "" };
-        sentence.push_str(&format!("{and} record {missing} is not"));
-    }
+    let visible = seen.visible.map(|(visible, _)| format!(" record {visible} is visible"));
+    let missing = seen.missing.map(|(missing, _)| format!(" record {missing} is not"));
+    let parts: Vec<_> = visible.into_iter().chain(missing).collect();
+    sentence += &parts.join(" and");
     sentence += ".";
     let end = transaction.committed.or(transaction.aborted).or(transaction.commit_invoked);
     let entries = [seen.visible, seen.missing].into_iter().flatten().map(|(_, entry)| entry);

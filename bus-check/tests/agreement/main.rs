@@ -1,6 +1,8 @@
 //! Agreement: every checker finds in a random history what a naive transcription of its definition
 //! finds, and nothing in a valid one.
 
+#![expect(clippy::unwrap_used, reason = "a test may fail so")]
+
 mod generate;
 mod model;
 mod naive;

@@ -194,6 +194,7 @@ impl Tiny {
         }
     }
 
+    #[expect(clippy::too_many_lines, reason = "one arm for each kind of step")]
     fn step(&mut self, step: &Step) {
         match *step {
             Step::Send { producer, partition, keyed, contents, fate } => {

@@ -129,10 +129,8 @@ impl Run {
         let Ok(outcome) = catch_unwind(AssertUnwindSafe(run)) else {
             return (recorder.history(), Cluster::new());
         };
-        match outcome.result {
-            Ok(Ok(())) => {}
-            other => println!("the run ended with {other:?}"),
-        }
+        let is_over = matches!(outcome.result, Ok(Ok(())));
+        assert!(is_over || self.mutation.is_some(), "the run ended with {:?}", outcome.result);
         (recorder.history(), sim::cluster(&outcome.report))
     }
 

@@ -208,6 +208,7 @@ impl<'a> Facts<'a> {
     }
 
     /// All that begins or ends a session, in the order of entries.
+    #[expect(clippy::too_many_lines, reason = "one definition, read from top to bottom")]
     fn sessions_of(&self, client: ClientId, partition: PartitionId) -> Vec<Session> {
         enum Event {
             Begin(StartAt, bool),

@@ -170,13 +170,13 @@ fn audited(facts: &Facts<'_>, transaction: &Transaction) -> Option<(bool, bool)>
             return None;
         }
         let place = seen.first().copied();
-        let partition = place.map(|(id, _)| id).or(send.told().map(|(id, _)| id));
+        let partition = place.map(|(id, _)| id).or_else(|| send.told().map(|(id, _)| id));
         let Some(partition) = partition else { continue };
         let audit = facts.audit(partition, RC)?;
         if audit.began <= transaction.last {
             return None;
         }
-        let offset = place.map(|(_, offset)| offset).or(send.told().and_then(|(_, at)| at));
+        let offset = place.map(|(_, offset)| offset).or_else(|| send.told().and_then(|(_, at)| at));
         if offset.is_some_and(|offset| offset < audit.low) {
             continue;
         }
