@@ -301,8 +301,13 @@ mod tests {
 
     #[test]
     fn a_plan_is_written_as_it_is_read() {
-        let text = r#"(faults:[(id:1,when:Request(api:Fetch,is:Handled,from:Some(Broker(2)),nth:3),fault:CutProcess("a",Leader("orders",0)),until:Some(For("2s"))),(id:2,when:Reached(process:"a",point:"sent"),fault:CrashController)],quiesce_at:Some("9s"))"#;
-        let plan: Plan = ron::from_str(text).unwrap();
-        assert_eq!(ron::to_string(&plan).unwrap(), text);
+        let text = [
+            r#"(faults:[(id:1,when:Request(api:Fetch,is:Handled,from:Some(Broker(2)),nth:3),"#,
+            r#"fault:CutProcess("a",Leader("orders",0)),until:Some(For("2s"))),"#,
+            r#"(id:2,when:Reached(process:"a",point:"sent"),fault:CrashController)],"#,
+            r#"quiesce_at:Some("9s"))"#,
+        ];
+        let plan: Plan = ron::from_str(&text.concat()).unwrap();
+        assert_eq!(ron::to_string(&plan).unwrap(), text.concat());
     }
 }

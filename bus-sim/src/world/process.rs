@@ -1,4 +1,5 @@
-//! Processes: the parts of an application that crash, pause, and restart as one, with their clients.
+//! Processes: the parts of an application that crash, pause, and restart as one, with their
+//! clients.
 
 use bus_core::{Error, ErrorKind, Result};
 

@@ -112,6 +112,9 @@ impl World {
 
     /// Does what is due, and sends the responses that waited for it.
     pub(crate) fn strike_due(&mut self) {
+        if self.director.is_none() {
+            return;
+        }
         while let Some(due) = self.director.as_mut().and_then(|director| director.next_due()) {
             match due {
                 Due::Strike(index) => self.strike(index),

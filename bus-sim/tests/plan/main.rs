@@ -1,6 +1,7 @@
 //! Plans of faults: each trigger comes when it says, each fault does what it says and ends, and the
 //! report tells.
 
+mod choices;
 mod faults;
 mod triggers;
 

@@ -1,5 +1,5 @@
-//! Sometimes: each kind of fault changes an outcome. If it is taken out of a plan and all else stays
-//! as it is, something that clients see comes out otherwise.
+//! Sometimes: each kind of fault changes an outcome. If it is taken out of a plan and all else
+//! stays as it is, something that clients see, or when, comes out otherwise.
 
 use std::collections::{BTreeMap, BTreeSet};
 
