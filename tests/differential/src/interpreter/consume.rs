@@ -274,12 +274,15 @@ impl Interpreter<'_> {
         }
         let left = reader.subscription.is_some().then_some(reader.spec.group).flatten();
         reader.forget();
-        let known_after = reader.find_starts(&starts).await;
-        tokio::time::sleep(known_after).await;
-        match left {
+        // Leaving may commit, and where the partitions begin is asked for after that.
+        let outcome = match left {
             Some(group) => Outcome::Rebalanced(self.settle(group, None, false).await),
             None => Outcome::Done,
-        }
+        };
+        let Some(reader) = self.consumers.get_mut(&slot) else { return Outcome::Overdue };
+        let known_after = reader.find_starts(&starts).await;
+        tokio::time::sleep(known_after).await;
+        outcome
     }
 
     async fn seek(&mut self, slot: ConsumerSlot, place: Place, to: StartAt) -> Outcome {
