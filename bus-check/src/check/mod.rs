@@ -169,7 +169,8 @@ impl Environment {
         }
     }
 
-    /// SAFE of the offsets topic: a lost commit is an anomaly, unless the cluster may lose anything.
+    /// SAFE of the offsets topic: a lost commit is an anomaly, unless the cluster may lose
+    /// anything.
     pub(crate) const fn is_kept_of_groups(&self) -> Promise {
         self.is_not_cut()
     }
