@@ -47,155 +47,230 @@ macro_rules! guarantees {
 }
 
 guarantees! {
-    A1, "inconsistent offset", "An offset of a partition holds one record, for ever.",
+    A1, "inconsistent offset",
+        "An offset of a partition holds one record, for ever.",
         "SAFE; between consumers: no unclean election";
-    A2, "duplicate append", "A record that was sent once is in the log once.",
+    A2, "duplicate append",
+        "A record that was sent once is in the log once.",
         "idempotence, or no retries";
-    A3, "garbage read", "What is read was sent, to this topic and partition, before.",
+    A3, "garbage read",
+        "What is read was sent, to this topic and partition, before.",
         "always";
-    A4, "mutated record", "Key, value, headers, and timestamp are read as they were sent.",
+    A4, "mutated record",
+        "Key, value, headers, and timestamp are read as they were sent.",
         "always";
-    A5, "misrouted record", "A record is in the partition that was asked for, or that its key maps to.",
+    A5, "misrouted record",
+        "A record is in the partition that was asked for, or that its key maps to.",
         "always; after the topic grew, either mapping";
-    A6, "hole", "Offsets follow each other without holes.",
+    A6, "hole",
+        "Offsets follow each other without holes.",
         "no transactions, compaction, or retention";
-    A7, "read below the log start", "What was deleted is not read by a session that begins later.",
+    A7, "read below the log start",
+        "What was deleted is not read by a session that begins later.",
         "records were deleted by an administrator";
-    A8, "wrong offset told", "A delivered record is at the offset that its producer was told.",
+    A8, "wrong offset told",
+        "A delivered record is at the offset that its producer was told.",
         "acks 1 or all; with acks 0 no offset is told";
-    A10, "disagreeing neighbors", "Readers of one isolation level see the same record next.",
+    A10, "disagreeing neighbors",
+        "Readers of one isolation level see the same record next.",
         "as A1; no compaction or retention";
-    B1, "lost write", "A delivered record is not passed over by readers that read on behind it.",
+    B1, "lost write",
+        "A delivered record is not passed over by readers that read on behind it.",
         "SAFE, acks all";
-    B2, "lost write, finally", "When all is over, every delivered record is in the log.",
+    B2, "lost write, finally",
+        "When all is over, every delivered record is in the log.",
         "SAFE, acks all";
-    B3, "resurrected send", "What definitely failed to be sent is never read.",
+    B3, "resurrected send",
+        "What definitely failed to be sent is never read.",
         "always";
-    B4, "committed truncation", "A follower gives up no committed record that its leader holds.",
+    B4, "committed truncation",
+        "A follower gives up no committed record that its leader holds.",
         "always";
-    B5, "premature ack", "A record is acknowledged when all replicas in sync have it, and enough of them are.",
+    B5, "premature ack",
+        "A record is acknowledged when all replicas in sync have it, and enough of them are.",
         "acks all; topics with several replicas";
-    B6, "end offset regress", "The end of a partition never goes back.",
+    B6, "end offset regress",
+        "The end of a partition never goes back.",
         "no unclean election";
-    C1, "nonmonotonic send", "A record sent after another of its producer was acknowledged is behind it.",
+    C1, "nonmonotonic send",
+        "A record sent after another of its producer was acknowledged is behind it.",
         "SAFE";
-    C2, "pipelined inversion", "Records of one producer are in the order of its calls.",
+    C2, "pipelined inversion",
+        "Records of one producer are in the order of its calls.",
         "idempotence, or one request in flight";
-    C3, "realtime inversion", "A record sent after another producer's was acknowledged is behind it.",
+    C3, "realtime inversion",
+        "A record sent after another producer's was acknowledged is behind it.",
         "SAFE";
-    C4, "silent sequence hole", "A record of a producer is not left out where a later one is there.",
+    C4, "silent sequence hole",
+        "A record of a producer is not left out where a later one is there.",
         "idempotence";
-    C5, "completion not once", "Every send completes exactly once.",
+    C5, "completion not once",
+        "Every send completes exactly once.",
         "always";
-    C6, "completions out of order", "Deliveries of one producer and partition complete in the order of the calls.",
+    C6, "completions out of order",
+        "Deliveries of one producer and partition complete in the order of the calls.",
         "idempotence, or one request in flight";
-    C7, "zombie append", "After a newer producer of its transactional id is there, an older one appends nothing.",
+    C7, "zombie append",
+        "After a newer producer of its transactional id is there, an older one appends nothing.",
         "always";
-    C8, "false fencing", "A producer is fenced only by a newer one, or after its transaction timed out.",
+    C8, "false fencing",
+        "A producer is fenced only by a newer one, or after its transaction timed out.",
         "always";
-    C9, "flush too early", "When a flush or a commit returns, the sends before it are complete.",
+    C9, "flush too early",
+        "When a flush or a commit returns, the sends before it are complete.",
         "always";
-    D1, "nonmonotonic poll, within", "Within a poll, offsets of a partition rise.",
+    D1, "nonmonotonic poll, within",
+        "Within a poll, offsets of a partition rise.",
         "always";
-    D2, "skipped record, within", "Within a poll, no visible record is left out.",
+    D2, "skipped record, within",
+        "Within a poll, no visible record is left out.",
         "no compaction or retention";
-    D3, "nonmonotonic poll", "From poll to poll of a session, offsets of a partition rise.",
+    D3, "nonmonotonic poll",
+        "From poll to poll of a session, offsets of a partition rise.",
         "no unclean election";
-    D4, "skipped record", "From poll to poll of a session, no visible record is left out.",
+    D4, "skipped record",
+        "From poll to poll of a session, no visible record is left out.",
         "no compaction, retention, or unclean election";
-    D5, "wrong start", "A session without a place of its own starts at the committed offset, or by the reset policy.",
+    D5, "wrong start",
+        "A session without a place of its own starts at the committed offset, or by the reset policy.",
         "always";
-    D6, "wrong seek", "After a seek or an assignment to a place, the next record is the one there.",
+    D6, "wrong seek",
+        "After a seek or an assignment to a place, the next record is the one there.",
         "always; out of range, the reset policy";
-    D7, "future read", "What a consumer reads is below the high watermark.",
+    D7, "future read",
+        "What a consumer reads is below the high watermark.",
         "no unclean election; topics with several replicas";
-    D9, "stale end", "An end that is asked for after a delivery lies behind its record.",
+    D9, "stale end",
+        "An end that is asked for after a delivery lies behind its record.",
         "acks all, SAFE";
-    D10, "delivery not due", "Nothing is returned of a paused partition, or of one that is not owned.",
+    D10, "delivery not due",
+        "Nothing is returned of a paused partition, or of one that is not owned.",
         "always";
-    D12, "poll too large", "A poll returns at most `max.poll.records`.",
+    D12, "poll too large",
+        "A poll returns at most `max.poll.records`.",
         "always";
-    E1, "double ownership", "In one generation a partition belongs to one member.",
+    E1, "double ownership",
+        "In one generation a partition belongs to one member.",
         "always";
-    E2, "overlapping ownership", "A partition has one owner at a time among the members that are alive and responsive.",
+    E2, "overlapping ownership",
+        "A partition has one owner at a time among the members that are alive and responsive.",
         "the older one polls, and is not told later that it was given up";
-    E3, "zombie commit", "A member of an old generation commits nothing.",
+    E3, "zombie commit",
+        "A member of an old generation commits nothing.",
         "eager groups";
-    E4, "commit out of nowhere", "What is committed is what somebody committed.",
+    E4, "commit out of nowhere",
+        "What is committed is what somebody committed.",
         "always";
-    E5, "committed too far", "A commit does not pass a record that its group was not given, or did not settle.",
+    E5, "committed too far",
+        "A commit does not pass a record that its group was not given, or did not settle.",
         "commits after handling, or auto commit";
-    E6, "skipped by the group", "A group commits past no visible record that it was never given.",
+    E6, "skipped by the group",
+        "A group commits past no visible record that it was never given.",
         "commits after handling, or in transactions";
-    E7, "given again after the commit", "A record is given to a group again only if its commit was not certain.",
+    E7, "given again after the commit",
+        "A record is given to a group again only if its commit was not certain.",
         "always; at most once: never";
-    E8, "lost commit", "Who asks what is committed is told the last commit.",
+    E8, "lost commit",
+        "Who asks what is committed is told the last commit.",
         "the offsets topic is SAFE";
-    E9, "incomplete assignment", "In a settled group every partition has one owner.",
+    E9, "incomplete assignment",
+        "In a settled group every partition has one owner.",
         "after quiescence, members left";
-    E10, "illegal hand-over", "A partition is given away only when its owner has completed the revocation.",
+    E10, "illegal hand-over",
+        "A partition is given away only when its owner has completed the revocation.",
         "the owner is responsive";
-    E11, "callback protocol", "What is revoked was assigned, and what is assigned is not owned already.",
+    E11, "callback protocol",
+        "What is revoked was assigned, and what is assigned is not owned already.",
         "always";
-    E12, "generation regress", "The generation of a member rises.",
+    E12, "generation regress",
+        "The generation of a member rises.",
         "the group is not deleted";
-    F1, "aborted read", "No record of an aborted transaction is read.",
+    F1, "aborted read",
+        "No record of an aborted transaction is read.",
         "read_committed";
-    F2, "dirty read", "No record of a transaction is read before its commit is called for.",
+    F2, "dirty read",
+        "No record of a transaction is read before its commit is called for.",
         "read_committed";
-    F4, "torn transaction", "When all is over, all records of a transaction are visible, or none.",
+    F4, "torn transaction",
+        "When all is over, all records of a transaction are visible, or none.",
         "read_committed";
-    F5, "lost transaction", "When all is over, all records of a committed transaction are visible.",
+    F5, "lost transaction",
+        "When all is over, all records of a committed transaction are visible.",
         "SAFE";
-    F6, "phantom commit", "When all is over, no record of a transaction that did not commit is visible.",
+    F6, "phantom commit",
+        "When all is over, no record of a transaction that did not commit is visible.",
         "read_committed";
-    F7, "split transaction", "A transaction whose commit is unknown is visible as a whole or not at all.",
+    F7, "split transaction",
+        "A transaction whose commit is unknown is visible as a whole or not at all.",
         "read_committed";
-    F8, "offsets without outputs", "Offsets of a transaction count if and only if it committed.",
+    F8, "offsets without outputs",
+        "Offsets of a transaction count if and only if it committed.",
         "the offsets topic is SAFE";
-    F9, "zombie transaction", "After a newer producer of its transactional id is there, an older one commits nothing.",
+    F9, "zombie transaction",
+        "After a newer producer of its transactional id is there, an older one commits nothing.",
         "always";
-    F10, "duplicate output", "One input makes one visible output in a topic.",
+    F10, "duplicate output",
+        "One input makes one visible output in a topic.",
         "transactional applications that name the input in a header";
-    F11, "missing output", "An input whose offset a transaction committed has its output.",
+    F11, "missing output",
+        "An input whose offset a transaction committed has its output.",
         "transactional applications that name the input in a header";
-    F12, "hanging transaction", "When all is over, the last stable offset is the high watermark.",
+    F12, "hanging transaction",
+        "When all is over, the last stable offset is the high watermark.",
         "no transaction is open";
-    F14, "transactions out of order", "Transactions of one id are visible in the order of their commits.",
+    F14, "transactions out of order",
+        "Transactions of one id are visible in the order of their commits.",
         "always";
-    F17, "producer id given twice", "A producer id belongs to one transactional id, and its epoch never goes back.",
+    F17, "producer id given twice",
+        "A producer id belongs to one transactional id, and its epoch never goes back.",
         "always";
-    F18, "illegal transaction state", "A transaction moves only as its coordinator's state machine allows.",
+    F18, "illegal transaction state",
+        "A transaction moves only as its coordinator's state machine allows.",
         "always";
-    F19, "commit without a record", "A transaction commits only if each of its records was delivered.",
+    F19, "commit without a record",
+        "A transaction commits only if each of its records was delivered.",
         "always, but for what a send refuses for its arguments";
-    G1, "incomplete leader", "A new leader has every committed record.",
+    G1, "incomplete leader",
+        "A new leader has every committed record.",
         "no unclean election, no lossy crash of a replica in sync";
-    G3, "high watermark out of sync", "The high watermark is at most where the shortest log in sync ends.",
+    G3, "high watermark out of sync",
+        "The high watermark is at most where the shortest log in sync ends.",
         "no lossy crash of a replica in sync";
-    G4, "diverging logs", "Below the high watermark, replicas in sync hold the same records.",
+    G4, "diverging logs",
+        "Below the high watermark, replicas in sync hold the same records.",
         "no unclean election";
-    G8, "committed record gone", "A committed record is on one replica at least.",
+    G8, "committed record gone",
+        "A committed record is on one replica at least.",
         "no unclean election, no lossy crash of a replica in sync";
-    G9, "two leaders", "An epoch has one leader, and epochs rise.",
+    G9, "two leaders",
+        "An epoch has one leader, and epochs rise.",
         "always";
-    G10, "high watermark regress", "What is committed stays committed: the high watermark never goes back.",
+    G10, "high watermark regress",
+        "What is committed stays committed: the high watermark never goes back.",
         "no unclean election";
-    G11, "leader out of sync", "The leader that is elected is in sync, or eligible (ELR) when nobody is, or the last one.",
+    G11, "leader out of sync",
+        "The leader that is elected is in sync, or eligible (ELR) when nobody is, or the last one.",
         "no unclean election";
-    G12, "in sync too early", "A replica joins those in sync when it has all that is committed.",
+    G12, "in sync too early",
+        "A replica joins those in sync when it has all that is committed.",
         "no lossy crash";
-    H1, "operation without end", "Every operation ends.",
+    H1, "operation without end",
+        "Every operation ends.",
         "after quiescence";
-    H2, "record not delivered", "Every visible record reaches every reader that waits for it.",
+    H2, "record not delivered",
+        "Every visible record reaches every reader that waits for it.",
         "after quiescence";
-    H3, "partition without leader", "Every partition gets a leader.",
+    H3, "partition without leader",
+        "Every partition gets a leader.",
         "after quiescence, all brokers up";
-    H4, "out of sync for ever", "All replicas are in sync again.",
+    H4, "out of sync for ever",
+        "All replicas are in sync again.",
         "after quiescence, all brokers up";
-    H5, "rebalance storm", "A group that nobody joins or leaves stops rebalancing.",
+    H5, "rebalance storm",
+        "A group that nobody joins or leaves stops rebalancing.",
         "after quiescence";
-    H9, "close too late", "A close ends within its deadline.",
+    H9, "close too late",
+        "A close ends within its deadline.",
         "always";
 }
 

@@ -64,8 +64,8 @@
 //! - *forbidden*: the condition of the guarantee holds here, so it is broken;
 //! - *permitted and explained*: the condition does not hold, and what broke it is known: an entry
 //!   of the history, or an event of the cluster;
-//! - *permitted but unexplained*: the condition does not hold, but nothing happened that would break
-//!   it: a bug of the simulator or of a client, and so a violation too;
+//! - *permitted but unexplained*: the condition does not hold, but nothing happened that would
+//!   break it: a bug of the simulator or of a client, and so a violation too;
 //! - *undecided*: nobody knows whether the condition holds, or what happened. Only without a
 //!   simulator.
 //!

@@ -280,7 +280,8 @@ pub(super) fn skipped(model: &Model<'_>, found: &mut Anomalies) {
             found.add(|| {
                 let topic_partition = model.history.partition(partition);
                 let sentence = format!(
-                    "Group {:?} has committed {passed} for {topic_partition} and was never given {}.",
+                    "Group {:?} has committed {passed} for {topic_partition} and was never given \
+                     {}.",
                     model.history.name(group),
                     cell.offset
                 );
@@ -291,8 +292,9 @@ pub(super) fn skipped(model: &Model<'_>, found: &mut Anomalies) {
                     commit.and_then(|commit| commit.ended),
                 ];
                 let subject = Subject::Handled(group, partition, cell.offset);
-                let promise =
-                    claimed(model).and(model.environment.stays()).and(model.environment.is_not_cut());
+                let (stays, is_not_cut) =
+                    (model.environment.stays(), model.environment.is_not_cut());
+                let promise = claimed(model).and(stays).and(is_not_cut);
                 let question = Question::Lost { topic_partition, offset: cell.offset };
                 Anomaly::new(subject, promise, witness.into_iter().flatten(), sentence)
                     .asking(question)
@@ -369,8 +371,8 @@ pub(super) fn given_again(model: &Model<'_>, found: &mut Anomalies) {
                 let group_id = model.history.name(group).to_owned();
                 let offset = read.offset();
                 let sentence = format!(
-                    "{} was given {topic_partition}@{offset}, which group {group_id:?} had been given \
-                     before{}.",
+                    "{} was given {topic_partition}@{offset}, which group {group_id:?} had been \
+                     given before{}.",
                     model.history.title(read.client),
                     if is_committed { " and had committed" } else { "" }
                 );

@@ -90,8 +90,8 @@ pub(super) fn lost_finally(model: &Model<'_>, found: &mut Anomalies) {
         found.add(|| {
             let at = offset.map_or_else(|| "somewhere".to_owned(), |offset| offset.to_string());
             let sentence = format!(
-                "Record {} of {} was acknowledged at {}@{at} and is not in the log, which goes from \
-                 {} to {}.",
+                "Record {} of {} was acknowledged at {}@{at} and is not in the log, which goes \
+                 from {} to {}.",
                 send.id,
                 model.history.title(send.client),
                 model.history.partition(id),
@@ -100,8 +100,11 @@ pub(super) fn lost_finally(model: &Model<'_>, found: &mut Anomalies) {
             );
             let witness = [send.invoked, ended, audit.began, audit.noted];
             let subject = Subject::Operation(send.id);
-            Anomaly::new(subject, is_kept(model, send), witness, sentence)
-                .asking(log::lost(model, id, offset.unwrap_or(-1)))
+            Anomaly::new(subject, is_kept(model, send), witness, sentence).asking(log::lost(
+                model,
+                id,
+                offset.unwrap_or(-1),
+            ))
         });
     }
 }

@@ -1,9 +1,9 @@
 //! The checkers: one per guarantee, each a function of the model that adds the anomalies it finds.
 //!
-//! - [`log`](self::log): A, what is at an offset;
+//! - [`mod@log`]: A, what is at an offset;
 //! - [`durability`]: B, what was acknowledged is there;
 //! - [`producer`]: C, order, identity, and completion of sends;
-//! - [`consumer`]: D, sessions; [`group`](self::group) and [`commit`](self::commit): E;
+//! - [`consumer`]: D, sessions; [`mod@group`] and [`mod@commit`]: E;
 //! - [`transaction`]: F; [`liveness`]: H;
 //! - [`white`]: G, and what of B, D, F, and H is judged by what happened inside of the cluster.
 //!
@@ -169,7 +169,8 @@ impl Environment {
         }
     }
 
-    /// SAFE of the offsets topic: a lost commit is an anomaly, unless the cluster may lose anything.
+    /// SAFE of the offsets topic: a lost commit is an anomaly, unless the cluster may lose
+    /// anything.
     pub(crate) const fn is_kept_of_groups(&self) -> Promise {
         self.is_not_cut()
     }

@@ -105,8 +105,8 @@ fn inversion(
 ) -> Anomaly {
     let topic_partition = model.history.partition(id);
     let sentence = format!(
-        "Record {} of {} was sent after {} of {}, and is before it in {topic_partition}: at {lower} \
-         and {higher}.",
+        "Record {} of {} was sent after {} of {}, and is before it in {topic_partition}: at \
+         {lower} and {higher}.",
         later.id,
         model.history.title(later.client),
         earlier.id,

@@ -350,7 +350,8 @@ pub(super) fn missing_output(model: &Model<'_>, found: &mut Anomalies) {
                 }
                 found.add(|| {
                     let sentence = format!(
-                        "A transaction of {:?} has committed {}@{offset}, and no output of {} counts.",
+                        "A transaction of {:?} has committed {}@{offset}, and no output of {} \
+                         counts.",
                         model.history.name(transaction.id),
                         model.history.partition(*partition),
                         cell.offset

@@ -37,7 +37,10 @@ impl GroundTruth for Cluster {
                 self.or_unknown(events.iter().rev().find(is_cause))
             }
             Question::Redelivered { group_id, .. } => {
-                let is_cause = |event: &&ClusterEvent| matches!(&event.what, Happened::Group { group_id: at, .. } if at == group_id);
+                let is_cause = |event: &&ClusterEvent| match &event.what {
+                    Happened::Group { group_id: at, .. } => at == group_id,
+                    _ => false,
+                };
                 self.or_unknown(events.iter().rev().find(is_cause))
             }
             Question::Fenced { name } => {
@@ -72,7 +75,8 @@ impl Cluster {
         Truth::Because(Cause { event: event.number, sentence: format!("{sentence}.") })
     }
 
-    /// A batch that was appended twice was sent twice: a retry whose first attempt was not answered.
+    /// A batch that was appended twice was sent twice: a retry whose first attempt was not
+    /// answered.
     fn duplicated(&self, events: &[ClusterEvent], place: PlaceId, offsets: &[Offset]) -> Truth {
         let [first, again, ..] = offsets else { return Truth::Unknown };
         let append = |offset: Offset| {

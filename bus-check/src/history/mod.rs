@@ -1,10 +1,10 @@
 //! The history of a run: what its clients asked for and what they were told, in order.
 //!
-//! - [`entry`]: an operation is *invoked* and then ends once as *ok*, *fail* (definitely no effect),
-//!   or *info* (nobody knows), which is what [`Error::is_indeterminate`] tells apart;
+//! - [`entry`]: an operation is *invoked* and then ends once as *ok*, *fail* (definitely no
+//!   effect), or *info* (nobody knows), which is what [`Error::is_indeterminate`] tells apart;
 //! - [`ids`]: names are interned, so that an entry is small and cheap to write;
-//! - [`writer`]: how entries get in; [`format`](self::format): JSON lines and bincode;
-//!   [`text`](self::text): for people.
+//! - [`writer`]: how entries get in; [`mod@format`]: JSON lines and bincode;
+//!   [`mod@text`]: for people.
 //!
 //! Keys and values are not kept. A record is known by its digest, which is as good as its contents
 //! for all that a checker asks, and by the operation that sent it.

@@ -1,10 +1,10 @@
 //! The model: what a history proves, worked out once for all checkers.
 //!
-//! - [`operations`](self::operations): invoked when, ended when, and how;
-//! - [`log`](self::log): what was seen at each offset of a partition, and which send it is;
-//! - [`sessions`](self::sessions): which reads follow each other in one consumer;
-//! - [`commits`](self::commits): what a group may have committed at some time;
-//! - [`transactions`](self::transactions), [`groups`](self::groups): who belongs to what.
+//! - [`mod@operations`]: invoked when, ended when, and how;
+//! - [`mod@log`]: what was seen at each offset of a partition, and which send it is;
+//! - [`mod@sessions`]: which reads follow each other in one consumer;
+//! - [`mod@commits`]: what a group may have committed at some time;
+//! - [`mod@transactions`], [`mod@groups`]: who belongs to what.
 //!
 //! All of it is dense and indexed by the ids of the history; building it is one pass, and a sort of
 //! what was seen per partition.

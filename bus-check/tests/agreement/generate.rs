@@ -53,7 +53,9 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0..4_usize, 0..2_i32, 0..6_i64)
             .prop_map(|(consumer, partition, to)| Step::Seek { consumer, partition, to }),
         1 => (0..4_usize, 0..2_i32, any::<bool>())
-            .prop_map(|(consumer, partition, resumes)| Step::Pause { consumer, partition, resumes }),
+            .prop_map(|(consumer, partition, resumes)| {
+                Step::Pause { consumer, partition, resumes }
+            }),
         1 => (0..3_000_u64).prop_map(|millis| Step::Wait { millis }),
     ]
 }
