@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::axis::{Axis, Scale};
-use super::diagram::{Diagram, LaneIndex, LogChange, LogChangeKind, LogStrip, seconds};
+use super::diagram::{Diagram, LaneIndex, LogChange, LogChangeKind, LogStrip, nearest, seconds};
 use super::markup::Markup;
 use super::space::{count, line, rect, text};
 
@@ -15,6 +15,9 @@ const TOP: i64 = 16;
 /// The most that the offsets take.
 const TALL: i64 = 230;
 const PAUSED: Scale = Scale { begin: LEFT + 14, pause: 66, idle: 300_000_000 };
+
+/// The most changes that a chart has.
+const MOST_CHANGES: usize = 120;
 
 /// What a line of the chart shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -27,21 +30,25 @@ enum Line {
 
 /// Draws a partition. `None` if nothing happened to its logs.
 pub(super) fn draw(diagram: &Diagram, strip: &LogStrip) -> Option<Markup> {
-    let last = strip.changes.last()?;
-    let times = strip.changes.iter().map(|change| change.at).chain([last.at + 1]);
-    let gap = if strip.changes.len() > 60 { 9 } else { 22 };
+    let changes: Vec<&LogChange> = strip.changes.iter().collect();
+    let changes = nearest(changes, MOST_CHANGES, |change| change.at, diagram.focus());
+    let last = changes.last()?;
+    let times = changes.iter().map(|change| change.at).chain([last.at + 1]);
+    let gap = if changes.len() > 60 { 9 } else { 22 };
     let axis = Axis::of(times, gap, PAUSED);
-    let offsets = strip.changes.iter().flat_map(|change| ends(&change.kind));
+    let offsets = changes.iter().flat_map(|change| ends(&change.kind));
     let low = offsets.clone().min().unwrap_or(0);
     let high = offsets.max().unwrap_or(0).max(low + 1);
     let unit_count = high - low;
     let tall = (unit_count * 32).clamp(120, TALL);
-    Some(Chart { diagram, strip, axis, low, unit_count, tall }.draw())
+    Some(Chart { diagram, strip, changes, axis, low, unit_count, tall }.draw())
 }
 
 struct Chart<'a> {
     diagram: &'a Diagram,
     strip: &'a LogStrip,
+    /// What is drawn: what is nearest to the witness.
+    changes: Vec<&'a LogChange>,
     axis: Axis,
     low: i64,
     unit_count: i64,
@@ -69,7 +76,7 @@ impl Chart<'_> {
         for (index, (name, points)) in lines.iter().enumerate() {
             self.line(&mut out, *name, points, self.shift(*name, index));
         }
-        for change in &self.strip.changes {
+        for change in &self.changes {
             self.change(&mut out, change);
         }
         self.names(&mut out, &lines);
@@ -109,7 +116,7 @@ impl Chart<'_> {
     /// The points of each line, in the order of time.
     fn lines(&self) -> BTreeMap<Line, Vec<(u64, i64)>> {
         let mut lines: BTreeMap<Line, Vec<(u64, i64)>> = BTreeMap::new();
-        for change in &self.strip.changes {
+        for change in &self.changes {
             let (line, offset) = match change.kind {
                 LogChangeKind::Added { to, .. }
                 | LogChangeKind::Truncated { to, .. }

@@ -434,6 +434,17 @@ impl Diagram {
         arrows.chain(marks).chain(bands).chain(logs).max().unwrap_or(0)
     }
 
+    /// The time of the last of the witness; the end if there is none.
+    pub fn focus(&self) -> u64 {
+        let is_witness = |id: &EventId| self.witness.contains(id);
+        let arrows = self
+            .arrows
+            .iter()
+            .filter(|arrow| is_witness(&arrow.id) || arrow.end.as_ref().is_some_and(is_witness));
+        let marks = self.marks.iter().filter(|mark| is_witness(&mark.id)).map(|mark| mark.at);
+        arrows.map(|arrow| arrow.sent).chain(marks).max().unwrap_or_else(|| self.end())
+    }
+
     /// The number of the first sentence that is about each event, from 1.
     pub fn numbers(&self) -> BTreeMap<EventId, usize> {
         let mut numbers = BTreeMap::new();
@@ -449,6 +460,20 @@ impl Diagram {
     pub fn lane(&self, index: LaneIndex) -> &str {
         self.lanes.get(index).map_or("?", |lane| &lane.name)
     }
+}
+
+/// The `most` of some things in the order of time that are nearest to a time, still in order.
+pub(super) fn nearest<T>(things: Vec<T>, most: usize, at: impl Fn(&T) -> u64, to: u64) -> Vec<T> {
+    let mut begin = 0;
+    while things.len() - begin > most {
+        let last = begin + most;
+        // The window moves on while what comes next is nearer than what it leaves.
+        if at(&things[last]).abs_diff(to) > at(&things[begin]).abs_diff(to) {
+            break;
+        }
+        begin += 1;
+    }
+    things.into_iter().skip(begin).take(most).collect()
 }
 
 /// A time in seconds, to the microsecond where that says something.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::axis::{Axis, Scale};
-use super::diagram::{Band, BandKind, Diagram, EventId, Transaction, seconds};
+use super::diagram::{Band, BandKind, Diagram, EventId, Transaction, nearest, seconds};
 use super::markup::{Markup, cut};
 use super::space::{about, chars, count, line, rect, said, subject, text};
 
@@ -11,6 +11,10 @@ use super::space::{about, chars, count, line, rect, said, subject, text};
 const NAMES: i64 = 190;
 const ROW: i64 = 30;
 const PAUSED: Scale = Scale { begin: NAMES + 12, pause: 132, idle: 2_000_000_000 };
+
+/// The most bars of a row of transactions, and the most rows.
+const MOST_BARS: usize = 24;
+const MOST_ROWS: usize = 8;
 
 /// A row of bars.
 struct Row {
@@ -54,7 +58,12 @@ pub(super) fn bands(diagram: &Diagram) -> Option<Markup> {
 
 /// Draws the states of transactions. `None` if there are none.
 pub(super) fn transactions(diagram: &Diagram) -> Option<Markup> {
-    let rows: Vec<Row> = diagram.transactions.iter().map(states).collect();
+    let mut rows: Vec<Row> = diagram.transactions.iter().map(states).collect();
+    for row in &mut rows {
+        let bars = std::mem::take(&mut row.bars);
+        row.bars = nearest(bars, MOST_BARS, |bar| bar.from, diagram.focus());
+    }
+    rows.truncate(MOST_ROWS);
     draw(diagram, &rows, "The states of each transactional id over time")
 }
 
@@ -88,7 +97,8 @@ fn of(diagram: &Diagram, kind: BandKind) -> impl Iterator<Item = &Band> {
 /// The bars of a partition. Owners at the same time are below each other, and marked.
 fn rows_of_subject(diagram: &Diagram, kind: BandKind, name: &str) -> Vec<Row> {
     let mut rows: Vec<(u64, Row)> = Vec::new();
-    let mut bands: Vec<&Band> = of(diagram, kind).filter(|band| band.subject == name).collect();
+    let bands: Vec<&Band> = of(diagram, kind).filter(|band| band.subject == name).collect();
+    let mut bands = nearest(bands, MOST_BARS, |band| band.from, diagram.focus());
     bands.sort_by_key(|band| (band.from, band.lanes.clone()));
     for band in &bands {
         let who: Vec<&str> = band.lanes.iter().map(|lane| diagram.lane(*lane)).collect();

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::diagram::{Commit, Diagram, EventId, Step, seconds};
+use super::diagram::{Commit, Diagram, EventId, Step, nearest, seconds};
 use super::markup::Markup;
 use super::scene::is_fault;
 use super::space::{described, told};
@@ -12,13 +12,13 @@ pub(super) fn header(out: &mut Markup, diagram: &Diagram) {
     let verdict = &diagram.verdict;
     let (class, sign) = if verdict.is_violation { ("bad", '✗') } else { ("good", '✓') };
     out.open("header", &[("class", &class)]);
-    out.open("p", &[("class", &"verdict")]);
-    out.element("span", &[("class", &"word")], format_args!("{sign} {}", verdict.word));
-    if !verdict.guarantee.is_empty() {
+    if !verdict.word.is_empty() {
+        out.open("p", &[("class", &"verdict")]);
+        out.element("span", &[("class", &"word")], format_args!("{sign} {}", verdict.word));
         out.text(" ");
         out.element("span", &[("class", &"guarantee")], &verdict.guarantee);
+        out.close("p");
     }
-    out.close("p");
     out.element("h1", &[], &diagram.title);
     if !verdict.sentence.is_empty() {
         out.element("p", &[("class", &"sentence")], &verdict.sentence);
@@ -121,12 +121,14 @@ pub(super) fn commits(out: &mut Markup, diagram: &Diagram) {
     }
     out.raw("</tr></thead><tbody>");
     out.line();
-    for commit in diagram.commits.iter().take(MOST_LINES) {
+    let commits: Vec<&Commit> = diagram.commits.iter().collect();
+    for commit in nearest(commits, MOST_COMMITS, |commit| commit.at, diagram.focus()) {
         row(out, commit);
     }
     out.raw("</tbody></table></div>");
-    if diagram.commits.len() > MOST_LINES {
-        out.element("p", &[], format_args!("And {} more.", diagram.commits.len() - MOST_LINES));
+    if let Some(more) = diagram.commits.len().checked_sub(MOST_COMMITS + 1) {
+        let text = format!("{} more, further from the witness, are not listed.", more + 1);
+        out.element("p", &[("class", &"hint")], text);
     }
     out.raw("</section>");
     out.line();
@@ -185,5 +187,7 @@ fn plan_step(out: &mut Markup, step: &Step, drawn: &BTreeSet<EventId>) {
     out.line();
 }
 
+/// The most commits that are listed.
+const MOST_COMMITS: usize = 40;
 /// The most lines of a list.
 const MOST_LINES: usize = 200;

@@ -54,7 +54,9 @@ fn head(out: &mut Markup, diagram: &Diagram) {
     out.raw("<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; ");
     out.raw("style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:\">");
     out.raw("<link rel=\"icon\" href=\"data:,\">");
-    out.element("title", &[], format_args!("{} – {}", diagram.verdict.word, diagram.title));
+    let word = &diagram.verdict.word;
+    let separator = if word.is_empty() { "" } else { " – " };
+    out.element("title", &[], format_args!("{word}{separator}{}", diagram.title));
     out.raw("<style>");
     out.raw(STYLE);
     out.raw("</style></head><body>");

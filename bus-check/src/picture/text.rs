@@ -40,16 +40,12 @@ struct Line {
 
 fn head(diagram: &Diagram, width: usize) -> Vec<String> {
     let verdict = &diagram.verdict;
-    let word = if verdict.is_violation { "FAIL" } else { "OK  " };
+    let word = if verdict.is_violation { "FAIL" } else { "OK" };
     let facts: Vec<String> =
         verdict.facts.iter().map(|(name, value)| format!("{name} {value}")).collect();
     let mut lines = Vec::new();
-    wrap(
-        &mut lines,
-        word,
-        &format!("{} {}: {}", verdict.word, verdict.guarantee, diagram.title),
-        width,
-    );
+    let what = [&verdict.word, " ", &verdict.guarantee, ": ", &diagram.title].concat();
+    wrap(&mut lines, word, what.trim_start_matches([' ', ':']), width);
     if !verdict.sentence.is_empty() {
         wrap(&mut lines, "", &verdict.sentence, width);
     }

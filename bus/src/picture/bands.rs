@@ -3,16 +3,18 @@
 use std::collections::BTreeMap;
 
 use bus_check::picture::diagram::{Band, BandKind, LaneIndex};
-use bus_core::RebalanceKind;
+use bus_core::{Operation, RebalanceKind};
 use bus_sim::event::{Change, Place};
 use bus_sim::fact::Fact;
+use bus_sim::node::ClientId;
 use bus_sim::{SimEvent, SimEventKind};
 
 use super::Cast;
 
 /// What was so for a while, in the order in which it began.
 pub(super) fn bands(cast: &Cast<'_>) -> Vec<Band> {
-    let mut open = Open { cast, bands: Vec::new(), running: BTreeMap::new() };
+    let mut open =
+        Open { cast, bands: Vec::new(), running: BTreeMap::new(), owners: BTreeMap::new() };
     for event in cast.events {
         open.event(event);
     }
@@ -25,6 +27,8 @@ struct Open<'a> {
     bands: Vec<Band>,
     /// The bands that have not ended, by what they are: indices.
     running: BTreeMap<(BandKind, Vec<LaneIndex>, String), usize>,
+    /// The consumer that owns, by the index of the band.
+    owners: BTreeMap<usize, ClientId>,
 }
 
 impl Open<'_> {
@@ -53,6 +57,9 @@ impl Open<'_> {
                     let owns = (BandKind::Owns, vec![lane], partition.to_string());
                     if rebalance.kind == RebalanceKind::Assigned {
                         self.begin(event, owns, String::new());
+                        if let Place::Client { client, .. } = event.place {
+                            self.owners.insert(self.bands.len() - 1, client);
+                        }
                     } else {
                         self.end(event, &owns);
                     }
@@ -68,6 +75,9 @@ impl Open<'_> {
                     self.end(event, &cut);
                 }
             }
+            (SimEventKind::Called { operation: Operation::Close, .. }, Some(_)) => {
+                self.closed(event);
+            }
             (SimEventKind::Healed, _) => self.end_all(event, |kind, _, _| kind == BandKind::Cut),
             _ => {}
         }
@@ -80,6 +90,16 @@ impl Open<'_> {
             Some((BandKind::Cut, vec![from.min(to), from.max(to)], String::new()))
         });
         lanes.collect()
+    }
+
+    /// A consumer that closes owns nothing any more.
+    fn closed(&mut self, event: &SimEvent) {
+        let Place::Client { client, .. } = event.place else { return };
+        let is_its = |index: &usize| self.owners.get(index) == Some(&client);
+        let keys = self.running.iter().filter(|(_, index)| is_its(index));
+        for key in keys.map(|(key, _)| key.clone()).collect::<Vec<_>>() {
+            self.end(event, &key);
+        }
     }
 
     fn changed(&mut self, event: &SimEvent, change: Change, lane: LaneIndex) {
