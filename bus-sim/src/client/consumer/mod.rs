@@ -142,7 +142,7 @@ impl Consumer {
             Member::new(group_id.into(), config.group_instance_id.as_deref().map(Name::from))
         });
         Self {
-            connections: Connections::new(identity.clone(), brokers),
+            connections: Connections::new(identity, brokers),
             metadata: Metadata::new(brokers),
             refresh: Refresh::default(),
             subscription: None,
