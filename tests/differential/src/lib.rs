@@ -30,8 +30,12 @@
 //! | guards about no partitions | they may come after the group is at rest | not compared |
 //! | when an error about a partition comes | look-ups in the background | it counts for the read that follows; once per partition |
 //! | when an assignment, a fall-back to `auto.offset.reset`, or a seek has found its place | look-ups in the background | it is awaited before the next step |
+//! | when an offset that is not in the log is found out | a real fetcher begins within a second, and not while a partition is paused | it is awaited before the next step, after a resume too |
+//! | when a partition starts whose committed offset an open transaction holds back | it is asked for again and again | it counts as started when the transaction has ended |
+//! | how far an auto commit passes aborted records and markers | the fetcher must have come by | a read by a consumer that commits by itself waits for it |
+//! | an error that ends a client | every poll repeats it | it counts once |
 //! | when unacknowledged records, and markers of transactions, are in the log | nobody says | they are awaited before the next step |
-//! | topics of bus users in general | `retention.ms`: old timestamps make a broker delete records within minutes | topics are made with `retention.ms=-1` |
+//! | topics of bus users in general | `retention.ms`: old timestamps make a broker delete records within minutes | topics are made with `retention.ms=-1`, and are not compacted (`min.compaction.lag.ms`) |
 //!
 //! What cannot be awaited is excluded by name: [`rules::Exclusion`].
 

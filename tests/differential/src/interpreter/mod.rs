@@ -111,10 +111,11 @@ impl<'a> Interpreter<'a> {
     }
 
     /// A topic that keeps its records: programs send old ones, and when a broker deletes what is
-    /// older than a week is a matter of its timers.
+    /// older than a week, or compacts it, is a matter of its timers.
     fn new_topic(&self, slot: TopicSlot, spec: &TopicSpec) -> NewTopic {
         let mut config = spec.config.clone();
         config.entry("retention.ms".to_owned()).or_insert_with(|| "-1".to_owned());
+        config.entry("min.compaction.lag.ms".to_owned()).or_insert_with(|| i64::MAX.to_string());
         NewTopic {
             topic: self.names.topic(slot),
             partitions: spec.partitions,
