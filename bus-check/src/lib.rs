@@ -90,6 +90,7 @@ pub mod environment;
 pub mod guarantee;
 pub mod history;
 pub mod model;
+pub mod picture;
 pub mod record;
 pub mod report;
 #[cfg(feature = "sim")]

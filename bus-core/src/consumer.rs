@@ -73,12 +73,17 @@ pub trait Consumer: Send + Sync + fmt::Debug {
 
     /// Moves the position of an assigned partition: the next record comes from there.
     ///
-    /// A place that is not in the log is found out by the next fetch, which then follows
-    /// `auto_offset_reset`, as in Kafka.
+    /// A place without a number (an end, a time, the committed offset) is looked up now, and is the
+    /// position when the call returns; on an error the position stays where it was. A number that
+    /// is not in the log is found out by the next fetch, which then follows `auto_offset_reset`, as
+    /// in Kafka.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidArgument`] for a negative offset; [`ErrorKind::InvalidState`] if the
-    /// partition is not assigned; [`ErrorKind::Closed`].
+    /// partition is not assigned; [`ErrorKind::NoOffset`] for the committed offset, if there is
+    /// none and `auto_offset_reset` is `none`; [`ErrorKind::TimedOut`] if nobody answers, or if a
+    /// transaction is about to change the committed offset for longer than the call waits;
+    /// [`ErrorKind::UnknownTopicOrPartition`]; [`ErrorKind::Closed`].
     fn seek<'a>(
         &'a self,
         topic_partition: &'a TopicPartition,

@@ -61,6 +61,7 @@ impl Consumer for KafkaConsumer {
     }
 
     fn assignment(&self) -> Vec<TopicPartition> {
+        self.core.fatal();
         self.core.state.lock().assignment.keys().cloned().collect()
     }
 
@@ -88,6 +89,7 @@ impl Consumer for KafkaConsumer {
     }
 
     fn paused(&self) -> Vec<TopicPartition> {
+        self.core.fatal();
         self.core.state.lock().paused()
     }
 

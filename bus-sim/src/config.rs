@@ -6,6 +6,8 @@ use std::time::Duration;
 use bus_core::config::{Client, is_known_property};
 use bus_core::{BusUrl, ConsumerConfig, Error, ErrorKind, ProducerConfig, Result};
 
+use crate::choice::Overrides;
+use crate::fault::Plan;
 use crate::mutation::Mutation;
 
 /// Configuration of a simulated world. Equal seed, configuration, and code give an equal trace.
@@ -47,8 +49,16 @@ pub struct SimConfig {
     /// Properties of Kafka that every client is configured with; they win over what the code says.
     /// None.
     pub client_properties: Vec<(String, String)>,
+    /// What goes wrong, and when. Nothing.
+    pub plan: Plan,
+    /// What is chosen otherwise than the seed says. Nothing.
+    pub overrides: Overrides,
+    /// Keep every choice that is not harmless, for the report. Off: it costs time and memory.
+    pub record_choices: bool,
     /// Keep every line of the trace, not only its hash. Off: it costs time and memory.
     pub record_trace: bool,
+    /// Keep every event with its cause, for a picture of the run. Off: it costs time and memory.
+    pub record_events: bool,
 }
 
 impl Default for SimConfig {
@@ -66,7 +76,11 @@ impl Default for SimConfig {
             transaction_version: 1,
             abort_reuses_sequences: true,
             client_properties: Vec::new(),
+            plan: Plan::default(),
+            overrides: Overrides::default(),
+            record_choices: false,
             record_trace: false,
+            record_events: false,
         }
     }
 }
@@ -196,7 +210,7 @@ impl SimConfig {
         } else if !(1..=2).contains(&self.transaction_version) {
             format!("transaction.version={} must be 1 or 2", self.transaction_version)
         } else {
-            return Ok(());
+            return self.plan.validate(self.brokers);
         };
         Err(invalid(wrong))
     }

@@ -16,9 +16,13 @@
 //! - [`node`]: what every node is: `handle(now, input, &mut effects)`;
 //! - [`protocol`]: requests and responses, one file per API;
 //! - [`broker`]: brokers and the controller; [`client`]: producer, consumer, admin;
-//! - `world` (private): the loop, the queue, the network, processes, the trace;
+//! - `world` (private): the loop, the queue, the network, processes, the trace, and the `director`
+//!   with its `strike`s, which carry a plan of faults out;
 //! - `driver` (private): [`Sim`] runs an application on a world, with tokio;
-//! - [`config`], [`choice`], [`time`], [`digest`], [`fact`], [`mutation`]: what they say.
+//! - [`explore`]: many runs, the shrinking of a failure, and its replay;
+//! - [`event`]: the record of events with their causes, for pictures;
+//! - [`fault`]: what goes wrong, as data; [`choice`]: what is random;
+//! - [`config`], [`time`], [`digest`], [`fact`], [`mutation`]: what they say.
 //!
 //! # What it is not
 //! It does not measure performance of Kafka, and it does no real I/O: what is not modeled answers
@@ -30,7 +34,10 @@ pub mod client;
 pub mod config;
 pub mod digest;
 mod driver;
+pub mod event;
+pub mod explore;
 pub mod fact;
+pub mod fault;
 pub mod mutation;
 pub mod node;
 pub mod protocol;
@@ -39,6 +46,7 @@ mod world;
 
 pub use config::{BrokerConfig, SimConfig, Truncation};
 pub use driver::{Outcome, Sim, SimHandle, SimReport, Stalled};
+pub use event::{SimEvent, SimEventKind};
 pub use mutation::Mutation;
 pub use protocol::Api;
 pub use time::SimTime;

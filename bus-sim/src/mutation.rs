@@ -79,6 +79,13 @@ mutations! {
     CommitAckedBeforeReplicated = "commit-acked-before-replicated",
     /// Broker: a coordinator that takes over loads nothing.
     CoordinatorLoadsNothing = "coordinator-loads-nothing",
+    /// Client: a consumer does not ask a new leader whether it has what was read before.
+    TruncationNotDetected = "truncation-not-detected",
+    /// Client: an idempotent producer sends to a new leader while batches to the one before are in
+    /// flight.
+    NewLeaderNotAwaited = "new-leader-not-awaited",
+    /// Controller: a leader that was replaced may still say who is in sync.
+    StaleLeaderNotFenced = "stale-leader-not-fenced",
     /// Controller: any replica that is alive may be elected, in sync or not.
     ElectedOutOfSync = "elected-out-of-sync",
     /// Broker: a duplicate batch is answered as out of order instead of with its offset.

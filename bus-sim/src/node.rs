@@ -12,8 +12,9 @@ use std::sync::Arc;
 use crate::broker::BrokerTimer;
 use crate::client::{ClientTimer, Completion};
 use crate::fact::Fact;
-use crate::protocol::{Request, Response};
+use crate::protocol::{Api, Request, Response};
 use crate::time::SimTime;
+use crate::world::CallRecord;
 
 /// The id of a broker, from 1.
 pub type BrokerId = i32;
@@ -117,6 +118,9 @@ pub enum Timer {
 #[derive(Debug, Default)]
 pub struct Effects {
     pub(crate) list: Vec<Effect>,
+    /// What the application did, if events are recorded.
+    pub(crate) call: Option<CallRecord>,
+    is_recording: bool,
 }
 
 /// One thing that a node wants done.
@@ -130,10 +134,23 @@ pub(crate) enum Effect {
     CancelTimer { timer: Timer },
     Complete(Completion),
     Fact(Fact),
+    Handled { connection: ConnectionId, correlation: CorrelationId, api: Api },
     Stop,
 }
 
 impl Effects {
+    /// Effects that keep what the application did, if events are recorded.
+    pub(crate) fn recording(is_recording: bool) -> Self {
+        Self { is_recording, ..Self::default() }
+    }
+
+    /// Says what the application did, for the record of events.
+    pub(crate) fn record(&mut self, call: impl FnOnce() -> CallRecord) {
+        if self.is_recording {
+            self.call = Some(call());
+        }
+    }
+
     /// Opens a connection to a node that accepts them (a broker, the controller). Answered by
     /// [`Input::Connected`] or [`Input::Disconnected`].
     pub fn connect(&mut self, connection: ConnectionId, to: NodeId) {
@@ -184,6 +201,17 @@ impl Effects {
     /// Ends a broker in good order, after all else that it wants done.
     pub fn stop(&mut self) {
         self.list.push(Effect::Stop);
+    }
+
+    /// Tells that a request was handled for the first time, whether or not it is answered by now.
+    /// For the plan of faults: no node sees it.
+    pub(crate) fn handled(
+        &mut self,
+        connection: ConnectionId,
+        correlation: CorrelationId,
+        api: Api,
+    ) {
+        self.list.push(Effect::Handled { connection, correlation, api });
     }
 
     /// Records what is true now, for the trace and the explanations: no node sees it.

@@ -5,6 +5,9 @@ use std::ops::{Add, AddAssign, Sub};
 use std::time::Duration;
 
 use bus_core::Timestamp;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::fault::text;
 
 /// A point in virtual time: nanoseconds since the start of the world. Reaches 584 years.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -76,6 +79,19 @@ impl fmt::Display for SimTime {
 impl fmt::Debug for SimTime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
+    }
+}
+
+/// As plans are written: `1500ms`.
+impl Serialize for SimTime {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        text::duration::serialize(&self.elapsed(), serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for SimTime {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Self::ZERO + text::duration::deserialize(deserializer)?)
     }
 }
 

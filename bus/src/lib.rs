@@ -27,10 +27,14 @@
 //! - everything of `bus-core`: the contract, and where to read on;
 //! - [`run()`], [`connect`]: from a URL to a [`Bus`];
 //! - [`sim`]: the simulator, for tests that crash processes and brokers;
-//! - [`kafka`]: a real Kafka on this machine, in one call.
+//! - [`explore`]: the applications of the catalogue on their worst days;
+//! - [`kafka`]: a real Kafka on this machine, in one call;
+//! - [`picture`]: what a simulation did, as a page or as text.
 
 mod connect;
+pub mod explore;
 pub mod kafka;
+pub mod picture;
 mod run;
 
 pub use bus_core::*;

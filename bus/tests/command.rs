@@ -1,18 +1,75 @@
 //! The command, run as a person or a script runs it, on the simulator.
 
+use std::path::Path;
 use std::process::{Command, Output};
 
 use serde_json::Value;
 
 #[test]
-fn without_arguments_it_shows_the_order_export() {
+fn without_arguments_it_shows_the_worst_days_of_the_order_export() {
     let output = bus(&[]);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     let text = stdout(&output);
-    for part in ["held", "30 records", "partition", "lag 0", "virtual time", "What to try next"] {
+    let parts = ["violated: confirmed orders are exported", "explain it: bus explain", "held: 500"];
+    for part in parts.into_iter().chain(["runs per second", "virtual time", "What to try next"]) {
         assert!(text.contains(part), "{part:?} is missing in:\n{text}");
     }
     assert_eq!(stderr(&output), "");
+}
+
+#[test]
+fn what_explore_finds_is_replayed_and_explained() {
+    let explored = bus(&[
+        "explore",
+        "order-export",
+        "--form",
+        "as-written",
+        "--seeds",
+        "0..500",
+        "--faults",
+        "CrashProcess",
+        "--out",
+        "found",
+        "--json",
+    ]);
+    assert_eq!(explored.status.code(), Some(2), "{explored:?}");
+    let object: Value = serde_json::from_str(&stdout(&explored)).unwrap();
+    for key in ["name", "form", "seeds_run", "runs_per_second", "verdict"] {
+        assert!(!object[key].is_null(), "{key}: {object}");
+    }
+    let found = &object["violations"][0];
+    assert_eq!(found["guarantee"], "confirmed orders are exported", "{object}");
+    assert!(found["steps_after"].as_u64() <= Some(2), "{object}");
+    let file = found["replay"].as_str().unwrap();
+    let page = std::fs::read_to_string(folder().join(found["html"].as_str().unwrap())).unwrap();
+    assert!(page.contains("confirmed orders are exported") && !page.contains("http://"), "{page}");
+
+    let replayed = bus(&["replay", file, "--json"]);
+    assert_eq!(replayed.status.code(), Some(2), "{replayed:?}");
+    let object: Value = serde_json::from_str(&stdout(&replayed)).unwrap();
+    assert_eq!((&object["is_reproduced"], &object["is_identical"]), (&true.into(), &true.into()));
+
+    let explained = bus(&["explain", file]);
+    assert_eq!(explained.status.code(), Some(2), "{explained:?}");
+    let text = stdout(&explained);
+    assert!(text.contains("CrashProcess on order-service"), "{text}");
+    assert!(text.contains("the form sound"), "{text}");
+
+    let path = folder().join(file);
+    let whole = std::fs::read_to_string(&path).unwrap();
+    let broken = [
+        (whole[..whole.len() / 2].to_owned(), "is broken in line"),
+        (whole.replace("busplay: 1", "busplay: 2"), "has version 2"),
+        ("[package]".to_owned(), "is no replay file"),
+        (whole.replace("order-export", "order-import"), "there is no application"),
+        (whole.replace("as-written", "as-told"), "has no form"),
+    ];
+    for (text, expected) in broken {
+        std::fs::write(folder().join("broken.busplay"), text).unwrap();
+        let output = bus(&["replay", "broken.busplay"]);
+        assert_eq!(output.status.code(), Some(1), "{expected}: {output:?}");
+        assert!(stderr(&output).contains(expected), "{expected}: {output:?}");
+    }
 }
 
 #[test]
@@ -57,7 +114,7 @@ fn a_simulation_that_stalls_has_exit_code_3_and_a_report() {
 #[test]
 fn what_is_wrong_is_said_with_a_hint() {
     for (arguments, part) in [
-        (&["run", "order-exprt"][..], "no application \"order-exprt\""),
+        (&["run", "order-exprt"][..], "no application or failure story \"order-exprt\""),
         (&["run", "order-export", "--form", "fixed"], "as-written, sound"),
         (&["run", "order-export", "--bus", "localhost"], "has no scheme"),
         (&["run", "order-export", "--bus", "redis://localhost"], "unknown scheme \"redis\""),
@@ -66,6 +123,14 @@ fn what_is_wrong_is_said_with_a_hint() {
         (&["run", "order-export", "--bus", "sim://?seed=x"], "seed=\"x\" must be a whole number"),
         (&["run", "order-export", "--bus", "sim://host"], "a simulation has no address"),
         (&["run", "order-export", "--bus", "kafka://a:b"], "malformed port \"b\""),
+        (&["explore", "order-exprt"], "no application or failure story \"order-exprt\""),
+        (&["explore", "order-export", "--seeds", "9..3"], "the second number must be greater"),
+        (
+            &["explore", "order-export", "--faults", "Rain"],
+            "no fault \"Rain\"; there are CrashBroker",
+        ),
+        (&["explore", "order-export", "--sim", "brokers=x"], "brokers=\"x\" must be a whole"),
+        (&["replay", "nowhere.busplay"], "nowhere.busplay cannot be read"),
         (&["run"], "<APPLICATION>"),
         (&["run", "order-export", "--sed", "1"], "--sed"),
         (&["rn"], "rn"),
@@ -84,9 +149,13 @@ fn what_is_wrong_is_said_with_a_hint() {
 fn list_names_applications_and_forms() {
     let output = bus(&["list"]);
     assert_eq!(output.status.code(), Some(0));
-    assert!(stdout(&output).starts_with("order-export  "), "{output:?}");
+    assert!(stdout(&output).contains("order-export  "), "{output:?}");
     let list: Value = serde_json::from_str(&stdout(&bus(&["list", "--json"]))).unwrap();
-    assert_eq!(list[0]["forms"], serde_json::json!(["as-written", "sound"]));
+    let forms = |name: &str| {
+        let line = list.as_array().unwrap().iter().find(|line| line["name"] == name);
+        line.map(|line| line["forms"].clone())
+    };
+    assert_eq!(forms("order-export"), Some(serde_json::json!(["as-written", "sound"])));
 }
 
 #[test]
@@ -106,7 +175,13 @@ fn run_json(url: &str) -> Value {
 
 fn bus(arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_bus"));
+    command.current_dir(folder());
     command.args(arguments).env_remove("BUS_LOG").output().expect("the command starts")
+}
+
+/// Where commands run, and write.
+fn folder() -> &'static Path {
+    Path::new(env!("CARGO_TARGET_TMPDIR"))
 }
 
 fn stdout(output: &Output) -> String {

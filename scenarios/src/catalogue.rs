@@ -1,12 +1,14 @@
-//! The applications by name.
+//! The applications and failure stories by name.
 
 use std::fmt;
-use std::str::FromStr;
+use std::time::Duration;
 
 use bus_core::{BoxFuture, Bus, Error, ErrorKind, Result};
 
-use crate::order_export;
+use crate::crash_points::CrashPoints;
+use crate::order_export::{self, OrderExport};
 use crate::report::Report;
+use crate::stories;
 
 /// An application that can be run by its name.
 #[derive(Clone, Copy, Debug)]
@@ -15,21 +17,91 @@ pub struct Application {
     pub name: &'static str,
     /// What it is, in one line.
     pub title: &'static str,
+    /// Which kind it is.
+    pub kind: Kind,
     /// The forms that it comes in.
     pub forms: &'static [Form],
+    /// What it is explored on.
+    pub worst_day: WorstDay,
     /// Runs it once, on any bus, and judges what came of it.
-    pub run: fn(Bus, Form) -> BoxFuture<'static, Result<Report>>,
+    pub run: fn(Bus, Form, CrashPoints) -> BoxFuture<'static, Result<Report>>,
+}
+
+/// Which kind of code it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// An application, from a real document.
+    Application,
+    /// A failure story: a real delivery bug, and nothing else.
+    Story,
+}
+
+impl Kind {
+    /// Both kinds.
+    pub const ALL: &'static [Self] = &[Self::Application, Self::Story];
+
+    /// What a form is called: `buggy` and `fixed` of a story.
+    pub const fn name_of(self, form: Form) -> &'static str {
+        match (self, form) {
+            (Self::Application, Form::AsWritten) => "as-written",
+            (Self::Application, Form::Sound) => "sound",
+            (Self::Story, Form::AsWritten) => "buggy",
+            (Self::Story, Form::Sound) => "fixed",
+        }
+    }
+}
+
+impl Application {
+    /// The form of that name.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`], naming those that there are.
+    pub fn form(&self, name: &str) -> Result<Form> {
+        let named = |form: &Form| self.form_name(*form) == name;
+        self.forms.iter().copied().find(named).ok_or_else(|| {
+            let forms = self.forms.iter().map(|form| self.form_name(*form));
+            let forms = forms.collect::<Vec<_>>().join(", ");
+            let message = format!("{} has no form {name:?}; it has {forms}", self.name);
+            Error::new(ErrorKind::InvalidArgument, message)
+        })
+    }
+
+    /// What a form of it is called.
+    pub const fn form_name(&self, form: Form) -> &'static str {
+        self.kind.name_of(form)
+    }
+}
+
+/// On what an application is explored: a simulated cluster, and what goes wrong there.
+#[derive(Clone, Copy, Debug)]
+pub struct WorstDay {
+    /// Options of the `sim://` URL for a form: `brokers=3`.
+    pub options: fn(Form) -> &'static str,
+    /// Kinds of faults, by the names that `bus explore --faults` takes; empty for all that the
+    /// configuration promises to survive.
+    pub faults: &'static [&'static str],
+    /// How long the faults last; after that everything heals, and work must go on.
+    pub horizon: Duration,
 }
 
 /// All applications, sorted by name.
 pub const fn catalogue() -> &'static [Application] {
-    &[Application {
-        name: "order-export",
-        title: "Confirmed orders are exported to an external platform",
-        forms: Form::ALL,
-        run: |bus, form| Box::pin(order_export::run(bus, order_export::OrderExport::in_form(form))),
-    }]
+    CATALOGUE
 }
+
+const CATALOGUE: &[Application] = &[stories::claim_before_effect::STORY, ORDER_EXPORT];
+
+const ORDER_EXPORT: Application = Application {
+    name: "order-export",
+    title: "Confirmed orders are exported to an external platform",
+    kind: Kind::Application,
+    forms: Form::ALL,
+    worst_day: WorstDay { options: |_| "brokers=3", faults: &[], horizon: Duration::from_secs(10) },
+    run: |bus, form, crash_points| {
+        let config = OrderExport { crash_points, ..OrderExport::in_form(form) };
+        Box::pin(order_export::run(bus, config))
+    },
+};
 
 /// The application of that name.
 pub fn find(name: &str) -> Option<&'static Application> {
@@ -50,32 +122,15 @@ impl Form {
     /// Both forms.
     pub const ALL: &'static [Self] = &[Self::AsWritten, Self::Sound];
 
-    /// The name, as the command takes it.
+    /// The name that applications have for it; see [`Kind::name_of`] for that of stories.
     pub const fn name(self) -> &'static str {
-        match self {
-            Self::AsWritten => "as-written",
-            Self::Sound => "sound",
-        }
+        Kind::Application.name_of(self)
     }
 }
 
 impl fmt::Display for Form {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())
-    }
-}
-
-impl FromStr for Form {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        Self::ALL.iter().copied().find(|form| form.name() == text).ok_or_else(|| {
-            let forms = Self::ALL.iter().map(|form| form.name()).collect::<Vec<_>>().join(", ");
-            Error::new(
-                ErrorKind::InvalidArgument,
-                format!("there is no form {text:?}; there are {forms}"),
-            )
-        })
     }
 }
 
@@ -88,10 +143,14 @@ mod tests {
         assert_eq!(find("order-export").map(|app| app.name), Some("order-export"));
         assert!(find("order-exports").is_none());
         assert!(catalogue().is_sorted_by_key(|app| app.name));
-        for form in Form::ALL {
-            assert_eq!(form.name().parse::<Form>().unwrap(), *form);
+        for application in catalogue() {
+            for form in application.forms {
+                assert_eq!(application.form(application.form_name(*form)).unwrap(), *form);
+            }
         }
-        let error = "fixed".parse::<Form>().unwrap_err();
+        let application = find("order-export").unwrap();
+        let error = application.form("fixed").unwrap_err();
         assert!(error.to_string().contains("as-written, sound"), "{error}");
+        assert_eq!(Kind::Story.name_of(Form::Sound), "fixed");
     }
 }

@@ -6,9 +6,11 @@
 //! # The map, in reading order
 //! - [`mod@catalogue`]: the applications by name, for the command and for tests;
 //! - [`order_export`]: the first application;
+//! - [`stories`]: real delivery bugs, each as the least code that has it;
 //! - [`store`]: the transactional database that applications share, in memory;
 //! - [`crash_points`]: the places between two effects where a test may crash a process;
 //! - [`lifecycle`]: starts the processes of an application, and ends them;
+//! - [`patience`]: tries again what a cluster in trouble does not answer;
 //! - [`report`]: what came of a run.
 //!
 //! # What it is not
@@ -19,9 +21,11 @@ pub mod catalogue;
 pub mod crash_points;
 pub mod lifecycle;
 pub mod order_export;
+pub mod patience;
 pub mod report;
 pub mod store;
+pub mod stories;
 
-pub use catalogue::{Application, Form, catalogue, find};
+pub use catalogue::{Application, Form, Kind, WorstDay, catalogue, find};
 pub use crash_points::{CrashPoints, Reached};
-pub use report::{GroupReport, MemberReport, PartitionReport, Report, Verdict};
+pub use report::{Broken, GroupReport, MemberReport, PartitionReport, Report, Verdict};

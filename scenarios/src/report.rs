@@ -7,19 +7,40 @@ use bus_core::{Admin, Bus, Consumer, ConsumerConfig, GroupState, Offset, Result,
 use bus_core::{Partition, TopicPartition};
 use serde::Serialize;
 
+use crate::patience::patiently;
+
 /// What came of a run of an application.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Report {
     /// Whether its invariant held.
     pub verdict: Verdict,
-    /// What was done and how it ended, one sentence each; the reasons of the verdict first.
-    pub explanations: Vec<String>,
+    /// The guarantees that were broken; none if it held.
+    pub broken: Vec<Broken>,
+    /// What was done and how it ended, one sentence each.
+    pub notes: Vec<String>,
     /// How many records this run wrote, in all topics.
     pub records: u64,
     /// The partitions of its topics.
     pub partitions: Vec<PartitionReport>,
     /// Its groups.
     pub groups: Vec<GroupReport>,
+}
+
+/// A guarantee of an application that was broken.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Broken {
+    /// Its name, the same for everything that breaks it.
+    pub guarantee: &'static str,
+    /// What happened, as a sentence.
+    pub sentence: String,
+}
+
+impl Report {
+    /// The reasons of the verdict, and then what else there is to say, one sentence each.
+    pub fn explanations(&self) -> impl Iterator<Item = &str> {
+        let reasons = self.broken.iter().map(|broken| broken.sentence.as_str());
+        reasons.chain(self.notes.iter().map(String::as_str))
+    }
 }
 
 /// Whether the invariant of an application held.
@@ -122,11 +143,11 @@ impl Observer {
     /// # Errors
     /// Those of the administration client.
     pub async fn partitions(&self) -> Result<Vec<PartitionReport>> {
-        let described = self.admin.describe_topic(self.topic.clone()).await?;
+        let described = patiently(|| self.admin.describe_topic(self.topic.clone())).await?;
         let mut partitions = Vec::with_capacity(described.partitions.len());
         for (i, partition) in described.partitions.iter().enumerate() {
             let topic_partition = TopicPartition::new(&self.topic, partition.partition);
-            let end = self.consumer.watermarks(&topic_partition).await?.high;
+            let end = patiently(|| self.consumer.watermarks(&topic_partition)).await?.high;
             let before = self.ends_before.get(i).copied().unwrap_or(0);
             partitions.push(PartitionReport {
                 topic: self.topic.clone(),
@@ -144,7 +165,7 @@ impl Observer {
     /// # Errors
     /// Those of the administration client.
     pub async fn lag(&self, partitions: &[PartitionReport]) -> Result<u64> {
-        let offsets = self.admin.group_offsets(&self.group_id).await?;
+        let offsets = patiently(|| self.admin.group_offsets(&self.group_id)).await?;
         let mut lag = 0;
         for partition in partitions {
             let is_here =
@@ -163,7 +184,7 @@ impl Observer {
     /// Those of the administration client.
     pub async fn group(&self, partitions: &[PartitionReport]) -> Result<GroupReport> {
         let lag = self.lag(partitions).await?;
-        let group = self.admin.describe_group(&self.group_id).await?;
+        let group = patiently(|| self.admin.describe_group(&self.group_id)).await?;
         let members = group.members.into_iter().map(|member| MemberReport {
             client_id: member.client_id,
             assignment: member.assignment.iter().map(ToString::to_string).collect(),
@@ -176,6 +197,29 @@ impl Observer {
         })
     }
 
+    /// The report of a run that has come to its end, or to the end of its time.
+    ///
+    /// # Errors
+    /// Those of the administration client.
+    pub async fn report(&self, is_settled: bool, broken: Vec<Broken>) -> Result<Report> {
+        let partitions = self.partitions().await?;
+        let group = self.group(&partitions).await?;
+        let verdict = match (is_settled, broken.is_empty()) {
+            (true, true) => Verdict::Held,
+            (true, false) => Verdict::Violated,
+            // What is missing may only be late.
+            (false, _) => Verdict::Stalled,
+        };
+        Ok(Report {
+            verdict,
+            broken: if is_settled { broken } else { Vec::new() },
+            notes: vec![format!("the group has a lag of {}", group.lag)],
+            records: partitions.iter().map(|partition| partition.records).sum(),
+            partitions,
+            groups: vec![group],
+        })
+    }
+
     /// Waits up to `timeout` until the group is stable, so that the report does not show a
     /// rebalance in its middle.
     ///
@@ -183,7 +227,9 @@ impl Observer {
     /// Those of the administration client.
     pub async fn settled(&self, timeout: Duration) -> Result<()> {
         let stable = async {
-            while self.admin.describe_group(&self.group_id).await?.state != GroupState::Stable {
+            while patiently(|| self.admin.describe_group(&self.group_id)).await?.state
+                != GroupState::Stable
+            {
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
             Ok(())

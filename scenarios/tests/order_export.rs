@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bus_sim::{Outcome, Sim, SimConfig, SimHandle};
-use scenarios::order_export::{self, OrderExport, point};
+use scenarios::order_export::{self, OrderExport, guarantee, point};
 use scenarios::{CrashPoints, Form, Reached, Report, Verdict};
 
 #[test]
@@ -35,8 +35,9 @@ fn sound_holds_with_a_crash_at_each_crash_point() {
 fn as_written_loses_the_order_that_was_committed_and_not_published() {
     let report = crash_once(3, Form::AsWritten, point::COMMITTED_NOT_PUBLISHED);
     assert_eq!(report.verdict, Verdict::Violated, "{report:#?}");
-    let lost = &report.explanations[0];
-    assert!(lost.starts_with("lost: order-") && lost.contains("-03 was confirmed"), "{report:#?}");
+    assert_eq!(report.broken[0].guarantee, guarantee::EXPORTED, "{report:#?}");
+    let lost = &report.broken[0].sentence;
+    assert!(lost.starts_with("order-") && lost.contains("-03 was confirmed"), "{report:#?}");
     assert_eq!(report.records, 29, "{report:#?}");
 }
 
@@ -53,7 +54,7 @@ fn as_written_loses_nothing_at_its_other_crash_points() {
 #[test]
 fn an_export_that_is_repeated_is_not_silent() {
     let report = crash_once(5, Form::AsWritten, point::EXPORTED_NOT_COMMITTED);
-    let repeated = report.explanations.iter().filter(|text| text.starts_with("twice: "));
+    let repeated = report.notes.iter().filter(|text| text.contains("repeatedly"));
     assert_eq!(repeated.count(), 1, "{report:#?}");
 }
 
@@ -65,7 +66,7 @@ fn a_relay_that_never_comes_back_stalls_the_export() {
     });
     let report = finished(outcome);
     assert_eq!(report.verdict, Verdict::Stalled, "{report:#?}");
-    let explanation = report.explanations.last().expect("a stall is explained");
+    let explanation = report.notes.last().expect("a stall is explained");
     assert!(explanation.contains("rows in the outbox"), "{report:#?}");
 }
 

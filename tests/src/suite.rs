@@ -94,6 +94,8 @@ suite! {
             "C3" seek_discards_what_was_fetched;
             "C3" seek_past_the_end_follows_the_reset_policy;
             "C3" seek_past_the_end_without_a_policy_is_an_error;
+            "C3" sought_place_is_the_position;
+            "C3" seek_to_no_commit_without_a_policy_changes_nothing;
             "C4" pause_stops_one_partition;
             "C4" pause_holds_back_what_was_fetched;
             "C4" seek_while_paused_counts_later;
@@ -115,6 +117,7 @@ suite! {
             "G4" dropped_member_leaves;
             "G8" idle_member_takes_over;
             "G9" grown_topic_is_divided_anew;
+            "G9" unowned_partitions_are_handed_out_from_the_last;
             "G13" several_topics_are_divided;
             "G13" members_get_only_their_topics;
             "G12" stable_group_does_not_rebalance;
@@ -138,6 +141,7 @@ suite! {
             "G10" zombie_commit_is_fenced;
             "G6" static_member_restart_moves_nothing;
             "G6" second_holder_of_an_instance_id_fences_the_first;
+            "G6" commit_with_an_instance_id_in_use_is_the_end;
             "G6" static_member_that_stays_away_is_replaced;
             "S8" partitioned_member_is_replaced needs Links;
         }
@@ -157,7 +161,9 @@ suite! {
             "K2" auto_commit_follows_its_interval;
             "K2" auto_commit_happens_on_close;
             "K2" auto_commit_happens_on_revoke;
+            "K2" auto_commit_passes_aborted_records;
             "K2" auto_commit_never_passes_delivery;
+            "K2" last_auto_commit_never_passes_delivery;
             "K2" auto_commit_covers_only_stored_offsets;
             "K1" assigned_consumer_may_commit;
             "K3" crash_before_the_commit_redelivers_once needs Processes;
@@ -194,6 +200,8 @@ suite! {
             "X5" abort_rolls_offsets_back;
             "X5" pending_offsets_are_waited_for;
             "X5" members_start_behind_pending_offsets;
+            "X5" seek_waits_for_pending_offsets;
+            "X5" one_pending_offset_holds_back_all_starts;
             "X5" offsets_of_a_transaction_add_up;
             "X5" later_plain_commit_stays;
             "X5" aborted_work_is_done_again;
@@ -252,6 +260,7 @@ suite! {
             "R3" old_leader_gives_up_what_others_do_not_have needs Replicas Brokers;
             "R3" only_replicas_in_sync_are_elected needs Replicas Brokers;
             "R3" followers_keep_what_is_above_their_high_watermark needs Replicas Brokers Links;
+            "R3" readers_go_back_to_what_a_new_leader_has needs Replicas Brokers;
         }
         failover {
             "R1" replicas_are_spread needs Replicas;
@@ -326,6 +335,7 @@ suite! {
             "P8" record_too_large_for_the_topic_is_refused;
             "P11" send_to_a_missing_partition_fails;
             "P11" questions_about_a_missing_partition_fail;
+            "P11" questions_about_a_missing_topic_fail_beside_a_pattern;
             "P11" assignment_of_a_missing_partition_is_told;
             "G1" session_timeout_out_of_range_is_told;
             "G1" member_without_a_common_assignor_is_told;

@@ -80,13 +80,16 @@ const CATCHERS: &[(Mutation, &str)] = &[
         Mutation::TruncatedToWatermark,
         "replication::followers_keep_what_is_above_their_high_watermark",
     ),
+    (Mutation::TruncationNotDetected, "replication::readers_go_back_to_what_a_new_leader_has"),
     (Mutation::CoordinatorLoadsNothing, "lifecycle::group_survives_a_broker_restart"),
 ];
 
-/// Planted bugs that no client can see while the elections are clean, and the test beside the
-/// machine that catches each.
+/// Planted bugs that no client can see while the elections are clean, or only after a fault that no
+/// case can bring about; and the test that catches each.
 const ELSEWHERE: &[(Mutation, &str)] = &[
     (Mutation::LeaderEpochIgnored, "bus-sim/src/broker/tests/replication/watermark.rs"),
+    (Mutation::NewLeaderNotAwaited, "bus-sim/tests/cluster/leaders.rs"),
+    (Mutation::StaleLeaderNotFenced, "bus-sim/src/broker/tests/replication/in_sync.rs"),
     (Mutation::CommitAckedBeforeReplicated, "bus-sim/src/broker/tests/coordinators.rs"),
 ];
 

@@ -24,7 +24,7 @@ use tokio::time::Instant;
 
 use super::commit::Replies;
 use super::rebalance::{self, Completer};
-use super::state::State;
+use super::state::{Mode, State};
 use crate::config::Consumer as Config;
 use crate::context::Context;
 use crate::error::{Code, from_rdkafka};
@@ -130,9 +130,6 @@ impl Core {
         self.check_open()?;
         let mut pump = self.pump.lock();
         let native = self.native.client()?;
-        if let Some(fatal) = &self.state.lock().fatal {
-            return Err(fatal.clone());
-        }
         if self.state.lock().pending.is_some() {
             // A sign of life; records do not come now, and what else comes waits.
             if let Some(event) = native.queue.poll(Duration::ZERO) {
@@ -224,7 +221,7 @@ impl Core {
         };
         let error = self.in_group(error.with_operation(Operation::Poll));
         if is_fatal {
-            self.state.lock().fatal = Some(error.clone());
+            self.note_fatal(native);
         }
         Seen::Error(error)
     }
@@ -258,9 +255,28 @@ impl Core {
         Ok(())
     }
 
-    /// Fails if the consumer is closed.
+    /// Fails if the consumer is closed, or of no use any more.
     pub(crate) fn check_open(&self) -> Result<()> {
-        if self.is_closing.load(Ordering::SeqCst) { Err(closed()) } else { Ok(()) }
+        if self.is_closing.load(Ordering::SeqCst) {
+            return Err(closed());
+        }
+        self.fatal().map_or(Ok(()), Err)
+    }
+
+    /// The error after which this consumer can only be closed. Its partitions are gone with it.
+    pub(crate) fn fatal(&self) -> Option<Error> {
+        let native = self.native.client().ok()?;
+        self.note_fatal(&native)
+    }
+
+    fn note_fatal(&self, native: &Native) -> Option<Error> {
+        let mut state = self.state.lock();
+        if state.fatal.is_none() && native.client.fatal_error().is_some() {
+            state.reset(Mode::Idle);
+            state.pending = None;
+            state.fatal = Some(self.in_group(fatal(native)));
+        }
+        state.fatal.clone()
     }
 
     /// Waits until the consumer is closed.
@@ -403,8 +419,10 @@ fn is_eviction(event: &Event) -> bool {
     code == Some(RDKafkaErrorCode::PollExceeded)
 }
 
-/// librdkafka has one code for "no committed offset" and for "offset out of range" with
-/// `auto.offset.reset=none`; only the text tells which it was.
+/// librdkafka has one code for "no committed offset", for "offset out of range", and for records
+/// that a new leader does not have, with `auto.offset.reset=none`; only the text tells which it
+/// was.
 fn is_out_of_range(code: Code, message: &str) -> bool {
-    code.known() == Some(RDKafkaErrorCode::AutoOffsetReset) && message.contains("out of range")
+    code.known() == Some(RDKafkaErrorCode::AutoOffsetReset)
+        && (message.contains("out of range") || message.contains("truncation detected"))
 }

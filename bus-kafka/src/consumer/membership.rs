@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use bus_core::{Error, ErrorKind, Result, StartAt, Subscription, TopicPartition};
+use bus_core::{Error, ErrorKind, Operation, Result, StartAt, Subscription, TopicPartition};
 use rdkafka::TopicPartitionList;
 use rdkafka::error::RDKafkaErrorCode;
 
@@ -151,7 +151,8 @@ fn assign_at(
     let mut state = core.state.lock();
     for (topic_partition, start) in starts {
         let Some(place) = first_place(core, *start) else {
-            pump.kept.push_back(Kept::Error(no_offset(core, topic_partition)));
+            let error = no_offset(core, topic_partition).with_operation(Operation::Poll);
+            pump.kept.push_back(Kept::Error(error));
             continue;
         };
         let known = state.assignment.entry(topic_partition.clone()).or_insert(place);
@@ -221,7 +222,11 @@ pub(crate) async fn unsubscribe(core: &Arc<Core>) -> Result<()> {
 fn start_leaving(core: &Core, native: &Native, pump: &mut Pump) -> Result<u64> {
     let (version, pending) = {
         let mut state = core.state.lock();
-        (reset(native, &mut state, Mode::Idle), state.pending.take())
+        let left: Vec<_> = state.assignment.keys().cloned().collect();
+        let version = reset(native, &mut state, Mode::Idle);
+        discard_fetched(native, &left);
+        state.left.extend(left);
+        (version, state.pending.take())
     };
     pump.kept.clear();
     if let Some(pending) = pending {
@@ -229,6 +234,31 @@ fn start_leaving(core: &Core, native: &Native, pump: &mut Pump) -> Result<u64> {
     }
     requests::unsubscribe(native.client()).map_err(Failure::into_error)?;
     Ok(version)
+}
+
+/// Throws away what librdkafka has fetched, by a pause.
+///
+/// It would count a marker of a transaction as delivered when the queue is emptied, and with it all
+/// records before it that no poll has returned, so that an auto commit would pass them.
+fn discard_fetched(native: &Native, partitions: &[TopicPartition]) {
+    if partitions.is_empty() {
+        return;
+    }
+    if let Err(failure) = requests::pause(native.client(), &to_list(partitions), true) {
+        tracing::debug!(target: "librdkafka", ?failure, "partitions could not be paused");
+    }
+}
+
+/// Ends the pause of partitions that were left.
+fn resume_left(native: &Native, state: &mut State) {
+    let left = std::mem::take(&mut state.left);
+    if left.is_empty() {
+        return;
+    }
+    let resumed = requests::pause(native.client(), &to_list(&left), false);
+    if let Err(failure) = resumed.and_then(|()| pause_again(native, state)) {
+        tracing::warn!(target: "librdkafka", ?failure, "partitions could not be resumed");
+    }
 }
 
 /// Answers the revocation that leaving brings, and returns when nothing is assigned. If something
@@ -242,9 +272,12 @@ async fn finish_leaving(core: &Core, version: u64) -> Result<()> {
             {
                 let _pump = core.pump.lock();
                 let native = core.native.client()?;
-                if core.state.lock().version != version {
+                let mut state = core.state.lock();
+                if state.version != version {
+                    resume_left(&native, &mut state);
                     return Ok(());
                 }
+                drop(state);
                 while let Some(event) = native.queue.poll(Duration::ZERO) {
                     // Records and errors of the old membership are of no interest.
                     if !matches!(event.kind(), EventKind::Record) {
@@ -252,6 +285,7 @@ async fn finish_leaving(core: &Core, version: u64) -> Result<()> {
                     }
                 }
                 if requests::assignment(native.client()).is_empty() {
+                    resume_left(&native, &mut core.state.lock());
                     return Ok(());
                 }
             }
@@ -305,6 +339,7 @@ fn close_now(core: &Core, farewell: Farewell) {
         state.mode = Mode::Idle;
         (state.pending.take(), assignment)
     };
+    discard_fetched(&native, &assignment.keys().cloned().collect::<Vec<_>>());
     if farewell == Farewell::Drop && core.config.enable_auto_commit {
         for topic_partition in assignment.keys() {
             requests::forget_stored_offset(client, topic_partition);

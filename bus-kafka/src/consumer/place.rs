@@ -20,13 +20,7 @@ pub(crate) async fn seek(core: &Core, topic_partition: &TopicPartition, to: Star
     core.check_open()?;
     to.validate(topic_partition)?;
     core.state.lock().place(topic_partition)?;
-    let Some(offset) = resolve(core, topic_partition, to).await? else {
-        // What librdkafka would say when it looks for a start.
-        let error = no_offset(core, topic_partition);
-        core.pump.lock().kept.push_back(Kept::Error(error));
-        core.wake.notify_waiters();
-        return Ok(());
-    };
+    let offset = resolve(core, topic_partition, to).await?;
     let mut pump = core.pump.lock();
     let native = core.native.client()?;
     let mut state = core.state.lock();
@@ -134,14 +128,10 @@ fn is_not_started(code: crate::error::Code) -> bool {
     )
 }
 
-/// The offset that a place stands for now; `None` if there is none and `auto.offset.reset=none`.
-async fn resolve(
-    core: &Core,
-    topic_partition: &TopicPartition,
-    to: StartAt,
-) -> Result<Option<Offset>> {
+/// The offset that a place stands for now.
+async fn resolve(core: &Core, topic_partition: &TopicPartition, to: StartAt) -> Result<Offset> {
     let ends = || watermarks(core, topic_partition.clone());
-    Ok(Some(match to {
+    Ok(match to {
         StartAt::Offset(offset) => offset,
         StartAt::Beginning => ends().await?.low,
         StartAt::End => ends().await?.high,
@@ -161,10 +151,10 @@ async fn resolve(
                 (Some(committed), _) => committed.offset,
                 (None, OffsetReset::Earliest) => ends().await?.low,
                 (None, OffsetReset::Latest) => ends().await?.high,
-                (None, OffsetReset::None) => return Ok(None),
+                (None, OffsetReset::None) => return Err(no_offset(core, topic_partition)),
             }
         }
-    }))
+    })
 }
 
 /// The starts of partitions that are assigned by hand, as librdkafka has them; `None` where the
@@ -311,7 +301,6 @@ pub(crate) fn no_offset(core: &Core, topic_partition: &TopicPartition) -> Error 
     let message = "there is no committed offset, and auto.offset.reset is none; seek first";
     core.in_group(Error::new(ErrorKind::NoOffset, message))
         .with_topic_partition(topic_partition.clone())
-        .with_operation(Operation::Poll)
 }
 
 /// What an assigned partition starts with; without a group, the reset policy is applied here.

@@ -16,6 +16,8 @@ pub(crate) struct State {
     pub(crate) version: u64,
     /// The partitions that the consumer reads.
     pub(crate) assignment: BTreeMap<TopicPartition, Place>,
+    /// Partitions that were left and are paused until librdkafka has given them up.
+    pub(crate) left: Vec<TopicPartition>,
     /// The rebalance that waits for the application.
     pub(crate) pending: Option<Pending>,
     /// What is subscribed to.

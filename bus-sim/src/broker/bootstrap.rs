@@ -9,6 +9,7 @@ use bus_core::{Topic, Uuid};
 use super::controller::Controller;
 use super::image::Image;
 use super::{Broker, OFFSETS_TOPIC, TRANSACTIONS_TOPIC};
+use crate::choice::Choices;
 use crate::config::SimConfig;
 use crate::node::{BrokerId, Effects};
 use crate::protocol::cluster::{MetadataRecord, PartitionState};
@@ -16,11 +17,11 @@ use crate::time::SimTime;
 
 /// The controller and the brokers of a cluster that is up. Each wants an `Input::Start` at the
 /// start of the world.
-pub fn bootstrap(config: &Arc<SimConfig>) -> (Controller, Vec<Broker>) {
+pub fn bootstrap(config: &Arc<SimConfig>, choices: &Choices) -> (Controller, Vec<Broker>) {
     let log = genesis(config);
-    let controller = Controller::resumed(config, log);
+    let controller = Controller::resumed(config, choices, log);
     let brokers = (1..=config.brokers).map(|id| {
-        let mut broker = Broker::new(id, config);
+        let mut broker = Broker::new(id, config, choices);
         broker.resume(&controller.image);
         broker
     });

@@ -210,7 +210,7 @@ impl Controller {
     }
 
     /// All partitions.
-    pub(super) fn partitions(&self) -> impl Iterator<Item = (TopicPartition, &PartitionState)> {
+    pub fn partitions(&self) -> impl Iterator<Item = (TopicPartition, &PartitionState)> {
         self.image.topics.iter().flat_map(|(topic, image)| {
             let partitions = (0..).zip(&image.partitions);
             partitions.map(move |(partition, state)| (TopicPartition::new(topic, partition), state))

@@ -64,11 +64,14 @@ impl Connections {
     /// whether the connection is open.
     pub(super) fn done(&mut self, caller: Caller) -> bool {
         let Entry::Occupied(mut state) = self.open.entry(caller.connection) else { return false };
-        debug_assert_eq!(
-            state.get().current,
-            Some(caller.correlation),
-            "responses are given in the order of the requests"
-        );
+        if state.get().current != Some(caller.correlation) {
+            // The connection was closed, and a request that was late has come over it since.
+            debug_assert!(
+                state.get().current.is_none_or(|current| current > caller.correlation),
+                "responses are given in the order of the requests"
+            );
+            return false;
+        }
         let next = state.get_mut().queue.pop_front();
         state.get_mut().current = next.as_ref().map(|(correlation, _)| *correlation);
         if let Some((correlation, request)) = next {

@@ -11,16 +11,18 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bus_core::TopicPartition;
+use bus_core::{Topic, TopicPartition};
 
-use super::BrokerTimer;
 use super::broker_control::Contact;
 use super::image::Image;
+use super::metadata::partition_of_key;
+use super::{BrokerTimer, OFFSETS_TOPIC, TRANSACTIONS_TOPIC};
+use crate::choice::Choices;
 use crate::config::SimConfig;
 use crate::fact::Fact;
 use crate::node::{BrokerId, ConnectionId, CorrelationId, Effects, Input, Timer};
 use crate::protocol::cluster::{
-    FetchMetadataLogRequest, FetchMetadataLogResponse, MetadataRecord, PartitionState,
+    BrokerEpoch, FetchMetadataLogRequest, FetchMetadataLogResponse, MetadataRecord, PartitionState,
 };
 use crate::protocol::{Request, Response};
 use crate::time::SimTime;
@@ -29,6 +31,7 @@ use crate::time::SimTime;
 #[derive(Debug)]
 pub struct Controller {
     pub(super) config: Arc<SimConfig>,
+    pub(super) choices: Choices,
     /// Durable.
     pub(super) log: Vec<MetadataRecord>,
     pub(super) image: Image,
@@ -44,15 +47,20 @@ pub struct Controller {
 
 impl Controller {
     /// The controller of a cluster without brokers. See [`bootstrap`](super::bootstrap()).
-    pub fn new(config: &Arc<SimConfig>) -> Self {
-        Self::resumed(config, Vec::new())
+    pub fn new(config: &Arc<SimConfig>, choices: &Choices) -> Self {
+        Self::resumed(config, choices, Vec::new())
     }
 
-    pub(super) fn resumed(config: &Arc<SimConfig>, log: Vec<MetadataRecord>) -> Self {
+    pub(super) fn resumed(
+        config: &Arc<SimConfig>,
+        choices: &Choices,
+        log: Vec<MetadataRecord>,
+    ) -> Self {
         let mut image = Image::new(config);
         log.iter().for_each(|record| image.replay(record));
         Self {
             config: Arc::clone(config),
+            choices: choices.clone(),
             log,
             image,
             contacts: BTreeMap::new(),
@@ -65,7 +73,7 @@ impl Controller {
     /// Loses what is in memory. [`Input::Start`] begins the next active controller.
     pub fn crash(&mut self) {
         let log = std::mem::take(&mut self.log);
-        *self = Self::resumed(&self.config, log);
+        *self = Self::resumed(&self.config, &self.choices, log);
     }
 
     /// Handles `input` at `now`, adding what shall happen next to `effects`.
@@ -73,7 +81,11 @@ impl Controller {
         match input {
             Input::Start => self.activate(now, effects),
             Input::Request { connection, correlation, request } => {
+                let api = request.api();
                 self.on_request(now, (connection, correlation), *request, effects);
+                if !self.config.plan.faults.is_empty() {
+                    effects.handled(connection, correlation, api);
+                }
             }
             Input::Disconnected { connection } => {
                 self.polls.remove(&connection);
@@ -87,6 +99,34 @@ impl Controller {
             }
             Input::Timer(_) | Input::Response { .. } | Input::Connected { .. } => {}
         }
+    }
+
+    /// What is known of a partition.
+    pub fn partition(&self, topic_partition: &TopicPartition) -> Option<&PartitionState> {
+        self.image.partition(topic_partition)
+    }
+
+    /// Whether a broker with that registration may lead, and be in sync.
+    pub fn is_registered(&self, broker: BrokerId, epoch: BrokerEpoch) -> bool {
+        let known = self.image.brokers.get(&broker);
+        known.is_some_and(|known| known.is_active() && known.epoch == epoch)
+    }
+
+    /// The broker that coordinates a group.
+    pub fn group_coordinator(&self, group_id: &str) -> Option<BrokerId> {
+        self.coordinator(OFFSETS_TOPIC, group_id)
+    }
+
+    /// The broker that coordinates the transactions of a transactional id.
+    pub fn transaction_coordinator(&self, transactional_id: &str) -> Option<BrokerId> {
+        self.coordinator(TRANSACTIONS_TOPIC, transactional_id)
+    }
+
+    fn coordinator(&self, topic: &str, key: &str) -> Option<BrokerId> {
+        let topic = Topic::from(topic);
+        let count = self.image.topics.get(&topic)?.partitions.len();
+        let partition = partition_of_key(key, count)?;
+        self.partition(&TopicPartition::new(topic, partition))?.leader
     }
 
     fn on_request(

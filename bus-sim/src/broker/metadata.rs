@@ -98,10 +98,7 @@ impl Broker {
     ) -> Result<(Partition, usize), ErrorKind> {
         let topic = self.image.topics.get(topic);
         let count = topic.map_or(0, |topic| topic.partitions.len());
-        let count = Partition::try_from(count).unwrap_or(0);
-        let partition = (java_hash(key) & i32::MAX)
-            .checked_rem(count)
-            .ok_or(ErrorKind::CoordinatorNotAvailable)?;
+        let partition = partition_of_key(key, count).ok_or(ErrorKind::CoordinatorNotAvailable)?;
         Ok((partition, usize::try_from(partition).unwrap_or(0)))
     }
 }
@@ -119,6 +116,12 @@ fn details(topic: &Topic, image: &TopicImage) -> TopicDetails {
         is_internal: is_internal(topic),
         partitions: partitions.collect(),
     }
+}
+
+/// The partition of an internal topic of `count` that a key belongs to; none if it has none.
+pub(super) fn partition_of_key(key: &str, count: usize) -> Option<Partition> {
+    let count = Partition::try_from(count).unwrap_or(0);
+    (java_hash(key) & i32::MAX).checked_rem(count)
 }
 
 /// Java's `String.hashCode`.

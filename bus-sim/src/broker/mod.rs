@@ -60,6 +60,7 @@ use self::replication::Fetcher;
 use self::session::Session;
 use self::topics::Forward;
 use self::transaction::{DelayedMarkers, ProducerIds, Verifying};
+use crate::choice::Choices;
 use crate::config::SimConfig;
 use crate::mutation::Mutation;
 use crate::node::{BrokerId, ConnectionId, Effects, Input, Name, NodeId, Timer};
@@ -180,6 +181,7 @@ pub enum BrokerTimer {
 pub struct Broker {
     id: BrokerId,
     config: Arc<SimConfig>,
+    choices: Choices,
     /// The name of the internal topic of groups, made once.
     offsets_topic: Topic,
     /// The name of the internal topic of transactions, made once.
@@ -212,10 +214,11 @@ pub struct Broker {
 
 impl Broker {
     /// A broker that was never started. See [`bootstrap()`] for a cluster that is up.
-    pub fn new(id: BrokerId, config: &Arc<SimConfig>) -> Self {
+    pub fn new(id: BrokerId, config: &Arc<SimConfig>, choices: &Choices) -> Self {
         Self {
             id,
             config: Arc::clone(config),
+            choices: choices.clone(),
             offsets_topic: Topic::from(OFFSETS_TOPIC),
             transactions_topic: Topic::from(TRANSACTIONS_TOPIC),
             producer_ids: ProducerIds::new(id),
@@ -260,7 +263,11 @@ impl Broker {
             Input::Timer(Timer::Client(_)) => {}
         }
         while let Some((caller, request)) = self.connections.next() {
+            let api = request.api();
             self.dispatch(now, caller, *request, effects);
+            if !self.config.plan.faults.is_empty() {
+                effects.handled(caller.connection, caller.correlation, api);
+            }
         }
     }
 

@@ -75,6 +75,9 @@ impl Controller {
             // The leader knows more than this controller, which then is not the active one.
             return Err(ClusterError::NotController);
         }
+        if self.config.mutation == Some(Mutation::StaleLeaderNotFenced) {
+            return Ok(state);
+        }
         if alter.leader_epoch < state.leader_epoch {
             return Err(ClusterError::FencedLeaderEpoch);
         }

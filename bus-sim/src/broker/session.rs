@@ -318,6 +318,11 @@ impl Broker {
         }
     }
 
+    /// Its registration, once it has read the metadata log since it started.
+    pub fn epoch(&self) -> Option<BrokerEpoch> {
+        self.session.epoch.filter(|_| self.session.is_ready)
+    }
+
     /// Begins a controlled shutdown; [`Effects::stop`] ends it. A broker that is not registered
     /// stops at once.
     pub fn begin_shutdown(&mut self, now: SimTime, effects: &mut Effects) {

@@ -15,7 +15,7 @@ use super::controller::Controller;
 use super::image::Registration;
 use super::topic_config;
 use super::{OFFSETS_TOPIC, TRANSACTIONS_TOPIC};
-use crate::choice::{Label, choice, choice_below};
+use crate::choice::Label;
 use crate::fact::Fact;
 use crate::node::{BrokerId, Effects};
 use crate::protocol::cluster::{MetadataRecord, PartitionState};
@@ -194,7 +194,9 @@ impl Controller {
         }
         let bound = u64::try_from(alive.len()).unwrap_or(1);
         let cause = ("first broker", topic.as_str());
-        let first = choice_below(self.config.seed, Label::TopicId, cause, bound);
+        let first = self
+            .choices
+            .below(Label::TopicId, cause, bound, || format!("first broker of {}", topic.as_str()));
         let first = usize::try_from(first).unwrap_or(0);
         let records = partitions.map(|partition| {
             let turn = first + usize::try_from(partition).unwrap_or(0);
@@ -219,8 +221,7 @@ impl Controller {
             _ => false,
         };
         let before = self.log.iter().filter(is_same).count();
-        let draw =
-            |half: u8| choice(self.config.seed, Label::TopicId, (topic.as_str(), before, half));
+        let draw = |half: u8| self.choices.id(Label::TopicId, (topic.as_str(), before, half));
         Uuid::from_u64_pair(draw(0), draw(1))
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bus_core::{Error, ErrorKind, Operation, Recovery};
 
 use crate::client::connections::{Connections, Link, Outcome};
-use crate::client::{ClientTimer, Identity, Reply, any_broker};
+use crate::client::{ClientTimer, Identity, Reply};
 use crate::node::{BrokerId, Effects, Input, Name, Timer};
 use crate::protocol::find_coordinator::CoordinatorType;
 use crate::protocol::{Request, Response, find_coordinator};
@@ -32,14 +32,11 @@ pub(crate) enum Target {
 /// An administration client.
 #[derive(Debug)]
 pub(crate) struct Admin {
-    identity: Identity,
-    brokers: Vec<BrokerId>,
     connections: Connections<Token>,
     calls: BTreeMap<u64, Call>,
     /// Calls to be tried again.
     again: VecDeque<u64>,
     next_call: u64,
-    attempt: u32,
 }
 
 #[derive(Debug)]
@@ -60,13 +57,10 @@ struct Call {
 impl Admin {
     pub(crate) fn new(identity: Identity, brokers: i32) -> Self {
         Self {
-            identity,
-            brokers: (1..=brokers).collect(),
-            connections: Connections::new(identity),
+            connections: Connections::new(identity, brokers),
             calls: BTreeMap::new(),
             again: VecDeque::new(),
             next_call: 0,
-            attempt: 0,
         }
     }
 
@@ -124,11 +118,13 @@ impl Admin {
             }
             Outcome::Response(Token::FindCoordinator(id), Response::FindCoordinator(found)) => {
                 match found.result {
-                    Ok(broker) => self.send_to(now, id, Link::coordinator(broker), effects),
+                    Ok(broker) => {
+                        self.send_to(now, id, Some(Link::coordinator(broker)), effects);
+                    }
                     Err(kind) => self.try_again(now, id, Some(kind), effects),
                 }
             }
-            Outcome::Response(..) => {}
+            Outcome::Response(..) | Outcome::Down => {}
             Outcome::Failed { token: Token::Call(id) | Token::FindCoordinator(id), .. } => {
                 self.try_again(now, id, None, effects);
             }
@@ -137,27 +133,30 @@ impl Admin {
 
     fn send(&mut self, now: SimTime, id: u64, effects: &mut Effects) {
         let Some(call) = self.calls.get(&id) else { return };
-        self.attempt += 1;
-        let any = any_broker(&self.identity, &self.brokers, self.attempt);
         match &call.target {
-            Target::Any => self.send_to(now, id, Link::data(any), effects),
-            Target::Broker(broker) => self.send_to(now, id, Link::data(*broker), effects),
+            Target::Any => self.send_to(now, id, None, effects),
+            Target::Broker(broker) => self.send_to(now, id, Some(Link::data(*broker)), effects),
             Target::Coordinator(group_id) => {
                 let request = Request::FindCoordinator(find_coordinator::Request {
                     coordinator_type: CoordinatorType::Group,
                     key: group_id.clone(),
                 });
-                let token = Token::FindCoordinator(id);
-                let deadline = call.deadline;
-                self.connections.send(now, Link::data(any), token, request, deadline, effects);
+                let (token, deadline) = (Token::FindCoordinator(id), call.deadline);
+                self.connections.send_to_any(now, &[], token, request, deadline, effects);
             }
         }
     }
 
-    fn send_to(&mut self, now: SimTime, id: u64, link: Link, effects: &mut Effects) {
+    /// Sends the request of a call, to any broker if no link is given.
+    fn send_to(&mut self, now: SimTime, id: u64, link: Option<Link>, effects: &mut Effects) {
         let Some(call) = self.calls.get(&id) else { return };
-        let (request, deadline) = (call.request.clone(), call.deadline);
-        self.connections.send(now, link, Token::Call(id), request, deadline, effects);
+        let (token, request, deadline) = (Token::Call(id), call.request.clone(), call.deadline);
+        match link {
+            Some(link) => self.connections.send(now, link, token, request, deadline, effects),
+            None => {
+                self.connections.send_to_any(now, &[], token, request, deadline, effects);
+            }
+        }
     }
 
     fn try_again(

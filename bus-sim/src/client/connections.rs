@@ -3,6 +3,10 @@
 //!
 //! As in librdkafka the coordinator has a connection of its own, so that a commit does not wait
 //! behind a long poll. A request that times out closes its connection (`socket.max.fails=1`).
+//!
+//! - `any_broker`: requests that any broker can answer.
+
+mod any_broker;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -51,7 +55,7 @@ const SETUP_TIMEOUT: Duration = Duration::from_secs(30);
 const RECONNECT_BACKOFF: Duration = Duration::from_millis(100);
 const RECONNECT_BACKOFF_MAX: Duration = Duration::from_secs(10);
 
-/// What came of a request.
+/// What came of a request, or of a connection.
 #[derive(Debug)]
 pub(crate) enum Outcome<T> {
     /// The response.
@@ -64,6 +68,8 @@ pub(crate) enum Outcome<T> {
         /// Whether it ran out of time, rather than that the connection broke.
         timed_out: bool,
     },
+    /// A connection that was up broke: who leads may have changed.
+    Down,
 }
 
 /// All connections of a client; `T` is what a request is remembered by.
@@ -71,7 +77,14 @@ pub(crate) enum Outcome<T> {
 pub(crate) struct Connections<T> {
     identity: Identity,
     links: BTreeMap<Link, Connection<T>>,
+    /// Requests for any broker, while none is up.
+    for_any: VecDeque<Waiting<T>>,
+    /// The brokers that are rather tried for those: the newest metadata names them.
+    named: Vec<BrokerId>,
+    /// All brokers, as `bootstrap.servers` names them.
+    bootstrap: Vec<BrokerId>,
     next_ordinal: u32,
+    draws: u32,
 }
 
 #[derive(Debug)]
@@ -107,11 +120,22 @@ struct InFlight<T> {
     token: T,
     correlation: CorrelationId,
     deadline: SimTime,
+    /// Whether what is sent behind it waits for its response.
+    is_long_poll: bool,
 }
 
 impl<T> Connections<T> {
-    pub(crate) const fn new(identity: Identity) -> Self {
-        Self { identity, links: BTreeMap::new(), next_ordinal: 0 }
+    /// No connection; the brokers to start from are 1 to `brokers`.
+    pub(crate) fn new(identity: Identity, brokers: i32) -> Self {
+        Self {
+            identity,
+            links: BTreeMap::new(),
+            for_any: VecDeque::new(),
+            named: Vec::new(),
+            bootstrap: (1..=brokers).collect(),
+            next_ordinal: 0,
+            draws: 0,
+        }
     }
 
     /// Sends a request once the link is up. It fails if it has no response by `deadline`.
@@ -144,6 +168,13 @@ impl<T> Connections<T> {
         self.links.get(&link).is_some_and(|connection| connection.state == State::Open)
     }
 
+    /// Whether a link was lost, or could not be opened, and is not up again.
+    pub(crate) fn is_failing(&self, link: Link) -> bool {
+        let connection = self.links.get(&link);
+        connection
+            .is_some_and(|connection| connection.state == State::Backoff || connection.failures > 0)
+    }
+
     /// Sends a request that has no response (acks=0) on a link that is up.
     pub(crate) fn send_without_response(
         &mut self,
@@ -165,6 +196,7 @@ impl<T> Connections<T> {
             tokens.extend(connection.in_flight.drain(..).map(|request| request.token));
             tokens.extend(connection.waiting.drain(..).map(|waiting| waiting.token));
         }
+        tokens.extend(self.for_any.drain(..).map(|waiting| waiting.token));
         tokens
     }
 
@@ -190,6 +222,8 @@ impl<T> Connections<T> {
 
     /// Closes all links.
     pub(crate) fn close_all(&mut self, effects: &mut Effects) {
+        self.for_any.clear();
+        effects.cancel_timer(Timer::Client(ClientTimer::TryAnotherBroker));
         for link in self.links.keys().copied().collect::<Vec<_>>() {
             self.close(link, effects);
         }
@@ -225,6 +259,11 @@ impl<T> Connections<T> {
             Input::Timer(Timer::Client(ClientTimer::Reconnect(link))) => {
                 self.reconnect(now, link, effects);
                 Ok(Vec::new())
+            }
+            Input::Timer(Timer::Client(ClientTimer::TryAnotherBroker)) => {
+                let expired = take_expired(&mut self.for_any, now).collect();
+                self.try_another(now, effects);
+                Ok(expired)
             }
             other => Err(other),
         }
@@ -270,8 +309,17 @@ impl<T> Connections<T> {
         let Some(connection) = self.links.get_mut(&link) else { return };
         connection.state = State::Open;
         connection.failures = 0;
-        while let Some(Waiting { token, request, deadline }) = connection.waiting.pop_front() {
+        let for_any = match link.purpose {
+            Purpose::Data => std::mem::take(&mut self.for_any),
+            Purpose::Coordinator => VecDeque::new(),
+        };
+        if !for_any.is_empty() {
+            effects.cancel_timer(Timer::Client(ClientTimer::TryAnotherBroker));
+        }
+        let waiting = std::mem::take(&mut connection.waiting);
+        for Waiting { token, request, deadline } in waiting.into_iter().chain(for_any) {
             connection.put_in_flight(token, request, deadline, effects);
+            connection.arm_timeout(link, deadline, effects);
         }
     }
 
@@ -289,6 +337,9 @@ impl<T> Connections<T> {
             .drain(..)
             .map(|request| Outcome::Failed { token: request.token, was_sent: true, timed_out })
             .collect::<Vec<_>>();
+        if connection.state == State::Open {
+            outcomes.push(Outcome::Down);
+        }
         // A broker that cannot be reached fails what waits for it, so that the client looks for
         // another.
         if connection.state == State::Connecting {
@@ -306,6 +357,9 @@ impl<T> Connections<T> {
         let failures = connection.failures;
         let wait = self.reconnect_wait(link, failures);
         effects.set_timer(Timer::Client(ClientTimer::Reconnect(link)), now + wait);
+        if !self.for_any.is_empty() {
+            self.try_another(now, effects);
+        }
         outcomes
     }
 
@@ -341,15 +395,7 @@ impl<T> Connections<T> {
             outcomes = self.lost(now, link, true, effects);
         }
         let Some(connection) = self.links.get_mut(&link) else { return outcomes };
-        let (expired, waiting) = std::mem::take(&mut connection.waiting)
-            .into_iter()
-            .partition::<VecDeque<_>, _>(|waiting| waiting.deadline <= now);
-        connection.waiting = waiting;
-        outcomes.extend(expired.into_iter().map(|waiting| Outcome::Failed {
-            token: waiting.token,
-            was_sent: false,
-            timed_out: true,
-        }));
+        outcomes.extend(take_expired(&mut connection.waiting, now));
         let in_flight = connection.in_flight.iter().map(|request| request.deadline);
         let waiting = connection.waiting.iter().map(|waiting| waiting.deadline);
         if let Some(first) = in_flight.chain(waiting).min() {
@@ -383,8 +429,9 @@ impl<T> Connection<T> {
     ) {
         let correlation = self.next_correlation;
         self.next_correlation += 1;
+        let is_long_poll = matches!(request, Request::Fetch(_));
         effects.request(self.id, correlation, request);
-        self.in_flight.push_back(InFlight { token, correlation, deadline });
+        self.in_flight.push_back(InFlight { token, correlation, deadline, is_long_poll });
     }
 
     /// Sets the timer, unless it fires by then. It is not moved when a response comes: when it
@@ -395,4 +442,20 @@ impl<T> Connection<T> {
             effects.set_timer(Timer::Client(ClientTimer::RequestTimeout(link)), deadline);
         }
     }
+}
+
+/// Takes what waited for too long.
+fn take_expired<T>(
+    waiting: &mut VecDeque<Waiting<T>>,
+    now: SimTime,
+) -> impl Iterator<Item = Outcome<T>> {
+    let (expired, left) = std::mem::take(waiting)
+        .into_iter()
+        .partition::<VecDeque<_>, _>(|waiting| waiting.deadline <= now);
+    *waiting = left;
+    expired.into_iter().map(|waiting| Outcome::Failed {
+        token: waiting.token,
+        was_sent: false,
+        timed_out: true,
+    })
 }

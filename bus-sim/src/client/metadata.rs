@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use bus_core::{Partition, Topic, TopicPartition};
 
-use crate::client::connections::Link;
-use crate::client::{ClientTimer, Identity, any_broker};
+use crate::client::ClientTimer;
 use crate::node::{BrokerId, Effects, Timer};
 use crate::protocol::metadata::{self, TopicDetails};
 use crate::time::SimTime;
@@ -28,7 +27,9 @@ impl Metadata {
         Self { brokers: (1..=brokers).collect(), topics: BTreeMap::new() }
     }
 
-    /// Learns from a response. Topics that the response does not mention stay as they are.
+    /// Learns from a response. Topics that the response does not mention stay as they are. So do
+    /// partitions whose leader epoch is older than the one that is known: the broker that answered
+    /// knows less (KIP-320).
     pub(crate) fn update(&mut self, response: &metadata::Response) {
         if !response.brokers.is_empty() {
             self.brokers.clone_from(&response.brokers);
@@ -36,7 +37,16 @@ impl Metadata {
         for topic in &response.topics {
             match &topic.result {
                 Ok(details) => {
-                    self.topics.insert(topic.topic.clone(), details.clone());
+                    let mut details = details.clone();
+                    let known = self.topics.get(&topic.topic);
+                    if let Some(known) = known.filter(|known| known.topic_id == details.topic_id) {
+                        for (new, old) in details.partitions.iter_mut().zip(&known.partitions) {
+                            if new.leader_epoch < old.leader_epoch {
+                                new.clone_from(old);
+                            }
+                        }
+                    }
+                    self.topics.insert(topic.topic.clone(), details);
                 }
                 Err(_) => {
                     self.topics.remove(&topic.topic);
@@ -58,6 +68,13 @@ impl Metadata {
         Some((partition.leader?, partition.leader_epoch))
     }
 
+    /// The leader epoch of a partition, with a leader or without.
+    pub(crate) fn leader_epoch(&self, topic_partition: &TopicPartition) -> Option<i32> {
+        let details = self.topics.get(&topic_partition.topic)?;
+        let index = usize::try_from(topic_partition.partition).ok()?;
+        Some(details.partitions.get(index)?.leader_epoch)
+    }
+
     /// Whether the partition is known to have no leader at the moment.
     pub(crate) fn is_leaderless(&self, topic_partition: &TopicPartition) -> bool {
         let details = self.topics.get(&topic_partition.topic);
@@ -71,25 +88,14 @@ impl Metadata {
 #[derive(Debug, Default)]
 pub(crate) struct Refresh {
     is_in_flight: bool,
-    attempt: u32,
     /// When the timer is set for.
     at: Option<SimTime>,
 }
 
 impl Refresh {
-    /// Begins a request and says where it goes; `None` while one is under way.
-    pub(crate) fn begin(&mut self, identity: &Identity, metadata: &Metadata) -> Option<Link> {
-        if self.is_in_flight {
-            return None;
-        }
-        self.is_in_flight = true;
-        Some(self.any_broker(identity, metadata))
-    }
-
-    /// A broker to ask, another one each time.
-    pub(crate) fn any_broker(&mut self, identity: &Identity, metadata: &Metadata) -> Link {
-        self.attempt += 1;
-        Link::data(any_broker(identity, &metadata.brokers, self.attempt))
+    /// Begins a request; not while one is under way.
+    pub(crate) const fn begin(&mut self) -> bool {
+        !std::mem::replace(&mut self.is_in_flight, true)
     }
 
     /// The request is over.

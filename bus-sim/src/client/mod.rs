@@ -19,8 +19,8 @@ use std::time::Duration;
 
 use bus_core::{CommitSender, DeliverySender, Result, Timestamp, TopicPartition};
 
-use crate::choice::{Label, choice_below};
-use crate::node::{BrokerId, Effects, Input, NodeId};
+use crate::choice::{Choices, Label};
+use crate::node::{Effects, Input, NodeId};
 use crate::time::SimTime;
 
 use admin::Admin;
@@ -37,6 +37,8 @@ pub enum ClientTimer {
     Reconnect(Link),
     /// When to give up an attempt to connect.
     ConnectTimeout(Link),
+    /// When to connect to another broker, for what any broker can answer.
+    TryAnotherBroker,
     /// When to ask for metadata again.
     MetadataRefresh,
     /// When the oldest record of an open batch has lingered.
@@ -98,18 +100,18 @@ impl ClientMachine {
     }
 }
 
-/// Who a client is: its node, a stable name for its choices, and the seed that those depend on.
-#[derive(Clone, Copy, Debug)]
+/// Who a client is: its node, a stable name for its choices, and what draws those.
+#[derive(Clone, Debug)]
 pub(crate) struct Identity {
     pub(crate) node: NodeId,
     pub(crate) name: u64,
-    pub(crate) seed: u64,
+    pub(crate) choices: Choices,
 }
 
 impl Identity {
     /// Draws a number below `bound`; `cause` says what asks.
     pub(crate) fn choose(&self, label: Label, cause: impl std::hash::Hash, bound: u64) -> u64 {
-        choice_below(self.seed, label, (self.name, cause), bound)
+        self.choices.below(label, (self.name, cause), bound, || self.node.to_string())
     }
 }
 
@@ -204,11 +206,4 @@ impl<T> fmt::Debug for Reply<T> {
 /// librdkafka's `retry.backoff.ms`, doubled at each attempt up to `retry.backoff.max.ms`.
 pub(crate) fn backoff(first: Duration, most: Duration, attempt: u32) -> Duration {
     first.saturating_mul(1 << attempt.min(16)).min(most)
-}
-
-/// The broker that a client asks for metadata: any; drawn by cause.
-pub(crate) fn any_broker(identity: &Identity, brokers: &[BrokerId], attempt: u32) -> BrokerId {
-    let bound = u64::try_from(brokers.len().max(1)).unwrap_or(1);
-    let index = identity.choose(Label::MetadataBroker, attempt, bound);
-    brokers.get(usize::try_from(index).unwrap_or(0)).copied().unwrap_or(1)
 }

@@ -19,6 +19,7 @@ use crate::protocol::list_offsets::OffsetSpec;
 use crate::protocol::metadata::{TopicDetails, TopicMetadata};
 use crate::protocol::topics::CreatableTopic;
 use crate::protocol::{Request, Response, groups, list_offsets, metadata, offset_fetch, topics};
+use crate::world::CallRecord;
 
 use super::Shared;
 use super::producer::{answer, reply_channel};
@@ -45,6 +46,7 @@ impl SimAdmin {
         let called = self.shared.enter(|world| {
             world.with_client(self.client, |machine, now, effects| match machine {
                 ClientMachine::Admin(admin) => {
+                    effects.record(|| CallRecord::Called(operation, String::new()));
                     admin.call(now, target, request, operation, reply, effects);
                 }
                 ClientMachine::Producer(_) | ClientMachine::Consumer(_) => {

@@ -42,8 +42,8 @@ impl SimBus {
                 let message = format!("process {:?} has crashed", process.name);
                 return Err(Error::new(ErrorKind::Crashed, message));
             }
-            let seed = world.config.seed;
-            let machine = |node: NodeId, name: u64| make(Identity { node, name, seed });
+            let choices = world.choices.clone();
+            let machine = |node: NodeId, name: u64| make(Identity { node, name, choices });
             Ok(world.add_client(self.process, machine))
         });
         added.unwrap_or_else(|| Err(over()))

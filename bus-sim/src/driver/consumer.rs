@@ -1,6 +1,7 @@
 //! The consumer of a simulated process.
 
 use std::any::Any;
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -8,15 +9,16 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bus_core::{
-    BoxFuture, Commit, Consumer, GroupMetadata, Offset, OffsetAndMetadata, Operation, Polled,
-    Rebalance, RebalanceCompleter, RebalanceGuard, Result, StartAt, Subscription, Timestamp,
-    TopicPartition, Watermarks,
+    BoxFuture, Commit, Consumer, Error, ErrorKind, GroupMetadata, Offset, OffsetAndMetadata,
+    OffsetReset, Operation, Polled, Rebalance, RebalanceCompleter, RebalanceGuard, Result, StartAt,
+    Subscription, Timestamp, TopicPartition, Watermarks,
 };
 
 use crate::client::consumer::Ready;
 use crate::client::{ClientMachine, Reply, consumer};
 use crate::node::{ClientId, Effects};
 use crate::time::SimTime;
+use crate::world::CallRecord;
 
 use super::Shared;
 use super::bus::over;
@@ -46,9 +48,11 @@ impl SimConsumer {
         act: impl FnOnce(&mut consumer::Consumer, SimTime, Reply<T>, &mut Effects),
     ) -> BoxFuture<'_, Result<T>> {
         let (reply, receiver) = reply_channel();
-        let called =
-            self.link.call(|consumer, now, effects| act(consumer, now, reply, effects)).is_some();
-        Box::pin(answer(called, receiver, operation))
+        let called = self.link.call(|consumer, now, effects| {
+            effects.record(|| CallRecord::Called(operation, String::new()));
+            act(consumer, now, reply, effects);
+        });
+        Box::pin(answer(called.is_some(), receiver, operation))
     }
 
     fn now<T>(
@@ -56,8 +60,50 @@ impl SimConsumer {
         operation: Operation,
         act: impl FnOnce(&mut consumer::Consumer, SimTime, &mut Effects) -> Result<T>,
     ) -> Result<T> {
-        let result = self.link.call(act).unwrap_or_else(|| Err(over()));
+        let called = self.link.call(|consumer, now, effects| {
+            effects.record(|| CallRecord::Called(operation, String::new()));
+            act(consumer, now, effects)
+        });
+        let result = called.unwrap_or_else(|| Err(over()));
         result.map_err(|error| error.with_operation(operation))
+    }
+}
+
+impl SimConsumer {
+    /// The offset that a place stands for now.
+    async fn place_of(&self, topic_partition: &TopicPartition, to: StartAt) -> Result<Offset> {
+        let ends = || self.watermarks(topic_partition);
+        Ok(match to {
+            StartAt::Offset(offset) => offset,
+            StartAt::Beginning => ends().await?.low,
+            StartAt::End => ends().await?.high,
+            StartAt::Timestamp(time) => {
+                let times = [(topic_partition.clone(), time)];
+                match self.offsets_for_times(&times).await?.first().copied().flatten() {
+                    Some(offset) => offset,
+                    None => ends().await?.high,
+                }
+            }
+            StartAt::Committed => {
+                let committed = match self.group_metadata() {
+                    Some(_) => self.committed(std::slice::from_ref(topic_partition)).await?,
+                    // Without a group nothing is committed.
+                    None => Vec::new(),
+                };
+                if let Some(committed) = committed.into_iter().next().flatten() {
+                    return Ok(committed.offset);
+                }
+                match self.link.call(|consumer, _, _| consumer.reset_policy()).ok_or_else(over)? {
+                    OffsetReset::Earliest => ends().await?.low,
+                    OffsetReset::Latest => ends().await?.high,
+                    OffsetReset::None => {
+                        let message = "no offset is committed, and auto.offset.reset is none";
+                        return Err(Error::new(ErrorKind::NoOffset, message)
+                            .with_topic_partition(topic_partition.clone()));
+                    }
+                }
+            }
+        })
     }
 }
 
@@ -111,10 +157,14 @@ impl Consumer for SimConsumer {
         topic_partition: &'a TopicPartition,
         to: StartAt,
     ) -> BoxFuture<'a, Result<()>> {
-        let sought = self.now(Operation::Seek, |consumer, now, effects| {
-            consumer.seek(now, topic_partition, to, effects)
-        });
-        Box::pin(std::future::ready(sought))
+        Box::pin(async move {
+            self.now(Operation::Seek, |consumer, _, _| consumer.check_seek(topic_partition, to))?;
+            let place = self.place_of(topic_partition, to).await;
+            let offset = place.map_err(|error| error.with_operation(Operation::Seek))?;
+            self.now(Operation::Seek, |consumer, now, effects| {
+                consumer.seek(now, topic_partition, offset, effects)
+            })
+        })
     }
 
     fn pause(&self, partitions: &[TopicPartition]) -> Result<()> {
@@ -134,8 +184,10 @@ impl Consumer for SimConsumer {
     }
 
     fn commit(&self, offsets: &[(TopicPartition, OffsetAndMetadata)]) -> Commit {
-        let called =
-            self.link.call(|consumer, now, effects| consumer.commit(now, offsets, effects));
+        let called = self.link.call(|consumer, now, effects| {
+            effects.record(|| CallRecord::Called(Operation::Commit, describe(offsets)));
+            consumer.commit(now, offsets, effects)
+        });
         called.unwrap_or_else(|| {
             // The call of a dead process never completes.
             let (sender, commit) = Commit::channel();
@@ -196,7 +248,10 @@ impl Consumer for SimConsumer {
 
 impl Drop for SimConsumer {
     fn drop(&mut self) {
-        self.link.call(|consumer, now, effects| consumer.abandon(now, effects));
+        self.link.call(|consumer, now, effects| {
+            effects.record(|| CallRecord::Called(Operation::Close, "dropped".to_owned()));
+            consumer.abandon(now, effects);
+        });
     }
 }
 
@@ -219,12 +274,14 @@ impl Future for PollFuture<'_> {
             let deadline = match begun {
                 Some(deadline) => deadline,
                 None => {
+                    effects.record(|| CallRecord::Called(Operation::Poll, String::new()));
                     consumer.poll_begin(now, effects)?;
                     now + timeout
                 }
             };
             let taken = consumer.poll_take(now, deadline, cx.waker(), effects);
-            if taken.is_some() {
+            if let Some(taken) = &taken {
+                record_taken(taken, effects);
                 consumer.poll_end(now, effects);
             }
             Ok((deadline, taken))
@@ -232,7 +289,7 @@ impl Future for PollFuture<'_> {
         let (deadline, taken) = match called {
             Some(Ok(taken)) => taken,
             Some(Err(error)) => {
-                let error: bus_core::Error = error;
+                let error: Error = error;
                 return Poll::Ready(Err(error.with_operation(Operation::Poll)));
             }
             // The call of a dead process never completes.
@@ -262,13 +319,45 @@ impl Drop for PollFuture<'_> {
     }
 }
 
+/// Tells the record of events what a poll took; an empty poll is nothing to tell.
+fn record_taken(taken: &Result<Ready>, effects: &mut Effects) {
+    match taken {
+        Ok(Ready::Records(records)) if records.is_empty() => {}
+        Ok(Ready::Records(records)) => effects.record(|| {
+            let mut spans: BTreeMap<TopicPartition, (Offset, Offset)> = BTreeMap::new();
+            for record in records {
+                let span = spans.entry(record.topic_partition());
+                span.and_modify(|span| span.1 = record.offset)
+                    .or_insert((record.offset, record.offset));
+            }
+            let spans =
+                spans.into_iter().map(|(partition, (first, last))| (partition, first, last));
+            CallRecord::Polled(spans.collect())
+        }),
+        Ok(Ready::Rebalance(rebalance)) => {
+            effects.record(|| CallRecord::Rebalance(Rebalance::clone(rebalance)));
+        }
+        Err(error) => {
+            effects.record(|| CallRecord::Taken(error.message().to_owned(), Some(error.kind())));
+        }
+    }
+}
+
+/// Offsets to commit in a few words, for people.
+fn describe(offsets: &[(TopicPartition, OffsetAndMetadata)]) -> String {
+    let each = offsets.iter().map(|(partition, commit)| format!("{partition}@{}", commit.offset));
+    each.collect::<Vec<_>>().join(", ")
+}
+
 struct Completer(Arc<Link>);
 
 impl RebalanceCompleter for Completer {
     fn complete(&self, rebalance: Arc<Rebalance>) -> BoxFuture<'static, Result<()>> {
-        let completed = self
-            .0
-            .call(|consumer, now, effects| consumer.complete_rebalance(now, &rebalance, effects));
+        let completed = self.0.call(|consumer, now, effects| {
+            let operation = Operation::CompleteRebalance;
+            effects.record(|| CallRecord::Called(operation, String::new()));
+            consumer.complete_rebalance(now, &rebalance, effects)
+        });
         Box::pin(async move {
             match completed {
                 Some(completed) => {

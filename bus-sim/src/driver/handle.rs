@@ -7,7 +7,7 @@ use bus_core::{Bus, Error, ErrorKind, Result};
 
 use crate::protocol::Api;
 use crate::time::SimTime;
-use crate::world::{Action, Direction, Endpoint, MAIN, ProcessId, ProcessState, Rule, World};
+use crate::world::{Action, Direction, Endpoint, MAIN, ProcessId, ProcessState, Rule, Side, World};
 
 use super::Shared;
 use super::bus::{SimBus, over, start_process};
@@ -184,6 +184,56 @@ impl SimHandle {
         })
     }
 
+    /// Lets a broker stand still, as a stopped process or a frozen machine does: it handles
+    /// nothing, its connections stay, its session with the controller runs out. Returns whether it
+    /// was moving.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`] if there is no such broker.
+    pub fn freeze_broker(&self, broker: i32) -> Result<bool> {
+        self.enter(|world| {
+            world.check_broker(broker)?;
+            Ok(world.freeze_broker(broker))
+        })
+    }
+
+    /// Lets a broker go on that stands still: it handles what has waited, as if no time had passed.
+    /// Nothing happens if it moves.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`] if there is no such broker.
+    pub fn thaw_broker(&self, broker: i32) -> Result<()> {
+        self.enter(|world| {
+            world.check_broker(broker)?;
+            world.thaw_broker(broker);
+            Ok(())
+        })
+    }
+
+    /// Ends all faults: links heal, brokers that are down or stand still go on, processes that have
+    /// crashed start again, paused ones go on, and no message is lost or late any more. No fault of
+    /// the [plan](crate::fault::Plan) strikes from now on. A controller that has crashed is
+    /// followed by the next by itself. What is then not done in time is a bug.
+    pub fn quiesce(&self) {
+        // After the end of the simulation there is nothing to heal.
+        let _over = self.shared.enter(World::quiesce);
+    }
+
+    /// Says that a process is at a crash point of the application, between two effects: the
+    /// [plan](crate::fault::Plan) may have a fault for it. Returns whether the process has crashed:
+    /// it must not go on then.
+    ///
+    /// ```
+    /// # bus_sim::Sim::new(Default::default())?.run(|sim| async move {
+    /// let reach = move |process: &str, point: &str| sim.reached(process, point);
+    /// assert!(!reach("order-export", "after-send"));
+    /// # });
+    /// # Ok::<_, bus_core::Error>(())
+    /// ```
+    pub fn reached(&self, process: &str, point: &str) -> bool {
+        self.shared.enter(|world| world.reached(process, point)).unwrap_or(false)
+    }
+
     /// Cuts the link between a process (`main` for what is outside of every named one) and a
     /// broker: messages are held until [`heal`](Self::heal).
     ///
@@ -258,27 +308,28 @@ impl SimHandle {
 
     /// Loses the next request of an API: it is never handled, and its connection is reset.
     pub fn lose_next_request(&self, api: Api) {
-        self.add_rule(api, Direction::Request, None, Action::Lose);
+        self.add_rule(api, Direction::Request, Action::Lose);
     }
 
     /// Loses the next response of an API: its request was handled, and its connection is reset.
     pub fn lose_next_response(&self, api: Api) {
-        self.add_rule(api, Direction::Response, None, Action::Lose);
+        self.add_rule(api, Direction::Response, Action::Lose);
     }
 
     /// Delays the next request of an API, and what is behind it on its connection. It arrives even
     /// if its client has given up and sent it again on another connection.
     pub fn delay_next_request(&self, api: Api, by: Duration) {
-        self.add_rule(api, Direction::Request, None, Action::Delay(by));
+        self.add_rule(api, Direction::Request, Action::Delay(by));
     }
 
     /// Delays the next response of an API.
     pub fn delay_next_response(&self, api: Api, by: Duration) {
-        self.add_rule(api, Direction::Response, None, Action::Delay(by));
+        self.add_rule(api, Direction::Response, Action::Delay(by));
     }
 
-    fn add_rule(&self, api: Api, direction: Direction, process: Option<ProcessId>, action: Action) {
-        let rule = Rule { api, direction, process, action };
+    fn add_rule(&self, api: Api, direction: Direction, action: Action) {
+        let (from, to) = (Side::Anybody, Side::Anybody);
+        let rule = Rule { api, direction, from, to, action, fault: None, is_once: true };
         // After the end of the simulation no message matches any more.
         let _over = self.shared.enter(|world| world.add_rule(rule));
     }

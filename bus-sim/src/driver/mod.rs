@@ -30,13 +30,15 @@ use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 use tokio::time::{Instant, Sleep};
 
-#[cfg(tokio_unstable)]
-use crate::choice::{Label, choice};
+use crate::choice::{ChoiceReport, Choices};
 use crate::config::SimConfig;
+use crate::event::SimEvent;
 use crate::fact::ToldFact;
+use crate::fault::FaultReport;
 use crate::time::SimTime;
-use crate::world::{TraceHash, World};
+use crate::world::{ProcessChange, ProcessId, ProcessState, TraceHash, World};
 
+use bus::start_process;
 pub use handle::SimHandle;
 use process::Processes;
 
@@ -100,6 +102,12 @@ pub struct SimReport {
     pub trace_hash: TraceHash,
     /// The lines of the trace, if the configuration asks for them.
     pub trace: Vec<String>,
+    /// The events with their causes, if the configuration asks for them.
+    pub recorded: Vec<SimEvent>,
+    /// What was chosen, as far as the configuration asks for it.
+    pub choices: ChoiceReport,
+    /// What came of each fault of the plan, in its order.
+    pub faults: Vec<FaultReport>,
     /// Tasks of the application that were still there at its end, but for those of the bus.
     pub tasks_left: usize,
 }
@@ -124,10 +132,13 @@ impl Sim {
         F: FnOnce(SimHandle) -> Fut,
         Fut: Future<Output = T>,
     {
-        let runtime = build_runtime(self.config.seed);
         let seed = self.config.seed;
+        let choices = Choices::new(seed)
+            .recorded(self.config.record_choices)
+            .overridden(self.config.overrides.clone());
+        let runtime = build_runtime(&choices);
         let (result, shared, tasks_left) = runtime.block_on(async {
-            let shared = Shared::new(self.config);
+            let shared = Shared::new(self.config, choices);
             let app = app(SimHandle::new(Arc::clone(&shared)));
             let result = drive(&shared, app).await;
             // What is dropped with the runtime must not reach the world any more.
@@ -143,17 +154,17 @@ impl Sim {
     }
 }
 
-fn build_runtime(seed: u64) -> tokio::runtime::Runtime {
+fn build_runtime(choices: &Choices) -> tokio::runtime::Runtime {
     let mut builder = tokio::runtime::Builder::new_current_thread();
     builder.enable_time().start_paused(true).event_interval(1024);
     #[cfg(tokio_unstable)]
     {
-        let bytes = choice(seed, Label::Scheduler, ()).to_le_bytes();
+        let bytes = choices.id(crate::choice::Label::Scheduler, ()).to_le_bytes();
         builder.rng_seed(tokio::runtime::RngSeed::from_bytes(&bytes));
     }
     #[cfg(not(tokio_unstable))]
     {
-        warn_once(seed);
+        warn_once(choices.seed());
     }
     match builder.build() {
         Ok(runtime) => runtime,
@@ -189,10 +200,10 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    fn new(config: SimConfig) -> Arc<Self> {
+    fn new(config: SimConfig, choices: Choices) -> Arc<Self> {
         Arc::new(Self {
             properties: config.client_properties.clone(),
-            world: Mutex::new(World::new(config)),
+            world: Mutex::new(World::new(config, choices)),
             start: Instant::now(),
             driver: AtomicWaker::new(),
             is_over: AtomicBool::new(false),
@@ -201,20 +212,23 @@ impl Shared {
     }
 
     /// Enters the world now. `None` if the simulation is over.
-    fn enter<T>(&self, act: impl FnOnce(&mut World) -> T) -> Option<T> {
+    fn enter<T>(self: &Arc<Self>, act: impl FnOnce(&mut World) -> T) -> Option<T> {
         if self.is_over.load(Ordering::Relaxed) {
             return None;
         }
         let now = self.tokio_now();
-        let (result, completions, is_earlier) = {
+        let (result, changes, completions, is_earlier) = {
             let mut world = self.world.lock();
             world.advance(now);
             let before = world.next_time();
             let result = act(&mut world);
+            world.strike_due();
             let after = world.next_time();
             let is_earlier = after.is_some_and(|after| before.is_none_or(|b| after < b));
-            (result, world.take_completions(), is_earlier)
+            let changes = world.take_process_changes();
+            (result, changes, world.take_completions(), is_earlier)
         };
+        self.tell_processes(changes);
         if is_earlier {
             self.driver.wake();
         }
@@ -222,6 +236,26 @@ impl Shared {
             completion.hand_over();
         }
         Some(result)
+    }
+
+    /// Tells tasks what faults of the plan did to their processes.
+    fn tell_processes(self: &Arc<Self>, changes: Vec<(ProcessId, ProcessChange)>) {
+        for (id, change) in changes {
+            let state = match change {
+                ProcessChange::Crashed => ProcessState::Crashed,
+                ProcessChange::Paused => ProcessState::Paused,
+                ProcessChange::Resumed => ProcessState::Running,
+                ProcessChange::Restarted => {
+                    if let Some(start) = self.processes.start(id) {
+                        start_process(self, id, start);
+                    }
+                    continue;
+                }
+            };
+            if let Some(control) = self.processes.control(id) {
+                control.set(state);
+            }
+        }
     }
 
     fn tokio_now(&self) -> SimTime {
@@ -237,13 +271,16 @@ impl Shared {
             facts: world.take_facts(),
             trace_hash: world.trace_hash(),
             trace: world.take_trace(),
+            recorded: world.take_recorded(),
+            choices: world.choices.report(),
+            faults: world.fault_reports(),
             tasks_left,
         }
     }
 }
 
 /// Lets the application and the world take turns until the application ends.
-async fn drive<T>(shared: &Shared, app: impl Future<Output = T>) -> Result<T, Stalled> {
+async fn drive<T>(shared: &Arc<Shared>, app: impl Future<Output = T>) -> Result<T, Stalled> {
     let mut app = pin!(app);
     let mut sleep = pin!(tokio::time::sleep_until(shared.start));
     let app_waker =
@@ -264,26 +301,29 @@ async fn drive<T>(shared: &Shared, app: impl Future<Output = T>) -> Result<T, St
 
 /// Handles events until one has an outcome, or all that are due are handled.
 fn turn_world<T>(
-    shared: &Shared,
+    shared: &Arc<Shared>,
     mut sleep: Pin<&mut Sleep>,
     cx: &mut Context<'_>,
 ) -> Poll<Result<T, Stalled>> {
     loop {
         let now = shared.tokio_now();
-        let (completions, next) = {
+        let (changes, completions, next) = {
             let mut world = shared.world.lock();
             while !world.has_completions() && world.step(now) {}
             if let Some(stalled) = limit_reached(&world) {
                 return Poll::Ready(Err(stalled));
             }
+            let changes = world.take_process_changes();
             let completions = world.take_completions();
-            if completions.is_empty() {
+            if changes.is_empty() && completions.is_empty() {
                 world.advance(now);
             }
             let limit = SimTime::ZERO + world.config.time_limit;
-            (completions, world.next_time().map_or(limit, |next| next.min(limit)))
+            let next = world.next_time().map_or(limit, |next| next.min(limit));
+            (changes, completions, next)
         };
-        if !completions.is_empty() {
+        if !changes.is_empty() || !completions.is_empty() {
+            shared.tell_processes(changes);
             for completion in completions {
                 completion.hand_over();
             }

@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use crate::client::{ClientMachine, Reply, producer};
 use crate::node::{ClientId, Effects};
 use crate::time::SimTime;
+use crate::world::CallRecord;
 
 use super::Shared;
 use super::bus::over;
@@ -50,9 +51,11 @@ impl SimProducer {
         act: impl FnOnce(&mut producer::Producer, SimTime, Reply<T>, &mut Effects),
     ) -> BoxFuture<'_, Result<T>> {
         let (reply, receiver) = reply_channel();
-        let called =
-            self.call(|producer, now, effects| act(producer, now, reply, effects)).is_some();
-        Box::pin(answer(called, receiver, operation))
+        let called = self.call(|producer, now, effects| {
+            effects.record(|| CallRecord::Called(operation, String::new()));
+            act(producer, now, reply, effects);
+        });
+        Box::pin(answer(called.is_some(), receiver, operation))
     }
 }
 
@@ -75,16 +78,29 @@ pub(super) async fn answer<T>(
     receiver.await.unwrap_or_else(|_| Err(over())).map_err(|error| error.with_operation(operation))
 }
 
+/// A record in a few words, for people.
+fn describe(record: &ProducerRecord) -> String {
+    let text = |bytes: Option<&[u8]>| bytes.map(|b| String::from_utf8_lossy(b).into_owned());
+    let mut value = text(record.value.as_deref()).unwrap_or_else(|| "null".to_owned());
+    if let Some((end, _)) = value.char_indices().nth(24) {
+        value.truncate(end);
+        value.push('…');
+    }
+    format!("{} {value}", record.topic)
+}
+
 impl Producer for SimProducer {
     fn send(&self, record: ProducerRecord) -> Delivery {
-        self.call(|producer, now, effects| producer.send(now, record, effects)).unwrap_or_else(
-            || {
-                // The call of a dead process never completes.
-                let (sender, delivery) = Delivery::channel();
-                std::mem::forget(sender);
-                delivery
-            },
-        )
+        let called = self.call(|producer, now, effects| {
+            effects.record(|| CallRecord::Called(Operation::Send, describe(&record)));
+            producer.send(now, record, effects)
+        });
+        called.unwrap_or_else(|| {
+            // The call of a dead process never completes.
+            let (sender, delivery) = Delivery::channel();
+            std::mem::forget(sender);
+            delivery
+        })
     }
 
     fn ready(&self) -> BoxFuture<'_, Result<()>> {
@@ -124,7 +140,10 @@ impl Producer for SimProducer {
 
 impl Drop for SimProducer {
     fn drop(&mut self) {
-        self.call(|producer, _, effects| producer.purge(effects));
+        self.call(|producer, _, effects| {
+            effects.record(|| CallRecord::Called(Operation::Close, "dropped".to_owned()));
+            producer.purge(effects);
+        });
         // After the end of the simulation there is nothing to remove.
         let _over = self.shared.enter(|world| world.remove_client(self.client));
     }

@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use crate::client::{Reply, producer};
 use crate::node::Effects;
 use crate::time::SimTime;
+use crate::world::CallRecord;
 
 use super::bus::over;
 use super::producer::SimProducer;
@@ -101,8 +102,10 @@ impl SimTransactionalProducer {
             sender.send_replace(Some(result));
         });
         // The outcome may be handed over at once, so nothing is locked here.
-        let called =
-            self.producer.call(|producer, now, effects| act(producer, now, reply, effects));
+        let called = self.producer.call(|producer, now, effects| {
+            effects.record(|| CallRecord::Called(operation, String::new()));
+            act(producer, now, reply, effects);
+        });
         if called.is_none() {
             // The call of a dead process never completes.
             return Box::pin(std::future::pending());
@@ -137,7 +140,11 @@ impl TransactionalProducer for SimTransactionalProducer {
     fn begin(&self) -> Result<()> {
         let is_free = self.calls.lock().clear();
         let begun = is_free.and_then(|()| {
-            let begun = self.producer.call(producer::Producer::begin_transaction);
+            let begun = self.producer.call(|producer, now, effects| {
+                let operation = Operation::BeginTransaction;
+                effects.record(|| CallRecord::Called(operation, String::new()));
+                producer.begin_transaction(now, effects)
+            });
             begun.unwrap_or_else(|| Err(over()))
         });
         begun.map_err(|error| error.with_operation(Operation::BeginTransaction))

@@ -29,12 +29,16 @@ pub mod write_txn_markers;
 
 use std::hash::{Hash, Hasher};
 
+use serde::{Deserialize, Serialize};
+
 use crate::digest::Digest;
 
 macro_rules! apis {
     ($($(#[doc = $doc:literal])+ $api:ident($module:ident),)+) => {
         /// The API of a request.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[derive(
+            Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+        )]
         pub enum Api {
             $($(#[doc = $doc])+ $api,)+
         }

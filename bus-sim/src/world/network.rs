@@ -11,7 +11,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::choice::{Label, choice_below};
+use crate::choice::{Choices, Label};
+use crate::config::SimConfig;
 use crate::digest::Digest;
 use crate::node::{BrokerId, ConnectionId, Input, NodeId};
 use crate::protocol::Api;
@@ -38,13 +39,40 @@ pub(crate) enum Direction {
     Response,
 }
 
-/// What is done to the next message that matches.
+/// What is done to messages that match.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Rule {
     pub(crate) api: Api,
     pub(crate) direction: Direction,
-    pub(crate) process: Option<ProcessId>,
+    /// Who sends the request.
+    pub(crate) from: Side,
+    /// Who handles the request.
+    pub(crate) to: Side,
     pub(crate) action: Action,
+    /// Which fault of the plan made it.
+    pub(crate) fault: Option<usize>,
+    /// Whether it is over with the first message that matches.
+    pub(crate) is_once: bool,
+}
+
+/// Who may be at an end of a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    Anybody,
+    AnyBroker,
+    AnyProcess,
+    Is(Endpoint),
+}
+
+impl Side {
+    fn fits(self, endpoint: Endpoint) -> bool {
+        match self {
+            Self::Anybody => true,
+            Self::AnyBroker => matches!(endpoint, Endpoint::Broker(_)),
+            Self::AnyProcess => matches!(endpoint, Endpoint::Process(_)),
+            Self::Is(this) => this == endpoint,
+        }
+    }
 }
 
 /// What is done to a message.
@@ -81,13 +109,16 @@ pub(crate) struct Message {
 /// All connections and links.
 #[derive(Debug)]
 pub(crate) struct Network {
-    seed: u64,
+    choices: Choices,
     latency_min: Duration,
     /// How many nanoseconds above the least latency there can be, plus one.
     latency_spread: u64,
     connections: BTreeMap<ConnectionId, Connection>,
     cuts: BTreeSet<(Endpoint, Endpoint)>,
     rules: Vec<Rule>,
+    /// The rule that matched last, if a fault of the plan made it: the fault, and whether it is
+    /// over.
+    matched: Option<(usize, bool)>,
     /// How often each message was sent: part of the cause of its latency, so that the same request
     /// sent again has a latency of its own.
     occurrences: BTreeMap<u64, u32>,
@@ -109,15 +140,16 @@ struct Connection {
 }
 
 impl Network {
-    pub(crate) fn new(seed: u64, latency_min: Duration, latency_max: Duration) -> Self {
-        let spread = latency_max.saturating_sub(latency_min).as_nanos();
+    pub(crate) fn new(config: &SimConfig, choices: &Choices) -> Self {
+        let spread = config.latency_max.saturating_sub(config.latency_min).as_nanos();
         Self {
-            seed,
-            latency_min,
+            choices: choices.clone(),
+            latency_min: config.latency_min,
             latency_spread: u64::try_from(spread).unwrap_or(u64::MAX - 1) + 1,
             connections: BTreeMap::new(),
             cuts: BTreeSet::new(),
             rules: Vec::new(),
+            matched: None,
             occurrences: BTreeMap::new(),
         }
     }
@@ -226,9 +258,51 @@ impl Network {
         }
     }
 
+    /// Whether a link between brokers, or between one and the controller, is cut.
+    pub(crate) fn is_cluster_cut(&self) -> bool {
+        let is_process = |end: &Endpoint| matches!(end, Endpoint::Process(_));
+        self.cuts.iter().any(|(from, to)| !is_process(from) && !is_process(to))
+    }
+
     /// Cuts a link in one direction.
     pub(crate) fn cut(&mut self, from: Endpoint, to: Endpoint) {
         self.cuts.insert((from, to));
+    }
+
+    /// Heals some links, each in one direction, and returns what they held, in order, with when it
+    /// arrives.
+    pub(crate) fn mend(
+        &mut self,
+        links: &[(Endpoint, Endpoint)],
+        now: SimTime,
+    ) -> Vec<(SimTime, Event)> {
+        for link in links {
+            self.cuts.remove(link);
+        }
+        let mut released = Vec::new();
+        for connection in self.connections.values_mut() {
+            let (owner, other) = connection.link;
+            let ways = [(owner, other), (other, owner)];
+            let ends = connection.held.iter_mut().zip(&mut connection.last_arrival);
+            for ((held, last), way) in ends.zip(ways) {
+                if links.contains(&way) {
+                    for event in held.drain(..) {
+                        *last = (*last).max(now + self.latency_min);
+                        released.push((*last, event));
+                    }
+                }
+            }
+        }
+        released
+    }
+
+    /// The link of a connection, in the direction of a message.
+    pub(crate) fn link(&self, message: &Message) -> Option<(Endpoint, Endpoint)> {
+        let (owner, other) = self.connections.get(&message.connection)?.link;
+        Some(match message.direction {
+            Direction::Request => (owner, other),
+            Direction::Response => (other, owner),
+        })
     }
 
     /// Heals all links and returns what was held, in order, with when it arrives.
@@ -247,7 +321,7 @@ impl Network {
         released
     }
 
-    /// Does something to the next message that matches.
+    /// Does something to messages that match.
     pub(crate) fn add_rule(&mut self, rule: Rule) {
         self.rules.push(rule);
     }
@@ -259,9 +333,25 @@ impl Network {
         let found = self.rules.iter().position(|rule| {
             Some(rule.api) == message.api
                 && rule.direction == message.direction
-                && rule.process.is_none_or(|process| link.0 == Endpoint::Process(process))
+                && rule.from.fits(link.0)
+                && rule.to.fits(link.1)
         })?;
-        Some(self.rules.remove(found).action)
+        let rule = self.rules[found];
+        if rule.is_once {
+            self.rules.remove(found);
+        }
+        self.matched = rule.fault.map(|fault| (fault, rule.is_once));
+        Some(rule.action)
+    }
+
+    /// The fault of the plan whose rule matched since this was last asked, and whether it is over.
+    pub(crate) fn take_matched(&mut self) -> Option<(usize, bool)> {
+        self.matched.take()
+    }
+
+    /// Drops the rules that a fault of the plan made, or all.
+    pub(crate) fn remove_rules(&mut self, fault: Option<usize>) {
+        self.rules.retain(|rule| fault.is_some() && rule.fault != fault);
     }
 
     fn is_cut(&self, (owner, other): (Endpoint, Endpoint), direction: Direction) -> bool {
@@ -280,9 +370,20 @@ impl Network {
         let occurrence = self.occurrences.entry(sent).or_insert(0);
         *occurrence += 1;
         let cause = (sent, *occurrence);
-        let nanos = choice_below(self.seed, Label::Latency, cause, self.latency_spread);
+        let describe = || describe(message, *occurrence);
+        let nanos = self.choices.below(Label::Latency, cause, self.latency_spread, describe);
         self.latency_min + Duration::from_nanos(nanos)
     }
+}
+
+/// Names a message for people.
+fn describe(message: &Message, occurrence: u32) -> String {
+    let what = match (message.direction, message.api) {
+        (Direction::Request, Some(api)) => format!("{} request", api.name()),
+        (Direction::Response, Some(api)) => format!("{} response", api.name()),
+        (_, None) => "connected".to_owned(),
+    };
+    format!("{:?} {what} {occurrence}", message.connection)
 }
 
 /// The message that carries an input, if it comes over a connection.

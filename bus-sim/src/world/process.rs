@@ -1,9 +1,11 @@
-//! Processes: the parts of an application that crash, pause, and restart as one, with their clients.
+//! Processes: the parts of an application that crash, pause, and restart as one, with their
+//! clients.
 
 use bus_core::{Error, ErrorKind, Result};
 
 use crate::client::ClientMachine;
 use crate::digest::Digest;
+use crate::event::{Change, EventSeq, Place};
 use crate::node::{ClientId, Effects, Input, NodeId};
 use crate::time::SimTime;
 
@@ -27,7 +29,7 @@ pub(crate) struct Process {
     /// How many clients each incarnation made so far: they are named by it.
     pub(crate) clients_made: u32,
     /// What arrived while it was paused.
-    pub(crate) inbox: Vec<(ClientId, Input)>,
+    pub(crate) inbox: Vec<(ClientId, Input, EventSeq)>,
 }
 
 /// What a process does.
@@ -39,6 +41,15 @@ pub(crate) enum ProcessState {
     Paused,
     /// It is gone; what it held in memory is lost.
     Crashed,
+}
+
+/// What became of a process, for its tasks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ProcessChange {
+    Crashed,
+    Restarted,
+    Paused,
+    Resumed,
 }
 
 impl Process {
@@ -84,6 +95,7 @@ impl World {
         }
         let mut effects = std::mem::take(&mut self.effects);
         let result = act(&mut slot.machine, self.now, &mut effects);
+        self.record_call(NodeId::Client(id), effects.call.take());
         self.carry_out(NodeId::Client(id), &mut effects);
         self.effects = effects;
         Some(result)
@@ -97,6 +109,7 @@ impl World {
         }
         slot.is_alive = false;
         let node = NodeId::Client(id);
+        self.record_end(node);
         self.queue.cancel_timers_of(node);
         for connection in self.network.connections_of(node) {
             self.disconnect(connection, node);
@@ -112,6 +125,8 @@ impl World {
         let id = self.processes.len();
         self.processes.push(Process::new(name));
         self.process_ids.insert(name.to_owned(), id);
+        self.record_note(format!("process {name} starts"));
+        self.record_change(self.place_of_process(id), Change::Started);
         Ok(id)
     }
 
@@ -132,6 +147,7 @@ impl World {
     /// Crashes a process: its clients are dead, their calls never complete.
     pub(crate) fn crash_process(&mut self, id: ProcessId) {
         self.note(format!("process {} crashes", self.processes[id].name));
+        self.record_change(self.place_of_process(id), Change::Crashed);
         let process = &mut self.processes[id];
         process.state = ProcessState::Crashed;
         process.inbox.clear();
@@ -145,6 +161,7 @@ impl World {
     /// Starts a crashed process again, as its next incarnation.
     pub(crate) fn restart_process(&mut self, id: ProcessId) {
         self.note(format!("process {} restarts", self.processes[id].name));
+        self.record_change(self.place_of_process(id), Change::Started);
         let process = &mut self.processes[id];
         process.state = ProcessState::Running;
         process.incarnation += 1;
@@ -154,16 +171,23 @@ impl World {
     /// Pauses a process: what reaches it waits.
     pub(crate) fn pause_process(&mut self, id: ProcessId) {
         self.note(format!("process {} pauses", self.processes[id].name));
+        self.record_change(self.place_of_process(id), Change::Paused);
         self.processes[id].state = ProcessState::Paused;
     }
 
     /// Resumes a paused process: it handles what has waited.
     pub(crate) fn resume_process(&mut self, id: ProcessId) {
         self.note(format!("process {} resumes", self.processes[id].name));
+        self.record_change(self.place_of_process(id), Change::Resumed);
         self.processes[id].state = ProcessState::Running;
-        for (client, input) in std::mem::take(&mut self.processes[id].inbox) {
+        for (client, input, arrived) in std::mem::take(&mut self.processes[id].inbox) {
+            self.recorder.current = arrived;
             self.deliver_to_client(client, input);
         }
+    }
+
+    pub(super) fn place_of_process(&self, id: ProcessId) -> Place {
+        Place::Process(self.processes[id].name.as_str().into())
     }
 
     /// Who waits for what, for the report of a stall.

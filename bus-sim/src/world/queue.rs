@@ -3,6 +3,7 @@
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BinaryHeap};
 
+use crate::event::EventSeq;
 use crate::node::{NodeId, Timer};
 use crate::time::SimTime;
 use crate::world::Event;
@@ -42,11 +43,28 @@ impl Queue {
         self.heap.push(Entry { at, number, slot });
     }
 
-    /// Sets a timer, in place of the one of that name.
-    pub(crate) fn set_timer(&mut self, node: NodeId, timer: Timer, at: SimTime) {
+    /// Sets a timer, in place of the one of that name, and returns its number.
+    pub(crate) fn set_timer(
+        &mut self,
+        node: NodeId,
+        timer: Timer,
+        at: SimTime,
+        cause: EventSeq,
+    ) -> u64 {
         self.fresh = None;
-        self.timers.entry(node).or_default().insert(timer.clone(), self.next_number);
-        self.push(at, Event::Timer { node, timer });
+        let number = self.next_number;
+        self.timers.entry(node).or_default().insert(timer.clone(), number);
+        self.push(at, Event::Timer { node, timer, cause });
+        number
+    }
+
+    /// Takes a timer back, if it is still the one of that number.
+    pub(crate) fn take_timer(&mut self, node: NodeId, timer: &Timer, number: u64) -> bool {
+        let is_set = self.timers.get(&node).and_then(|timers| timers.get(timer)) == Some(&number);
+        if is_set {
+            self.cancel_timer(node, timer);
+        }
+        is_set
     }
 
     /// Takes a timer back.
@@ -79,7 +97,7 @@ impl Queue {
     pub(crate) fn pop(&mut self) -> Option<(SimTime, Event)> {
         self.next_time()?;
         let (at, event) = self.take_first()?;
-        if let Event::Timer { node, timer } = &event
+        if let Event::Timer { node, timer, .. } = &event
             && let Some(timers) = self.timers.get_mut(node)
         {
             timers.remove(timer);
@@ -95,7 +113,7 @@ impl Queue {
 
     fn is_stale(&self, entry: &Entry) -> bool {
         match &self.events[entry.slot as usize] {
-            Some(Event::Timer { node, timer }) => {
+            Some(Event::Timer { node, timer, .. }) => {
                 self.timers.get(node).and_then(|timers| timers.get(timer)) != Some(&entry.number)
             }
             _ => false,

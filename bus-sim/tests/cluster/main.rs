@@ -2,6 +2,8 @@
 
 mod common;
 mod determinism;
+mod leaders;
+mod recorded;
 mod stories;
 mod storm;
 mod transaction_storms;

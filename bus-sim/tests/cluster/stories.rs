@@ -70,6 +70,23 @@ fn a_lost_request_is_sent_again_and_appended_once() {
 }
 
 #[test]
+fn an_answer_that_says_nothing_of_a_topic_does_not_mean_that_it_is_missing() {
+    output(story(2, |sim| async move {
+        let bus = sim.bus();
+        create_topic(&bus, "orders", 1).await?;
+        create_topic(&bus, "others", 1).await?;
+        let producer = bus.producer(ProducerConfig::default())?;
+        // Longer than a topic may be unknown.
+        sim.delay_next_response(Api::Metadata, Duration::from_secs(10));
+        let first = producer.send(ProducerRecord::to("orders").value("1"));
+        let second = producer.send(ProducerRecord::to("others").value("2"));
+        first.await?;
+        second.await?;
+        Result::<()>::Ok(())
+    }));
+}
+
+#[test]
 fn a_delayed_request_arrives_after_the_application_gave_up() {
     let outcome = story(4, |sim| async move {
         let bus = sim.bus();

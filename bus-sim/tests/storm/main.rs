@@ -1,4 +1,5 @@
-//! Storms: three brokers with three copies of everything, producers, a group, and faults at random.
+//! Storms: three brokers with three copies of everything, producers, a group, and the faults that a
+//! seed draws, as long as three copies promise to survive them.
 //!
 //! However bad the day: what was acknowledged is in the log at the offset that was named, once and
 //! in order; what certainly failed is not there; all readers saw the same; and once everything is
@@ -9,20 +10,27 @@
 
 #![expect(clippy::print_stdout, reason = "the faults of a single seed are told")]
 
-mod faults;
 mod ledger;
+mod sometimes;
 mod story;
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::time::Duration;
 
+use bus_sim::fault::{Envelope, FaultKind, FaultReport, Plan, Surroundings, draw};
 use bus_sim::{Mutation, Sim, SimConfig};
+
+use story::{PARTITIONS, TOPIC, Verdict};
 
 /// How many seeds, unless the environment says otherwise.
 const SEEDS: Range<u64> = 0..60;
 
 /// Within how many seeds a planted bug must be found.
 const FOUND_WITHIN: u64 = 300;
+
+/// When everything heals.
+const HORIZON: Duration = Duration::from_secs(12);
 
 /// Longer than any timeout of clients and brokers, one after the other.
 const TIME_LIMIT: Duration = Duration::from_mins(30);
@@ -33,7 +41,15 @@ fn nothing_acknowledged_is_lost_and_all_work_ends() {
     let seeds = std::env::var("BUS_STORM_SEEDS").map_or(SEEDS, |seeds| parse(&seeds));
     let is_told = seeds.end - seeds.start == 1;
     let failed = |seed| {
-        let wrong = storm(seed, None, is_told);
+        // Every other seed: any number of brokers at once, as long as none loses what it has.
+        let weather = if seed % 2 == 0 { Weather::Tolerated } else { Weather::NoPowerLost };
+        let config = drawn(seed, weather);
+        let config = SimConfig { record_trace: is_told, ..config };
+        let Storm { verdict, faults, .. } = storm(config.clone());
+        if is_told {
+            tell(&config.plan, &faults);
+        }
+        let wrong = verdict.wrong;
         (!wrong.is_empty()).then(|| format!("seed {seed}: {}", wrong.join("\n  ")))
     };
     let failures: Vec<_> = seeds.filter_map(failed).collect();
@@ -49,20 +65,77 @@ fn planted_bugs_are_found() {
         Mutation::ElectedOutOfSync,
         Mutation::WatermarkAheadOfInSync,
     ] {
-        let found = (0..FOUND_WITHIN).find(|seed| !storm(*seed, Some(mutation), false).is_empty());
+        let is_found = |seed: &u64| {
+            let config = drawn(*seed, Weather::NoPowerLost);
+            let config = SimConfig { mutation: Some(mutation), ..config };
+            !storm(config).verdict.wrong.is_empty()
+        };
+        let found = (0..FOUND_WITHIN).find(is_found);
         assert!(found.is_some(), "{} is not found in {FOUND_WITHIN} seeds", mutation.name());
+        println!("{} is found by seed {}", mutation.name(), found.unwrap_or(0));
     }
 }
 
-/// Returns what is wrong with a seed.
-fn storm(seed: u64, mutation: Option<Mutation>, is_told: bool) -> Vec<String> {
-    let config =
-        SimConfig { seed, brokers: 3, time_limit: TIME_LIMIT, mutation, ..Default::default() };
+/// What came of a storm.
+struct Storm {
+    verdict: Verdict,
+    faults: Vec<FaultReport>,
+}
+
+/// How bad a storm may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Weather {
+    /// One broker at a time is away.
+    Tolerated,
+    /// Any number of brokers is away, and every log survives: nothing may be lost either.
+    NoPowerLost,
+    /// Anything.
+    Worst,
+}
+
+/// The storm of a seed.
+fn drawn(seed: u64, weather: Weather) -> SimConfig {
+    let mut kinds: BTreeSet<_> = FaultKind::ALL.iter().copied().collect();
+    if weather == Weather::NoPowerLost {
+        kinds.remove(&FaultKind::LosePower);
+    }
+    let envelope = match weather {
+        Weather::Tolerated => Envelope::Tolerated,
+        Weather::NoPowerLost | Weather::Worst => Envelope::Beyond,
+    };
+    let surroundings = Surroundings {
+        brokers: 3,
+        processes: (0..3).map(|n| format!("member-{n}")).collect(),
+        topics: vec![(TOPIC.into(), PARTITIONS)],
+        groups: vec!["g".to_owned()],
+        transactional_ids: Vec::new(),
+        crash_points: Vec::new(),
+        horizon: HORIZON,
+        envelope,
+        kinds,
+    };
+    let config = SimConfig { seed, brokers: 3, time_limit: TIME_LIMIT, ..Default::default() };
+    draw(seed, &surroundings).apply(config)
+}
+
+fn storm(config: SimConfig) -> Storm {
     let sim = Sim::new(config).expect("a valid configuration");
-    match sim.run(|sim| story::storm(sim, seed, is_told)).result {
-        Ok(Ok(wrong)) => wrong,
-        Ok(Err(error)) => vec![format!("{error:?}")],
-        Err(stalled) => vec![stalled.to_string()],
+    let outcome = sim.run(story::storm);
+    let verdict = match outcome.result {
+        Ok(Ok(verdict)) => verdict,
+        Ok(Err(error)) => Verdict::wrong(format!("{error:?}")),
+        Err(stalled) => Verdict::wrong(stalled.to_string()),
+    };
+    Storm { verdict, faults: outcome.report.faults }
+}
+
+fn tell(plan: &Plan, faults: &[FaultReport]) {
+    for (planned, report) in plan.faults.iter().zip(faults) {
+        println!("{}", ron::to_string(planned).expect("a plan can be written"));
+        match &report.struck {
+            Some(struck) => println!("  {:?} {} {}", struck.at, struck.on, struck.has_changed),
+            None => println!("  never"),
+        }
     }
 }
 

@@ -1,26 +1,40 @@
-//! One storm: producers and a group at work, faults, healing, and the reckoning.
+//! One storm: producers and a group at work while the faults of the plan strike, and the reckoning
+//! when all is healed.
 
 use std::time::Duration;
 
 use bus_core::{
-    Bus, ConsumerConfig, ConsumerExt as _, NewTopic, ProducerConfig, ProducerRecord, Record,
-    Result, StartAt, Subscription, TopicPartition,
+    Bus, ConsumerConfig, ConsumerExt as _, ErrorKind, NewTopic, ProducerConfig, ProducerRecord,
+    Record, Result, StartAt, Subscription, TopicPartition,
 };
 use bus_sim::SimHandle;
+use bus_sim::digest::Digest;
 
-use crate::faults::{Dice, heal, strike};
+use crate::HORIZON;
 use crate::ledger::Ledger;
 
-const TOPIC: &str = "orders";
-const PARTITIONS: i32 = 3;
+pub(crate) const TOPIC: &str = "orders";
+pub(crate) const PARTITIONS: i32 = 3;
 /// How many records each of the two producers sends.
 const RECORDS: u32 = 100;
 
-/// Returns what is wrong.
-pub(crate) async fn storm(sim: SimHandle, seed: u64, is_told: bool) -> Result<Vec<String>> {
+/// What came of a storm.
+pub(crate) struct Verdict {
+    /// What is wrong.
+    pub(crate) wrong: Vec<String>,
+    /// A digest of what clients saw, and of when they were done.
+    pub(crate) outcome: u64,
+}
+
+impl Verdict {
+    pub(crate) fn wrong(why: String) -> Self {
+        Self { outcome: Digest::of(&why), wrong: vec![why] }
+    }
+}
+
+pub(crate) async fn storm(sim: SimHandle) -> Result<Verdict> {
     let bus = sim.bus();
-    let topic = NewTopic::new(TOPIC).partitions(PARTITIONS).replication_factor(3);
-    bus.admin()?.create_topic(topic.config("min.insync.replicas", "2")).await?;
+    create_topic(&bus).await?;
     let ledger = Ledger::default();
     for n in 0..3 {
         let ledger = Ledger::clone(&ledger);
@@ -33,11 +47,7 @@ pub(crate) async fn storm(sim: SimHandle, seed: u64, is_told: bool) -> Result<Ve
     let producers: Vec<_> = ["a", "b"]
         .map(|name| bus.spawn(name, produce(bus.clone(), name, Ledger::clone(&ledger))))
         .into();
-    strike(&sim, &mut Dice::new(seed), is_told).await?;
-    heal(&sim)?;
-    if is_told {
-        println!("{:?} healed", sim.now());
-    }
+    tokio::time::sleep(HORIZON).await;
     for producer in producers {
         producer.await??;
     }
@@ -48,8 +58,22 @@ pub(crate) async fn storm(sim: SimHandle, seed: u64, is_told: bool) -> Result<Ve
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
     let log = read_all(&bus).await?;
-    let wrong = ledger.lock().expect("no panic holds it").judge(&log);
-    Ok(wrong)
+    let mut ledger = ledger.lock().expect("no panic holds it");
+    let seen = format!("{:?} {:?} {:?}", ledger.sent, ledger.seen, sim.now());
+    Ok(Verdict { wrong: ledger.judge(&log), outcome: Digest::of(&seen) })
+}
+
+/// Faults may strike here, too: an attempt that failed may have made the topic.
+async fn create_topic(bus: &Bus) -> Result<()> {
+    let admin = bus.admin()?;
+    loop {
+        let topic = NewTopic::new(TOPIC).partitions(PARTITIONS).replication_factor(3);
+        match admin.create_topic(topic.config("min.insync.replicas", "2")).await {
+            Err(error) if error.kind() == ErrorKind::TopicAlreadyExists => return Ok(()),
+            Err(error) if error.is_indeterminate() => {}
+            outcome => return outcome,
+        }
+    }
 }
 
 /// Sends numbered records, a few at a time, and writes down what became of each.
@@ -67,7 +91,7 @@ async fn produce(bus: Bus, name: &'static str, ledger: Ledger) -> Result<()> {
             let outcome = delivery.await;
             ledger.lock().expect("no panic holds it").sent.insert(value, outcome);
         }
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        tokio::time::sleep(Duration::from_millis(600)).await;
     }
     producer.close(Duration::from_secs(30)).await
 }

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Args;
-use scenarios::{Form, catalogue};
+use scenarios::catalogue;
 use serde::Serialize;
 
 use super::{Failure, print};
@@ -21,7 +21,7 @@ pub(crate) fn list(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let lines = catalogue().iter().map(|app| Line {
         name: app.name,
         title: app.title,
-        forms: app.forms.iter().map(|form| Form::name(*form)).collect(),
+        forms: app.forms.iter().map(|form| app.form_name(*form)).collect(),
     });
     if arguments.json {
         let lines = lines.collect::<Vec<_>>();

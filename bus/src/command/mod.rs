@@ -4,8 +4,11 @@
 //! or configuration, 2 violated, 3 stalled.
 
 mod differential;
+mod explain;
+mod explore;
 mod failure;
 mod list;
+mod replay;
 mod report;
 mod run;
 mod spinner;
@@ -21,7 +24,8 @@ use failure::Failure;
 
 /// A broker-agnostic event bus: run applications on a simulated or on a real Kafka
 ///
-/// Without a command, it runs the order export on the simulator and prints what happened.
+/// Without a command, it explores the order export on the simulator: as it is often written, and
+/// sound.
 #[derive(Debug, Parser)]
 #[command(name = "bus", version, after_help = EXAMPLES)]
 struct Arguments {
@@ -35,6 +39,12 @@ enum Command {
     List(list::Arguments),
     /// Run an application once, and judge what came of it
     Run(run::Arguments),
+    /// Run an application on many worst days, and shrink what breaks a guarantee
+    Explore(explore::Arguments),
+    /// Run the run of a replay file again
+    Replay(replay::Arguments),
+    /// Say what happened in the run of a replay file, and what would have prevented it
+    Explain(explain::Arguments),
     /// Run random programs on the simulator and on a real Kafka, and compare
     Differential(differential::Arguments),
     /// Run a real Kafka on this machine, from Maven Central's jars with a JDK
@@ -49,9 +59,12 @@ pub(crate) fn main() -> ExitCode {
     };
     log();
     let done = match &arguments.command {
-        None => run::demonstrate(),
+        None => explore::demonstrate(),
         Some(Command::List(arguments)) => list::list(arguments),
         Some(Command::Run(arguments)) => run::run(arguments),
+        Some(Command::Explore(arguments)) => explore::explore(arguments),
+        Some(Command::Replay(arguments)) => replay::replay(arguments),
+        Some(Command::Explain(arguments)) => explain::explain(arguments),
         Some(Command::Differential(arguments)) => differential::differential(arguments),
         Some(Command::Kafka(arguments)) => {
             kafka::run(arguments).map(|()| ExitCode::SUCCESS).map_err(Failure::from)
@@ -106,9 +119,10 @@ fn print(text: &str) -> Result<(), Failure> {
 
 const EXAMPLES: &str = "\
 Examples:
-  bus                                                  the order export on the simulator
+  bus                                                  the order export on its worst days
   bus list                                             what can be run
   bus run order-export --bus 'sim://?seed=7' --json    a seed of your choice, for programs
+  bus explore order-export --form as-written           find what breaks it, and shrink that
   bus kafka up                                         start a real Kafka on port 9092
   bus run order-export --bus kafka://127.0.0.1:9092    the same application on it
 

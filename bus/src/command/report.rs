@@ -24,10 +24,11 @@ pub(crate) fn to_json(printed: &Printed) -> Result<String, Failure> {
     let Printed { application, form, outcome, report } = printed;
     let found = outcome.as_ref().ok();
     let stalled = outcome.as_ref().err().map(|error| vec![error.to_string()]);
-    let explanations = found.map(|report| report.explanations.clone()).or(stalled);
+    let said = |report: &Report| report.explanations().map(str::to_owned).collect();
+    let explanations = found.map(said).or(stalled);
     let object = Object {
         app: application.name,
-        form: form.name(),
+        form: application.form_name(*form),
         bus: &report.bus,
         seed: report.seed,
         verdict: verdict(outcome).name(),
@@ -62,12 +63,13 @@ struct Object<'a> {
 /// Writes what a person would like to read.
 pub(crate) fn to_text(printed: &Printed) -> String {
     let Printed { application, form, outcome, report } = printed;
-    let mut text = format!("{}, {form}: {}\n", application.name, application.title);
+    let mut text =
+        format!("{}, {}: {}\n", application.name, application.form_name(*form), application.title);
     let _ = writeln!(text, "on {}\n", report.bus);
     let _ = writeln!(text, "{}", verdict(outcome));
     match outcome {
         Ok(found) => {
-            for explanation in &found.explanations {
+            for explanation in found.explanations() {
                 let _ = writeln!(text, "  {explanation}");
             }
             add_tables(&mut text, found);

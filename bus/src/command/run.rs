@@ -4,8 +4,9 @@ use std::process::ExitCode;
 
 use bus::{Error, ErrorKind, Run};
 use clap::Args;
-use scenarios::{Application, Form, Report, Verdict};
+use scenarios::{Application, CrashPoints, Form, Report, Verdict};
 
+use super::explore::find;
 use super::report::{Printed, to_json, to_text};
 use super::spinner::Spinner;
 use super::{Failure, print};
@@ -17,9 +18,10 @@ pub(crate) struct Arguments {
     /// The name of the application; `bus list` lists them
     #[arg(value_name = "APPLICATION")]
     application: String,
-    /// The way it is written: `as-written`, with its delivery bug, or `sound`
-    #[arg(long, value_name = "FORM", default_value = "sound")]
-    form: String,
+    /// The way it is written: `as-written`, with its delivery bug, or `sound`; of a story `buggy`
+    /// or `fixed`. The last of these
+    #[arg(long, value_name = "FORM")]
+    form: Option<String>,
     /// What it runs on: `sim://` or `kafka://`, see below
     #[arg(long, value_name = "URL", default_value = DEFAULT_BUS)]
     bus: String,
@@ -30,32 +32,15 @@ pub(crate) struct Arguments {
 
 /// Runs an application and prints what came of it.
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
-    let application = scenarios::find(&arguments.application).ok_or_else(|| {
-        let message = format!("there is no application {:?}", arguments.application);
-        Failure::new(message, "`bus list` lists the applications")
-    })?;
-    let form = arguments
-        .form
-        .parse::<Form>()
-        .map_err(|error| Failure::new(error, "write --form as-written or --form sound"))?;
+    let (application, form) = find(&arguments.application, arguments.form.as_deref())?;
     let printed = execute(application, form, &arguments.bus)?;
     print(&if arguments.json { to_json(&printed)? } else { to_text(&printed) })?;
     Ok(exit_code(printed.verdict()))
 }
 
-/// What a newcomer sees first: the sound order export on the simulator, and what to try next.
-pub(crate) fn demonstrate() -> Result<ExitCode, Failure> {
-    let Some(application) = scenarios::find("order-export") else {
-        return Err(Failure::new("there is no order export", "this is a bug: please report it"));
-    };
-    let printed = execute(application, Form::Sound, DEFAULT_BUS)?;
-    print(&format!("{}\n\n{NEXT}", to_text(&printed)))?;
-    Ok(exit_code(printed.verdict()))
-}
-
 fn execute(application: &'static Application, form: Form, url: &str) -> Result<Printed, Failure> {
     let spinner = Spinner::start(&format!("{} ({form}) runs on {url}", application.name));
-    let ran = bus::try_run(url, |bus| (application.run)(bus, form));
+    let ran = bus::try_run(url, |bus| (application.run)(bus, form, CrashPoints::default()));
     drop(spinner);
     let Run { output, report } = ran?;
     let outcome = match output {
@@ -106,12 +91,3 @@ Examples:
   bus run order-export --bus kafka://127.0.0.1:9092 --json
 
 Exit codes: 0 held, 1 usage or configuration, 2 violated, 3 stalled.";
-
-const NEXT: &str = "\
-What to try next:
-  bus run order-export --bus 'sim://?seed=2' --json      another seed, another trace
-  bus run order-export --form as-written                 with its delivery bug; it takes a crash to
-                                                         show: scenarios/tests/order_export.rs
-  bus kafka up                                           a real Kafka (needs a JDK and Maven)
-  bus run order-export --bus kafka://127.0.0.1:9092      the same code on it
-From a clone, `bus` is `cargo run --release --`.";

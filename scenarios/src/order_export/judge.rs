@@ -6,9 +6,9 @@ use bus_core::Result;
 
 use super::order::{Order, OrderId};
 use super::outbox::OutboxRow;
-use super::{OrderExport, World};
+use super::{OrderExport, World, guarantee};
 use crate::catalogue::Form;
-use crate::report::{GroupReport, PartitionReport, Report, Verdict};
+use crate::report::{Broken, GroupReport, PartitionReport, Report, Verdict};
 
 /// How the run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,17 +42,20 @@ pub(super) fn judge(
     let twice = ids(&|order| count(order) > 1);
 
     let mut broken = Vec::new();
+    let mut breaks = |guarantee, ids: &[&str], what: &str| {
+        broken.extend(ids.iter().map(|id| Broken { guarantee, sentence: format!("{id} {what}") }));
+    };
     if end == End::Settled {
         let lost = "was confirmed but never reached the platform, and nothing is under way";
-        broken.extend(missing.iter().map(|id| format!("lost: {id} {lost}")));
+        breaks(guarantee::EXPORTED, &missing, lost);
     }
-    broken.extend(early.iter().map(|id| format!("wrong: {id} is at the platform, unconfirmed")));
-    let repeated = twice.iter().map(|id| format!("twice: {id} reached the platform repeatedly"));
+    breaks(guarantee::CONFIRMED, &early, "is at the platform, unconfirmed");
+    let repeated = "reached the platform repeatedly";
     let mut notes = Vec::new();
     match config.form {
-        Form::Sound => broken.extend(repeated),
         // The as-written form promises no more than at least once.
-        Form::AsWritten => notes.extend(repeated),
+        Form::AsWritten => notes.extend(twice.iter().map(|id| format!("{id} {repeated}"))),
+        Form::Sound => breaks(guarantee::ONCE, &twice, repeated),
     }
 
     let verdict = match (broken.is_empty(), end) {
@@ -80,10 +83,10 @@ pub(super) fn judge(
     if foreign > 0 {
         notes.push(format!("{foreign} orders of earlier runs were in the topic, and exported too"));
     }
-    broken.append(&mut notes);
     Ok(Report {
         verdict,
-        explanations: broken,
+        broken,
+        notes,
         records: partitions.iter().map(|partition| partition.records).sum(),
         partitions,
         groups: vec![group],

@@ -31,6 +31,7 @@ use bus_core::{Bus, ErrorKind, NewTopic, Result, Topic};
 use crate::catalogue::Form;
 use crate::crash_points::CrashPoints;
 use crate::lifecycle::Lifecycle;
+use crate::patience::patiently;
 use crate::report::{Observer, Report};
 use crate::store::Store;
 use export_consumer::{ExportConsumer, OrderExportUseCase};
@@ -103,6 +104,16 @@ pub mod point {
     }
 }
 
+/// What the order export guarantees.
+pub mod guarantee {
+    /// Every confirmed order reaches the platform.
+    pub const EXPORTED: &str = "confirmed orders are exported";
+    /// No other order does.
+    pub const CONFIRMED: &str = "only confirmed orders are exported";
+    /// In the sound form, none does twice.
+    pub const ONCE: &str = "orders are exported once";
+}
+
 /// How to run the order export.
 #[derive(Clone, Debug)]
 pub struct OrderExport {
@@ -172,8 +183,8 @@ pub async fn run(bus: Bus, config: OrderExport) -> Result<Report> {
 }
 
 async fn create_topic(bus: &Bus) -> Result<()> {
-    let topic = NewTopic::new(TOPIC).partitions(PARTITIONS);
-    match bus.admin()?.create_topic(topic).await {
+    let (admin, topic) = (bus.admin()?, NewTopic::new(TOPIC).partitions(PARTITIONS));
+    match patiently(|| admin.create_topic(topic.clone())).await {
         Err(error) if error.kind() != ErrorKind::TopicAlreadyExists => Err(error),
         Ok(()) | Err(_) => Ok(()),
     }

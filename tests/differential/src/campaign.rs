@@ -30,8 +30,8 @@ pub enum Verdict {
     /// They agree on these outcomes.
     Agreed(Vec<Outcome>),
     /// They do not, but the real Kafka does not always agree with itself: the simulator does what
-    /// it does at other times.
-    Unsteady,
+    /// it does at other times. The divergence is that of the first run.
+    Unsteady(Box<Divergence>),
     /// They do not, and the real Kafka never did what the simulator does.
     Diverged(Box<Divergence>),
 }
@@ -76,7 +76,7 @@ impl Pair {
         for _ in 0..AGAIN {
             let again = self.run_on_kafka(program).await;
             if Divergence::between(program, again, divergence.sim.clone()).is_ok() {
-                return Verdict::Unsteady;
+                return Verdict::Unsteady(divergence);
             }
         }
         Verdict::Diverged(divergence)
@@ -127,8 +127,8 @@ pub struct Findings {
     pub excluded: u64,
     /// How long it took, shrinking left out.
     pub time: Duration,
-    /// Programs on which the real Kafka does not always agree with itself.
-    pub unsteady: Vec<u64>,
+    /// Programs on which the real Kafka does not always agree with itself, as they are.
+    pub unsteady: Vec<(u64, Divergence)>,
     /// How often each step had each kind of outcome, where both agreed.
     pub coverage: Coverage,
     /// Divergences, shrunk.
@@ -191,7 +191,7 @@ impl Campaign {
             findings.excluded += count(Exclusions::of(&program).len());
             match verdict {
                 Verdict::Agreed(outcomes) => findings.coverage.add(&program, &outcomes),
-                Verdict::Unsteady => findings.unsteady.push(number),
+                Verdict::Unsteady(divergence) => findings.unsteady.push((number, *divergence)),
                 Verdict::Diverged(divergence) => diverged.push((number, divergence)),
             }
             if diverged.len() >= self.divergences_max.max(1) {
@@ -205,7 +205,7 @@ impl Campaign {
             findings.divergences.push(Found { number, steps_before, shrunk });
         }
         findings.divergences.sort_by_key(|found| found.number);
-        findings.unsteady.sort_unstable();
+        findings.unsteady.sort_by_key(|(number, _)| *number);
         findings
     }
 }

@@ -37,8 +37,10 @@ pub struct ProgramFile {
 /// Why a program file cannot be used.
 #[derive(Debug)]
 pub enum FileError {
-    /// It cannot be read or written.
-    Io(String, io::Error),
+    /// It cannot be read.
+    Read(String, io::Error),
+    /// It cannot be written.
+    Write(String, io::Error),
     /// It is no program: the file, the line, and what is wrong there.
     Format {
         /// The file.
@@ -50,10 +52,10 @@ pub enum FileError {
         /// What is wrong, and what would be right.
         message: String,
     },
-    /// It was written for another version.
-    Version(String, u32),
-    /// Outcomes and steps do not belong together: the file, outcomes, steps.
-    Outcomes(String, usize, usize),
+    /// It was written for another version: the file, the line, the version.
+    Version(String, usize, u32),
+    /// Outcomes and steps do not belong together: the file, the line, outcomes, steps.
+    Outcomes(String, usize, usize, usize),
 }
 
 impl ProgramFile {
@@ -68,7 +70,8 @@ impl ProgramFile {
     /// What is wrong, where, and what would be right.
     pub fn read(path: &Path) -> Result<Self, FileError> {
         let name = path.display().to_string();
-        let text = fs::read_to_string(path).map_err(|error| FileError::Io(name.clone(), error))?;
+        let text =
+            fs::read_to_string(path).map_err(|error| FileError::Read(name.clone(), error))?;
         Self::parse(&text, &name)
     }
 
@@ -81,17 +84,22 @@ impl ProgramFile {
         if let Ok(Version { version }) = options().from_str::<Version>(text)
             && version != VERSION
         {
-            return Err(FileError::Version(name.to_owned(), version));
+            return Err(FileError::Version(name.to_owned(), line_of(text, "version:"), version));
         }
-        let file: Self = options().from_str(text).map_err(|error| FileError::Format {
-            path: name.to_owned(),
-            line: error.span.start.line,
-            column: error.span.start.col,
-            message: error.code.to_string(),
+        let file: Self = options().from_str(text).map_err(|error| {
+            let (line, column) = (error.span.end.line, error.span.end.col);
+            let rest = text.lines().skip(line.saturating_sub(1)).collect::<Vec<_>>();
+            let is_end = rest.len() <= 1
+                && rest.first().is_none_or(|last| column > last.trim_end().chars().count());
+            let cut_off = if is_end { "; the file ends here: is it cut off?" } else { "" };
+            let message = format!("{}{cut_off}", error.code);
+            let (line, column) = (error.span.start.line, error.span.start.col);
+            FileError::Format { path: name.to_owned(), line, column, message }
         })?;
         let (outcomes, steps) = (file.kafka.len(), file.program.steps.len());
         if outcomes != 0 && outcomes != steps {
-            return Err(FileError::Outcomes(name.to_owned(), outcomes, steps));
+            let line = line_of(text, "kafka:");
+            return Err(FileError::Outcomes(name.to_owned(), line, outcomes, steps));
         }
         Ok(file)
     }
@@ -113,9 +121,14 @@ impl ProgramFile {
     /// # Errors
     /// If it cannot be written.
     pub fn write(&self, path: &Path) -> Result<(), FileError> {
-        let failed = |error| FileError::Io(path.display().to_string(), error);
+        let failed = |error| FileError::Write(path.display().to_string(), error);
         fs::write(path, self.to_text()).map_err(failed)
     }
+}
+
+/// The first line that begins with this, from 1; 1 if none does.
+fn line_of(text: &str, begin: &str) -> usize {
+    text.lines().position(|line| line.trim_start().starts_with(begin)).map_or(1, |n| n + 1)
 }
 
 fn options() -> ron::Options {
@@ -131,17 +144,21 @@ struct Version {
 impl fmt::Display for FileError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Io(path, _) => write!(f, "program file {path} cannot be read or written"),
+            Self::Read(path, _) => write!(f, "program file {path} cannot be read"),
+            Self::Write(path, _) => write!(f, "program file {path} cannot be written"),
             Self::Format { path, line, column, message } => {
                 write!(f, "program file {path}, line {line}, column {column}: {message}")
             }
-            Self::Version(path, version) => {
-                write!(f, "program file {path} has version {version}; this is version {VERSION}")
-            }
-            Self::Outcomes(path, outcomes, steps) => write!(
+            Self::Version(path, line, version) => write!(
                 f,
-                "program file {path} has {outcomes} outcomes of Kafka for {steps} steps; after a \
-                 change to the steps, delete `kafka` or record it again"
+                "program file {path}, line {line}: version {version} is not known, expected \
+                 `version: {VERSION}`"
+            ),
+            Self::Outcomes(path, line, outcomes, steps) => write!(
+                f,
+                "program file {path}, line {line}: {outcomes} outcomes of Kafka for {steps} steps, \
+                 expected one for each; after a change to the steps, delete `kafka` or record it \
+                 again"
             ),
         }
     }
@@ -150,7 +167,7 @@ impl fmt::Display for FileError {
 impl std::error::Error for FileError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Io(_, error) => Some(error),
+            Self::Read(_, error) | Self::Write(_, error) => Some(error),
             Self::Format { .. } | Self::Version(..) | Self::Outcomes(..) => None,
         }
     }

@@ -4,7 +4,7 @@
 //! offsets that nobody is given. So the interpreter notes what it sent, to know how far a read will
 //! come, and needs not wait in real time for records that do not exist.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bus_core::{IsolationLevel, Offset};
 
@@ -14,6 +14,9 @@ use crate::slot::{Place, TopicSlot, TransactorSlot};
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
     records: BTreeMap<(Place, Offset), Fate>,
+    /// Partitions of open transactions that may have no record of them: a refused record leaves a
+    /// marker too.
+    touched: BTreeSet<(TransactorSlot, Place)>,
 }
 
 /// Who may be given a record.
@@ -34,18 +37,24 @@ impl Ledger {
         self.records.insert((place, offset), fate);
     }
 
+    /// A record of a transaction was refused, which may be after its partition was added.
+    pub(crate) fn touch(&mut self, place: Place, by: TransactorSlot) {
+        self.touched.insert((by, place));
+    }
+
     /// The transaction of a producer ended.
     pub(crate) fn end(&mut self, by: TransactorSlot, is_commit: bool) {
         let fate = if is_commit { Fate::Committed } else { Fate::Aborted };
         self.records.values_mut().filter(|f| **f == Fate::Open(by)).for_each(|f| *f = fate);
+        self.touched.retain(|(slot, _)| *slot != by);
     }
 
-    /// The partitions with records of an open transaction of a producer.
+    /// The partitions of an open transaction of a producer.
     pub(crate) fn open(&self, by: TransactorSlot) -> Vec<Place> {
         let open = self.records.iter().filter(|(_, fate)| **fate == Fate::Open(by));
-        let mut places: Vec<_> = open.map(|((place, _), _)| *place).collect();
-        places.dedup();
-        places
+        let touched = self.touched.iter().filter(|(slot, _)| *slot == by);
+        let places = open.map(|((place, _), _)| *place).chain(touched.map(|(_, place)| *place));
+        places.collect::<BTreeSet<_>>().into_iter().collect()
     }
 
     /// A topic is gone with its records.

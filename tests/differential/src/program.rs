@@ -101,7 +101,7 @@ impl Default for ProducerSpec {
 pub struct TransactorSpec {
     /// The transactional id.
     pub id: IdSlot,
-    /// `transaction.timeout.ms`.
+    /// `transaction.timeout.ms`; by default longer than a program.
     pub timeout_ms: u32,
     /// Any property of the producer, by its name.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -110,7 +110,7 @@ pub struct TransactorSpec {
 
 impl Default for TransactorSpec {
     fn default() -> Self {
-        Self { id: IdSlot::I0, timeout_ms: 60_000, properties: BTreeMap::new() }
+        Self { id: IdSlot::I0, timeout_ms: 600_000, properties: BTreeMap::new() }
     }
 }
 

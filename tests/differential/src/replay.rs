@@ -34,7 +34,7 @@ pub async fn on_both(file: &ProgramFile, pair: &Pair) -> Replayed {
             let (now, recorded) = (Ok(outcomes.clone()), Ok(file.kafka.clone()));
             Divergence::between(&file.program, now, recorded).err()
         }
-        Verdict::Agreed(_) | Verdict::Unsteady | Verdict::Diverged(_) => None,
+        Verdict::Agreed(_) | Verdict::Unsteady(_) | Verdict::Diverged(_) => None,
     };
     Replayed { verdict, changed }
 }

@@ -71,6 +71,9 @@ exclusions! {
     StaticMemberGone,
     /// A member whose assignor the group does not have is refused and tries again for ever.
     AssignorsDiffer,
+    /// A cooperative member that subscribes to other topics revokes those that it gives up, but if
+    /// librdkafka has no metadata of the new ones, it joins again only if it leads the group.
+    RejoinForgotten,
 }
 
 /// A linger this long holds all records that one step sends at once together.
@@ -128,6 +131,8 @@ struct Walk<'a> {
     topics: BTreeMap<TopicSlot, TopicSpec>,
     known: BTreeMap<Client, BTreeSet<TopicSlot>>,
     members: BTreeSet<ConsumerSlot>,
+    /// What members have subscribed to.
+    subscribed: BTreeMap<ConsumerSlot, BTreeSet<TopicSlot>>,
     /// Consumers with an assignment by hand.
     by_hand: BTreeSet<ConsumerSlot>,
     /// Static members that have closed without leaving.
@@ -142,6 +147,7 @@ impl<'a> Walk<'a> {
             topics: program.topics.clone(),
             known: BTreeMap::new(),
             members: BTreeSet::new(),
+            subscribed: BTreeMap::new(),
             by_hand: BTreeSet::new(),
             gone: BTreeSet::new(),
             found: Exclusions::default(),
@@ -269,7 +275,9 @@ impl<'a> Walk<'a> {
                 self.members.insert(slot);
                 self.by_hand.remove(&slot);
                 self.gone.remove(&slot);
-                topics.iter().chain(pattern).copied().collect()
+                let topics = topics.iter().chain(pattern).copied();
+                self.subscribed.insert(slot, topics.clone().collect());
+                topics.collect()
             }
             ConsumerStep::Assign(starts) => {
                 self.members.remove(&slot);
@@ -322,7 +330,7 @@ impl<'a> Walk<'a> {
             return Some(Exclusion::StaticMemberGone);
         }
         match step {
-            ConsumerStep::Subscribe { pattern, .. } => {
+            ConsumerStep::Subscribe { topics, pattern, .. } => {
                 let knows = self.known.get(&Client::Consumer(slot));
                 if self.assignors_differ(slot) {
                     Some(Exclusion::AssignorsDiffer)
@@ -330,6 +338,8 @@ impl<'a> Walk<'a> {
                     Some(Exclusion::PatternOnOldMetadata)
                 } else if self.commits_against_members(slot) {
                     Some(Exclusion::AutoCommitAgainstMembers)
+                } else if self.forgets_to_rejoin(slot, topics) {
+                    Some(Exclusion::RejoinForgotten)
                 } else {
                     None
                 }
@@ -355,6 +365,15 @@ impl<'a> Walk<'a> {
         self.by_hand.contains(&slot)
             && spec.auto_commit
             && others.any(|other| self.program.consumer(*other).group == spec.group)
+    }
+
+    fn forgets_to_rejoin(&self, slot: ConsumerSlot, topics: &[TopicSlot]) -> bool {
+        let before = self.subscribed.get(&slot).filter(|_| self.members.contains(&slot));
+        let swaps = |before: &BTreeSet<TopicSlot>| {
+            before.iter().any(|topic| !topics.contains(topic))
+                && topics.iter().any(|topic| !before.contains(topic))
+        };
+        self.program.consumer(slot).assignor.is_cooperative() && before.is_some_and(swaps)
     }
 
     fn waits_for_static_member(&self, slot: ConsumerSlot) -> bool {

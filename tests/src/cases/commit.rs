@@ -10,6 +10,7 @@ use bus_core::{
 use crate::cx::{Cx, quick_consumer};
 use crate::failure::{Verdict, refused};
 use crate::fixture::{Api, Fault};
+use crate::oracle::Law;
 use crate::reader::Reader;
 use crate::script::Role;
 use crate::{ensure, ensure_eq};
@@ -204,6 +205,22 @@ pub async fn auto_commit_happens_on_revoke(cx: Cx) -> Verdict {
     Ok(())
 }
 
+/// Auto commit passes what is never delivered: the records of aborted transactions, and markers.
+pub async fn auto_commit_passes_aborted_records(cx: Cx) -> Verdict {
+    let group = cx.name("group");
+    let (place, member) = ten_records(&cx, auto(&cx, &group, Duration::from_mins(1))).await?;
+    let producer = cx.transactional(&cx.name("id")).await?;
+    producer.begin()?;
+    cx.send_to(&*producer, &place, 3).await?;
+    producer.abort().await?;
+    cx.drive_for(&[&member], Duration::from_secs(3)).await?;
+    ensure_eq!(member.count(), 10, "nothing is delivered");
+    cx.excuse(Law::Commit, "the law does not know what lies behind the last record");
+    member.close().await?;
+    ensure_eq!(committed(&cx, &group, &place).await?, Some(14.into()), "behind the marker");
+    Ok(())
+}
+
 /// Auto commit never passes what a poll has returned, however much was fetched.
 pub async fn auto_commit_never_passes_delivery(cx: Cx) -> Verdict {
     let topic = cx.topic(1).await?;
@@ -222,6 +239,41 @@ pub async fn auto_commit_never_passes_delivery(cx: Cx) -> Verdict {
     ensure_eq!(told, Some(next.into()), "what was delivered");
     let second = cx.member(&group, &topic)?;
     cx.drive(&[&second], "the rest is read", || second.count() == 50 - delivered).await
+}
+
+/// The last auto commit, when a consumer closes, leaves, or is assigned anew, covers what a poll
+/// has returned, and not what was fetched: not even if the end of a transaction was fetched behind
+/// it.
+pub async fn last_auto_commit_never_passes_delivery(cx: Cx) -> Verdict {
+    let topic = cx.topic(1).await?;
+    let place = TopicPartition::new(&topic, 0);
+    let producer = cx.transactional(&cx.name("id")).await?;
+    producer.begin()?;
+    cx.send_to(&*producer, &place, 8).await?;
+    producer.commit().await?;
+    for way in 0..4 {
+        let group = cx.name("group");
+        let config =
+            ConsumerConfig { max_poll_records: 1, ..auto(&cx, &group, Duration::from_mins(1)) };
+        let reader = Reader::new(cx.bus().consumer(config)?);
+        if way < 2 {
+            reader.subscribe(Subscription::topics([&topic]))?;
+        } else {
+            reader.assign(&[(place.clone(), StartAt::Beginning)])?;
+        }
+        cx.drive(&[&reader], "some records are read", || reader.count() >= 2).await?;
+        match way {
+            0 | 2 => reader.close().await?,
+            1 => reader.unsubscribe().await?,
+            _ => reader.assign(&[(place.clone(), StartAt::Committed)])?,
+        }
+        let next = i64::try_from(reader.count()).unwrap_or(i64::MAX);
+        ensure!(next < 8, "the reader was to be stopped in the middle");
+        let told =
+            cx.until("it is committed", async || committed(&cx, &group, &place).await).await?;
+        ensure_eq!(told.offset, next, "what was delivered, way {way}");
+    }
+    Ok(())
 }
 
 /// Where offsets are stored by hand, auto commit covers those alone.

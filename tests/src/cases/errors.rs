@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bus_core::{
     Assignor, BusUrl, ConsumerConfig, Envelope, Error, ErrorKind, Event, Json, NewTopic,
-    ProducerConfig, ProducerExt, ProducerRecord, Result, StartAt, Subscription, Topic,
+    ProducerConfig, ProducerExt, ProducerRecord, Result, StartAt, Subscription, Timestamp, Topic,
     TopicPartition,
 };
 use serde::{Deserialize, Serialize};
@@ -228,6 +228,22 @@ pub async fn questions_about_a_missing_partition_fail(cx: Cx) -> Verdict {
     {
         refused(reader.watermarks(&place).await, ErrorKind::UnknownTopicOrPartition)?;
     }
+    let took = cx.bus().elapsed() - begin;
+    ensure!(took < BOUND * 2, "it took {took:?}");
+    Ok(())
+}
+
+/// So it is for a member that has subscribed to a pattern.
+pub async fn questions_about_a_missing_topic_fail_beside_a_pattern(cx: Cx) -> Verdict {
+    let topic = cx.topic(1).await?;
+    let config = cx.member_config(&cx.name("group"));
+    let member = cx.subscribed(config, Subscription::pattern(format!("^{topic}$")))?;
+    cx.drive(&[&member], "it has the partition", || member.assignment().len() == 1).await?;
+    let missing = TopicPartition::new(cx.name("missing").as_str(), 0);
+    let begin = cx.bus().elapsed();
+    refused(member.watermarks(&missing).await, ErrorKind::UnknownTopicOrPartition)?;
+    let times = [(missing, Timestamp::EPOCH)];
+    refused(member.offsets_for_times(&times).await, ErrorKind::UnknownTopicOrPartition)?;
     let took = cx.bus().elapsed() - begin;
     ensure!(took < BOUND * 2, "it took {took:?}");
     Ok(())

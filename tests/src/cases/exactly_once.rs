@@ -130,6 +130,46 @@ pub async fn members_start_behind_pending_offsets(cx: Cx) -> Verdict {
     Ok(())
 }
 
+/// A seek to the committed offset waits for the end of a transaction that is about to change it.
+pub async fn seek_waits_for_pending_offsets(cx: Cx) -> Verdict {
+    let world = World::new(&cx).await?;
+    let consumer = world.client(&cx, IsolationLevel::ReadCommitted)?;
+    consumer.assign(&[(world.place.clone(), StartAt::Beginning)])?;
+    let reader = Reader::new(consumer);
+    cx.drive(&[&reader], "all records are read", || reader.count() == 10).await?;
+    world.producer.begin()?;
+    world.send_offset(6).await?;
+    let mut sought = reader.seek(&world.place, StartAt::Committed);
+    let waited = tokio::time::timeout(Duration::from_secs(1), &mut sought).await;
+    ensure!(waited.is_err(), "it waits for the end of the transaction, not {waited:?}");
+    ensure_eq!(reader.position(&world.place)?, Some(10), "the position stays");
+    world.producer.commit().await?;
+    sought.await?;
+    ensure_eq!(reader.position(&world.place)?, Some(6), "what the transaction committed");
+    Ok(())
+}
+
+/// The starts of partitions that are assigned together are looked up together: one pending offset
+/// holds back all of them.
+pub async fn one_pending_offset_holds_back_all_starts(cx: Cx) -> Verdict {
+    let topic = cx.topic(2).await?;
+    let places = [0, 1].map(|partition| TopicPartition::new(&topic, partition));
+    cx.publish(&topic, 10).await?;
+    let group = cx.name("group");
+    let producer = cx.transactional(&cx.name("id")).await?;
+    producer.begin()?;
+    producer.send_offsets(&[(places[1].clone(), 2.into())], &nobody(&group)).await?;
+    let consumer = cx.bus().consumer(quick_consumer(ConsumerConfig::in_group(&group)))?;
+    consumer.assign(&places.clone().map(|place| (place, StartAt::Committed)))?;
+    let reader = Reader::new(consumer);
+    cx.drive_for(&[&reader], Duration::from_secs(1)).await?;
+    ensure_eq!(reader.count(), 0, "neither partition starts");
+    producer.commit().await?;
+    cx.drive(&[&reader], "both are read", || reader.count() == 8).await?;
+    ensure_eq!(reader.offsets(&places[1]), [2, 3, 4], "from the offset on");
+    Ok(())
+}
+
 /// A transaction may hold several partitions, groups, and notes, in as many calls; the last call
 /// counts.
 pub async fn offsets_of_a_transaction_add_up(cx: Cx) -> Verdict {

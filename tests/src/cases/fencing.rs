@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use bus_core::{
-    ConsumerConfig, Error, ErrorKind, RebalanceKind, Recovery, Subscription, Topic, TopicPartition,
+    ConsumerConfig, Error, ErrorKind, RebalanceKind, Recovery, StartAt, Subscription, Topic,
+    TopicPartition,
 };
 
 use super::are_divided;
 use crate::cx::{Cx, STEP};
-use crate::failure::{Failure, Verdict};
+use crate::failure::{Failure, Verdict, refused};
 use crate::reader::Reader;
 use crate::script::{Report, Role};
 use crate::{ensure, ensure_eq};
@@ -188,6 +189,30 @@ pub async fn second_holder_of_an_instance_id_fences_the_first(cx: Cx) -> Verdict
     ensure_eq!(error.recovery(), Recovery::Close, "what it may do");
     cx.publish(&topic, 1).await?;
     cx.drive(&[&second], "the second reads", || second.count() == 1).await
+}
+
+/// A client that is no member and commits with an instance id that a member has is fenced: it can
+/// only be closed. The member does not notice.
+pub async fn commit_with_an_instance_id_in_use_is_the_end(cx: Cx) -> Verdict {
+    let topic = cx.topic(1).await?;
+    let place = TopicPartition::new(&topic, 0);
+    let group = cx.name("group");
+    let config = static_member(&cx, &group, "the one");
+    let member = cx.subscribed(config.clone(), Subscription::topics([&topic]))?;
+    cx.drive(&[&member], "it is a member", || member.assignment().len() == 1).await?;
+    let other = cx.bus().consumer(config)?;
+    other.assign(&[(place.clone(), StartAt::Beginning)])?;
+    let fenced = ErrorKind::FencedInstanceId;
+    let error = refused(other.commit(&[(place.clone(), 1.into())]).await, fenced)?;
+    ensure_eq!(error.recovery(), Recovery::Close, "what it may do");
+    refused(other.poll(STEP).await, fenced)?;
+    refused(other.assign(&[(place.clone(), StartAt::Beginning)]), fenced)?;
+    refused(other.subscribe(Subscription::topics([&topic])), fenced)?;
+    refused(other.seek(&place, StartAt::Beginning).await, fenced)?;
+    ensure_eq!(other.assignment(), [], "it has no partitions any more");
+    other.close().await?;
+    cx.publish(&topic, 1).await?;
+    cx.drive(&[&member], "the member reads on", || member.count() == 1).await
 }
 
 /// A static member that stays away for longer than its session loses its partitions.

@@ -197,6 +197,34 @@ pub async fn grown_topic_is_divided_anew(cx: Cx) -> Verdict {
     cx.drive(&members, "the new partitions are read", || read() == 6).await
 }
 
+/// Partitions that nobody owns go to the members from the last to the first, if others are owned.
+pub async fn unowned_partitions_are_handed_out_from_the_last(cx: Cx) -> Verdict {
+    let topic = cx.topic(1).await?;
+    let group = cx.name("group");
+    // Member ids begin with the client id, and assignors sort by them.
+    let member = |client_id: &str| {
+        let config = ConsumerConfig {
+            client_id: Some(client_id.to_owned()),
+            assignors: vec![Assignor::CooperativeSticky],
+            metadata_refresh_interval: Duration::from_millis(300),
+            ..cx.member_config(&group)
+        };
+        cx.subscribed(config, Subscription::topics([&topic]))
+    };
+    let first = member("a")?;
+    cx.drive(&[&first], "one has the partition", || first.assignment().len() == 1).await?;
+    let members = [&first, &member("b")?, &member("c")?];
+    let is_told = |member: &Reader| !member.rebalances().is_empty();
+    cx.drive(&members, "all are members", || members.iter().all(|m| is_told(m))).await?;
+    cx.admin().create_partitions(topic.clone(), 4).await?;
+    cx.drive(&members, "all four are divided", || are_divided(&members, 4)).await?;
+    let shares = members.map(|member| {
+        member.assignment().into_iter().map(|place| place.partition).collect::<Vec<_>>()
+    });
+    ensure_eq!(shares, [vec![0, 1], vec![3], vec![2]], "the shares");
+    Ok(())
+}
+
 /// A subscription to several topics divides the partitions of all of them.
 pub async fn several_topics_are_divided(cx: Cx) -> Verdict {
     let topics = [cx.topic(2).await?, cx.topic(2).await?, cx.topic(2).await?];

@@ -8,7 +8,7 @@ use bus_core::{
 };
 
 use crate::cx::{Cx, STEP, quick_consumer};
-use crate::failure::Verdict;
+use crate::failure::{Verdict, refused};
 use crate::reader::Reader;
 use crate::{ensure, ensure_eq};
 
@@ -108,6 +108,45 @@ pub async fn seek_past_the_end_without_a_policy_is_an_error(cx: Cx) -> Verdict {
     ensure_eq!(error.kind(), ErrorKind::OffsetOutOfRange, "{error}");
     reader.seek(&place, StartAt::Offset(1)).await?;
     cx.drive(&[&reader], "the rest is read again", || reader.count() == 5).await
+}
+
+/// A seek to a place without a number is over when the place is known: it is the position then.
+pub async fn sought_place_is_the_position(cx: Cx) -> Verdict {
+    let place = TopicPartition::new(cx.topic(1).await?, 0);
+    cx.publish_to(&place, 10).await?;
+    let config = quick_consumer(ConsumerConfig::in_group(cx.name("group")));
+    let consumer = cx.bus().consumer(config)?;
+    consumer.assign(&[(place.clone(), StartAt::Beginning)])?;
+    let reader = Reader::new(consumer);
+    cx.drive(&[&reader], "all records are read", || reader.count() == 10).await?;
+    reader.commit(&[(place.clone(), 4.into())]).await?;
+    for (to, position) in [
+        (StartAt::Beginning, 0),
+        (StartAt::End, 10),
+        (StartAt::Committed, 4),
+        (StartAt::Timestamp(Timestamp::EPOCH), 0),
+    ] {
+        reader.seek(&place, to).await?;
+        ensure_eq!(reader.position(&place)?, Some(position), "the position after {to:?}");
+    }
+    Ok(())
+}
+
+/// With reset `none`, a seek to the committed offset fails if there is none, and the consumer reads
+/// on where it was.
+pub async fn seek_to_no_commit_without_a_policy_changes_nothing(cx: Cx) -> Verdict {
+    let place = TopicPartition::new(cx.topic(1).await?, 0);
+    cx.publish_to(&place, 3).await?;
+    let auto_offset_reset = OffsetReset::None;
+    let config = ConsumerConfig { auto_offset_reset, ..ConsumerConfig::in_group(cx.name("group")) };
+    let consumer = cx.bus().consumer(quick_consumer(config))?;
+    consumer.assign(&[(place.clone(), StartAt::Beginning)])?;
+    let reader = Reader::new(consumer);
+    cx.drive(&[&reader], "all records are read", || reader.count() == 3).await?;
+    refused(reader.seek(&place, StartAt::Committed).await, ErrorKind::NoOffset)?;
+    ensure_eq!(reader.position(&place)?, Some(3), "the position");
+    cx.publish_to(&place, 1).await?;
+    cx.drive(&[&reader], "it reads on", || reader.count() == 4).await
 }
 
 /// A paused partition delivers nothing, the others go on; resuming goes on where it was.

@@ -118,6 +118,40 @@ pub async fn only_replicas_in_sync_are_elected(cx: Cx) -> Verdict {
     Ok(())
 }
 
+/// Where an unclean election is allowed, it may take back what was read. A reader then goes on
+/// where the log of the new leader ends: it misses nothing of the new, and nothing comes again.
+pub async fn readers_go_back_to_what_a_new_leader_has(cx: Cx) -> Verdict {
+    for law in [Law::Lost, Law::Offset, Law::Bytes, Law::Order, Law::Garbage, Law::Duplicate] {
+        cx.excuse(law, "an unclean election takes back what was acknowledged and read");
+    }
+    let place = place(&cx, &[("unclean.leader.election.enable", "true")]).await?;
+    in_sync(&cx, &place).await?;
+    cx.publish_to(&place, 5).await?;
+    let reader = cx.assigned(&[(place.clone(), StartAt::Beginning)])?;
+    let old = leader(&cx, &place).await?;
+    let others: Vec<_> = (1..=cx.fixture().brokers()).filter(|broker| *broker != old).collect();
+    for broker in &others {
+        cx.inflict(&Fault::CrashBroker(*broker))?;
+    }
+    until(&cx, &place, "the leader is alone", |found| found.in_sync_replicas == [old]).await?;
+    cx.send_to(&*cx.bus().producer(hasty())?, &place, 10).await?;
+    cx.drive(&[&reader], "all are read", || reader.count() == 15).await?;
+    cx.inflict(&Fault::CrashBroker(old))?;
+    for broker in &others {
+        cx.inflict(&Fault::RestartBroker(*broker))?;
+    }
+    until(&cx, &place, "another leads", |found| found.leader.is_some_and(|leader| leader != old))
+        .await?;
+    let sent = cx.send_to(&*cx.producer()?, &place, 3).await?;
+    let sent: Vec<_> = sent.iter().filter_map(|metadata| metadata.offset).collect();
+    ensure_eq!(sent, [5, 6, 7], "where the new leader goes on");
+    cx.drive(&[&reader], "the new ones are read", || reader.count() >= 18).await?;
+    let expected: Vec<_> = (0..15).chain(sent).collect();
+    ensure_eq!(reader.offsets(&place), expected, "what was read");
+    cx.inflict(&Fault::RestartBroker(old))?;
+    in_sync(&cx, &place).await
+}
+
 /// A follower learns the high watermark late. That it has more than that, all of it acknowledged,
 /// counts: it leads without a loss when two leaders die one after the other, and it could not ask
 /// the second.

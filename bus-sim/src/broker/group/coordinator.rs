@@ -187,11 +187,12 @@ impl Broker {
         handler: impl FnOnce(&mut Shard, &mut Turn<'_>),
     ) {
         let Some(shard) = self.shards.get_mut(&partition) else { return };
-        let config = &self.config;
+        let (config, choices) = (&self.config, &self.choices);
         let connections = &mut self.connections;
         let is_behind = !shard.uncommitted.is_empty();
         let writes = Vec::new();
-        let mut turn = Turn { now, partition, config, connections, effects, is_behind, writes };
+        let mut turn =
+            Turn { now, partition, config, choices, connections, effects, is_behind, writes };
         handler(shard, &mut turn);
         let writes = turn.writes;
         if !writes.is_empty() {

@@ -15,7 +15,7 @@ use super::classic::{Group, Member, State};
 use super::{Shard, Then, Turn};
 use crate::broker::BrokerTimer;
 use crate::broker::connections::Caller;
-use crate::choice::{Label, choice};
+use crate::choice::Label;
 use crate::node::Name;
 use crate::protocol::Response;
 use crate::protocol::join_group::{self, Joined, Request};
@@ -230,7 +230,7 @@ impl Group {
     fn draw_member_id(&self, turn: &mut Turn<'_>, caller: Caller, request: &Request) -> Name {
         let count = turn.connections.count_member_id(caller.connection);
         let cause = (&request.group_id, &request.client_id, caller.connection, count);
-        let draw = |half: u8| choice(turn.config.seed, Label::MemberId, (cause, half));
+        let draw = |half: u8| turn.choices.id(Label::MemberId, (cause, half));
         let (high, low) = (draw(0), draw(1));
         let bits = (u128::from(high) << 64) | u128::from(low);
         let uuid = uuid::Builder::from_random_bytes(bits.to_be_bytes()).into_uuid();

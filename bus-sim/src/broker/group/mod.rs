@@ -34,6 +34,7 @@ use self::writes::Uncommitted;
 use super::BrokerTimer;
 use super::connections::{Caller, Connections};
 use super::session::schedule;
+use crate::choice::Choices;
 use crate::config::SimConfig;
 use crate::fact::Fact;
 use crate::node::{Effects, Name, Timer};
@@ -125,6 +126,7 @@ pub(super) struct Turn<'a> {
     now: SimTime,
     partition: Partition,
     config: &'a SimConfig,
+    choices: &'a Choices,
     connections: &'a mut Connections,
     effects: &'a mut Effects,
     /// Whether what was written before is not below the high watermark.

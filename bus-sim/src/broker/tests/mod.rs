@@ -23,6 +23,7 @@ use std::time::Duration;
 use bus_core::{Acks, ErrorKind, Headers, IsolationLevel, Offset, Timestamp, TopicPartition};
 
 use super::{Broker, Controller, bootstrap};
+use crate::choice::Choices;
 use crate::config::SimConfig;
 use crate::fact::Fact;
 use crate::node::{BrokerId, ConnectionId, Effect, Effects, Input, NodeId, Timer};
@@ -79,7 +80,8 @@ struct Cluster {
 
 impl Cluster {
     fn new(config: SimConfig) -> Self {
-        let (controller, brokers) = bootstrap(&Arc::new(config));
+        let choices = Choices::new(config.seed);
+        let (controller, brokers) = bootstrap(&Arc::new(config), &choices);
         let mut cluster = Self {
             now: SimTime::ZERO,
             controller,
@@ -383,6 +385,7 @@ impl Cluster {
             Effect::CancelTimer { timer } => {
                 self.timers.remove(&(node, timer));
             }
+            Effect::Handled { .. } => {}
             Effect::Fact(fact) => self.facts.push(fact),
             Effect::Stop => {
                 let NodeId::Broker(id) = node else { panic!("only brokers stop") };

@@ -151,6 +151,13 @@ mod tests {
     }
 
     #[test]
+    fn what_nobody_owns_is_handed_out_from_the_last_to_the_first() {
+        let members = [member("a", &[0], 1), member("b", &[], -1), member("c", &[], -1)];
+        let assigned = assigned(Assignor::CooperativeSticky, &members, 4);
+        assert_eq!(assigned, [vec![0], vec![1, 3], vec![2]]);
+    }
+
+    #[test]
     fn of_two_claims_the_newer_generation_counts() {
         let members = [member("a", &[0], 1), member("b", &[0], 2)];
         assert_eq!(assigned(Assignor::CooperativeSticky, &members, 1), [vec![], vec![0]]);

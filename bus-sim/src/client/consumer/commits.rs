@@ -16,7 +16,7 @@ use crate::node::{Effects, Name, Timer};
 use crate::protocol::{Request, offset_commit};
 use crate::time::SimTime;
 
-use super::{Consumer, Token, closed};
+use super::{Consumer, Token};
 
 /// librdkafka's pause before it tries a commit again.
 const COMMIT_RETRY: Duration = Duration::from_millis(100);
@@ -27,6 +27,9 @@ pub(super) struct Commits {
     /// The first is in flight if `is_in_flight`.
     queue: VecDeque<Call>,
     is_in_flight: bool,
+    /// The member joins when there are no more: librdkafka does not join while a commit of what it
+    /// gives up is under way.
+    pub(super) holds_join: bool,
 }
 
 #[derive(Debug)]
@@ -131,6 +134,9 @@ impl Consumer {
             let message = "no coordinator answered in time";
             self.finish_commit(Err(Error::new(ErrorKind::TimedOut, message)), effects);
         }
+        if self.commits.is_idle() && std::mem::take(&mut self.commits.holds_join) {
+            self.join_if_out(now, effects);
+        }
         if self.commits.is_in_flight || self.commits.queue.is_empty() {
             return;
         }
@@ -169,6 +175,9 @@ impl Consumer {
                 self.retry_commit(now, effects);
             }
             Some((topic_partition, kind)) => {
+                if kind == ErrorKind::FencedInstanceId {
+                    self.fenced(effects);
+                }
                 let error = Error::new(kind, "").with_topic_partition(topic_partition.clone());
                 self.finish_commit(Err(error), effects);
             }
@@ -186,9 +195,7 @@ impl Consumer {
         &self,
         offsets: &[(TopicPartition, OffsetAndMetadata)],
     ) -> Result<(), Error> {
-        if self.closing.is_some() {
-            return Err(closed());
-        }
+        self.check_open()?;
         if self.member.is_none() {
             return Err(Error::new(ErrorKind::InvalidConfig, "to commit, set group.id"));
         }

@@ -24,21 +24,24 @@ const FETCH_BACKOFF: Duration = Duration::from_millis(500);
 /// What a fetch asked for.
 #[derive(Clone, Debug)]
 pub(crate) struct FetchPart {
-    topic_partition: TopicPartition,
-    version: u64,
-    offset: Offset,
+    pub(super) topic_partition: TopicPartition,
+    pub(super) version: u64,
+    pub(super) offset: Offset,
 }
 
 impl Consumer {
     /// Looks up where partitions start that do not know it.
     pub(super) fn pump_starts(&mut self, now: SimTime, effects: &mut Effects) {
-        if self.rebalance.is_some() || self.closing.is_some() || self.backing_off {
+        if self.rebalance.is_some() || self.closing.is_some() {
             return;
         }
         let mut from_committed = Vec::new();
         let mut from_list = Vec::new();
         for (topic_partition, partition) in &mut self.partitions {
             let FetchState::Find(start) = partition.fetch else { continue };
+            if partition.not_before > now {
+                continue;
+            }
             match start {
                 StartAt::Committed if self.member.is_some() => {
                     if self.member.as_ref().is_some_and(|member| member.coordinator.is_some()) {
@@ -131,7 +134,12 @@ impl Consumer {
         effects: &mut Effects,
     ) {
         let skip = Offset::from(self.mutation == Some(Mutation::RecordSkippedAtRebalance));
+        let is_unstable = |answer: &PartitionResponse| {
+            answer.result.as_ref().is_err_and(|kind| *kind == ErrorKind::UnstableOffsetCommit)
+        };
         let answers = match result {
+            // librdkafka asks again for all that it has asked for.
+            Ok(answers) if answers.iter().any(is_unstable) => Vec::new(),
             Ok(answers) => answers,
             Err(kind) => {
                 self.note_coordinator_error(now, kind, effects);
@@ -149,12 +157,12 @@ impl Consumer {
             match answer.map(|answer| &answer.result) {
                 Some(Ok(Some(committed))) => {
                     partition.committed = Some(committed.offset);
-                    partition.found(committed.offset + skip);
+                    partition.found(committed.offset + skip, committed.leader_epoch);
                 }
                 Some(Ok(None)) => self.reset(now, topic_partition, ErrorKind::NoOffset, effects),
                 Some(Err(_)) | None => {
                     partition.fetch = FetchState::Find(StartAt::Committed);
-                    self.back_off(now, effects);
+                    self.back_off(now, topic_partition, effects);
                 }
             }
         }
@@ -175,30 +183,35 @@ impl Consumer {
             return;
         }
         match result {
-            Ok(Some(offset)) => partition.found(offset),
+            Ok(Some(offset)) => partition.found(offset, None),
             // No record is as young: the end.
             Ok(None) => partition.fetch = FetchState::Find(StartAt::End),
             Err(_) => {
                 partition.fetch = FetchState::Find(start);
                 self.want_metadata_later(now, effects);
-                self.back_off(now, effects);
+                self.back_off(now, topic_partition, effects);
             }
         }
     }
 
+    /// `auto.offset.reset`.
+    pub(crate) fn reset_policy(&self) -> OffsetReset {
+        if self.mutation == Some(Mutation::ResetPolicyIgnored) {
+            OffsetReset::Earliest
+        } else {
+            self.config.auto_offset_reset
+        }
+    }
+
     /// Follows `auto.offset.reset`.
-    fn reset(
+    pub(super) fn reset(
         &mut self,
         now: SimTime,
         topic_partition: &TopicPartition,
         why: ErrorKind,
         effects: &mut Effects,
     ) {
-        let policy = if self.mutation == Some(Mutation::ResetPolicyIgnored) {
-            OffsetReset::Earliest
-        } else {
-            self.config.auto_offset_reset
-        };
+        let policy = self.reset_policy();
         let Some(partition) = self.partitions.get_mut(topic_partition) else { return };
         partition.clear_buffer();
         match policy {
@@ -226,14 +239,14 @@ impl Consumer {
 
     /// Sends a fetch to each leader that has none under way and partitions with room.
     pub(super) fn pump_fetches(&mut self, now: SimTime, effects: &mut Effects) {
-        if self.backing_off || self.closing.is_some() || self.has_died_of_idleness(now) {
+        if self.closing.is_some() || self.has_died_of_idleness(now) {
             return;
         }
         let buffered = self.partitions.values().map(|p| p.buffered_bytes).sum::<u64>();
         if buffered >= u64::from(self.config.prefetch_kbytes) * 1024 {
             return;
         }
-        for (broker, parts) in self.fetchable() {
+        for (broker, parts) in self.fetchable(now) {
             self.send_fetch(now, broker, parts, effects);
         }
         // A new leader is looked for soon, not only with the next refresh.
@@ -243,7 +256,7 @@ impl Consumer {
     }
 
     /// What can be fetched, by leader.
-    fn fetchable(&self) -> Vec<(BrokerId, Vec<FetchPart>)> {
+    fn fetchable(&self, now: SimTime) -> Vec<(BrokerId, Vec<FetchPart>)> {
         let mut by_leader: Vec<(BrokerId, Vec<FetchPart>)> = Vec::new();
         for (topic_partition, partition) in &self.partitions {
             let FetchState::At(offset) = partition.fetch else { continue };
@@ -254,7 +267,8 @@ impl Consumer {
                 continue;
             }
             let Some((leader, _)) = self.metadata.leader(topic_partition) else { continue };
-            if self.fetching.contains(&leader) {
+            let is_backing_off = self.backing_off.contains_key(&leader);
+            if self.fetching.contains(&leader) || is_backing_off || partition.not_before > now {
                 continue;
             }
             let part = FetchPart {
@@ -289,7 +303,7 @@ impl Consumer {
                 max_bytes: self.config.max_partition_fetch_bytes,
             });
             if let Some(partition) = self.partitions.get_mut(&part.topic_partition) {
-                partition.fetch = FetchState::Fetching(part.offset);
+                partition.fetch = FetchState::Fetching(part.offset, broker);
             }
         }
         let request = Request::Fetch(fetch::Request {
@@ -326,6 +340,10 @@ impl Consumer {
                 }
                 continue;
             }
+            // The partition has another leader by now, or is asked about.
+            if partition.fetch != FetchState::Fetching(part.offset, broker) {
+                continue;
+            }
             match answer.result {
                 Ok(fetched) => {
                     let next = partition.take_in(part.offset, &fetched, self.mutation);
@@ -350,7 +368,7 @@ impl Consumer {
             ErrorKind::OffsetOutOfRange => self.reset(now, topic_partition, kind, effects),
             kind if kind.recovery() == bus_core::Recovery::Retry => {
                 self.want_metadata_later(now, effects);
-                self.back_off(now, effects);
+                self.back_off(now, topic_partition, effects);
             }
             kind => {
                 self.errors.push_back(
@@ -358,7 +376,7 @@ impl Consumer {
                         .with_operation(Operation::Poll)
                         .with_topic_partition(topic_partition.clone()),
                 );
-                self.back_off(now, effects);
+                self.back_off(now, topic_partition, effects);
             }
         }
     }
@@ -375,18 +393,44 @@ impl Consumer {
         for part in parts {
             if let Some(partition) = self.partitions.get_mut(&part.topic_partition)
                 && partition.version == part.version
+                && partition.fetch == FetchState::Fetching(part.offset, broker)
             {
                 partition.fetch = FetchState::At(part.offset);
             }
         }
         self.want_metadata_later(now, effects);
-        self.back_off(now, effects);
+        self.backing_off.insert(broker, now + FETCH_BACKOFF);
+        self.watch_backoff(now + FETCH_BACKOFF, effects);
     }
 
-    fn back_off(&mut self, now: SimTime, effects: &mut Effects) {
-        if !self.backing_off {
-            self.backing_off = true;
-            effects.set_timer(Timer::Client(ClientTimer::FetchBackoff), now + FETCH_BACKOFF);
+    /// Leaves a partition alone for a while.
+    pub(super) fn back_off(
+        &mut self,
+        now: SimTime,
+        topic_partition: &TopicPartition,
+        effects: &mut Effects,
+    ) {
+        if let Some(partition) = self.partitions.get_mut(topic_partition) {
+            partition.not_before = now + FETCH_BACKOFF;
+            self.watch_backoff(now + FETCH_BACKOFF, effects);
+        }
+    }
+
+    fn watch_backoff(&mut self, at: SimTime, effects: &mut Effects) {
+        if self.backoff_at.is_none_or(|earlier| at < earlier) {
+            self.backoff_at = Some(at);
+            effects.set_timer(Timer::Client(ClientTimer::FetchBackoff), at);
+        }
+    }
+
+    /// The first time of leaving something alone is over.
+    pub(super) fn backoff_due(&mut self, now: SimTime, effects: &mut Effects) {
+        self.backoff_at = None;
+        self.backing_off.retain(|_, until| *until > now);
+        let partitions = self.partitions.values().map(|partition| partition.not_before);
+        let next = partitions.chain(self.backing_off.values().copied()).filter(|at| *at > now);
+        if let Some(next) = next.min() {
+            self.watch_backoff(next, effects);
         }
     }
 

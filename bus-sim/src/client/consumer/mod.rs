@@ -2,7 +2,7 @@
 //! member of its group.
 //!
 //! - `partition`: the four places of a partition, and its buffer;
-//! - `fetcher`: where to start, and fetching;
+//! - `fetcher`: where to start, and fetching; `validation`: what a new leader has;
 //! - `subscription`: the topics, as the metadata knows them;
 //! - `member`: joining, heartbeats, rebalances; `assignor`, `wire`;
 //! - `commits`: one commit at a time, in the order of the calls; `committed`: what was committed;
@@ -18,6 +18,7 @@ mod partition;
 mod poll;
 mod queries;
 mod subscription;
+mod validation;
 pub(crate) mod wire;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -62,6 +63,7 @@ pub(crate) enum Token {
     StartFromCommitted(Vec<(TopicPartition, u64)>),
     StartFromList(TopicPartition, u64),
     Fetch(BrokerId, Vec<FetchPart>),
+    Validate(FetchPart),
     Query {
         query: u64,
         part: usize,
@@ -71,7 +73,6 @@ pub(crate) enum Token {
 /// A consumer.
 #[derive(Debug)]
 pub(crate) struct Consumer {
-    identity: Identity,
     config: ConsumerConfig,
     client_id: Name,
     mutation: Option<Mutation>,
@@ -88,7 +89,9 @@ pub(crate) struct Consumer {
     /// Brokers with a fetch under way.
     fetching: BTreeSet<BrokerId>,
     /// Brokers to leave alone for a while.
-    backing_off: bool,
+    backing_off: BTreeMap<BrokerId, SimTime>,
+    /// When the timer is set for that ends this.
+    backoff_at: Option<SimTime>,
     member: Option<Member>,
     commits: Commits,
     queries: BTreeMap<u64, Query>,
@@ -139,7 +142,7 @@ impl Consumer {
             Member::new(group_id.into(), config.group_instance_id.as_deref().map(Name::from))
         });
         Self {
-            connections: Connections::new(identity),
+            connections: Connections::new(identity, brokers),
             metadata: Metadata::new(brokers),
             refresh: Refresh::default(),
             subscription: None,
@@ -147,7 +150,8 @@ impl Consumer {
             asked_topics: Some(Vec::new()),
             partitions: BTreeMap::new(),
             fetching: BTreeSet::new(),
-            backing_off: false,
+            backing_off: BTreeMap::new(),
+            backoff_at: None,
             member,
             commits: Commits::default(),
             queries: BTreeMap::new(),
@@ -163,7 +167,6 @@ impl Consumer {
             last_record: SimTime::ZERO,
             fatal: None,
             closing: None,
-            identity,
             config,
             client_id: client_id.into(),
             mutation,
@@ -264,15 +267,25 @@ impl Consumer {
         }
     }
 
+    /// Whether a partition may be sought.
+    pub(crate) fn check_seek(&self, topic_partition: &TopicPartition, to: StartAt) -> Result<()> {
+        self.check_open()?;
+        to.validate(topic_partition)?;
+        match self.partitions.contains_key(topic_partition) {
+            true => Ok(()),
+            false => Err(not_assigned(topic_partition)),
+        }
+    }
+
+    /// Moves the position of a partition, once it is known where to.
     pub(crate) fn seek(
         &mut self,
         now: SimTime,
         topic_partition: &TopicPartition,
-        to: StartAt,
+        to: Offset,
         effects: &mut Effects,
     ) -> Result<()> {
         self.check_open()?;
-        to.validate(topic_partition)?;
         let version = self.new_version();
         let keep_buffer = self.mutation == Some(Mutation::SeekIgnored);
         let Some(partition) = self.partitions.get_mut(topic_partition) else {
@@ -388,6 +401,11 @@ impl Consumer {
             Outcome::Failed { token, timed_out, .. } => {
                 self.unanswered(now, token, timed_out, effects);
             }
+            Outcome::Down => {
+                if self.closing.is_none() && !self.partitions.is_empty() {
+                    self.want_metadata(now, effects);
+                }
+            }
         }
     }
 
@@ -431,6 +449,11 @@ impl Consumer {
             (Token::Fetch(broker, parts), Response::Fetch(response)) => {
                 self.fetched(now, broker, &parts, response, effects);
             }
+            (Token::Validate(part), Response::OffsetForLeaderEpoch(response)) => {
+                let result = response.partitions.into_iter().next().map(|first| first.result);
+                let result = result.unwrap_or(Err(ErrorKind::UnknownServerError));
+                self.validated(now, &part, result, effects);
+            }
             (Token::Query { query, part }, Response::ListOffsets(response)) => {
                 let result = response.partitions.into_iter().next().map(|first| first.result);
                 let result = result.unwrap_or(Err(ErrorKind::UnknownServerError));
@@ -469,6 +492,7 @@ impl Consumer {
                 self.start_from_list(now, &topic_partition, version, Err(kind), effects);
             }
             Token::Fetch(broker, parts) => self.fetch_failed(now, broker, &parts, effects),
+            Token::Validate(part) => self.validated(now, &part, Err(kind), effects),
             Token::Query { query, part } => {
                 self.query_answered(now, query, part, Err(kind), effects);
             }
@@ -487,7 +511,7 @@ impl Consumer {
             ClientTimer::SessionTimeout => self.check_session(now, effects),
             ClientTimer::GroupRetry => self.group_retry(now, effects),
             ClientTimer::AutoCommit => self.auto_commit(now, effects),
-            ClientTimer::FetchBackoff => self.backing_off = false,
+            ClientTimer::FetchBackoff => self.backoff_due(now, effects),
             ClientTimer::CommitRetry => self.pump_commits(now, effects),
             ClientTimer::CommittedRetry => self.committed_retry(now, effects),
             _ => {}
@@ -499,6 +523,7 @@ impl Consumer {
         self.pump_commits(now, effects);
         self.pump_committed_calls(now, effects);
         self.pump_starts(now, effects);
+        self.pump_validations(now, effects);
         self.pump_fetches(now, effects);
         self.pump_queries(now, effects);
     }

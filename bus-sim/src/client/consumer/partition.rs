@@ -5,14 +5,23 @@ use std::collections::{BTreeMap, VecDeque};
 use bus_core::{Offset, Record, StartAt, Topic};
 
 use crate::mutation::Mutation;
+use crate::node::BrokerId;
 use crate::protocol::batch::{ControlRecord, ProducerId, StoredBatch};
 use crate::protocol::fetch::Fetched;
+use crate::time::SimTime;
 
 /// An assigned partition.
 #[derive(Debug)]
 pub(super) struct Partition {
     /// Where the next fetch starts, or how that is found out.
     pub(super) fetch: FetchState,
+    /// The leader epoch of the record before that, if it is known: the leader is asked whether it
+    /// has that record when it changes (KIP-320).
+    pub(super) fetch_epoch: Option<i32>,
+    /// The newest leader epoch that was seen in metadata.
+    pub(super) known_epoch: Option<i32>,
+    /// After an error: when it may be asked about again.
+    pub(super) not_before: SimTime,
     /// Offset of the next record to deliver, once one was delivered or sought.
     pub(super) position: Option<Offset>,
     /// The same, with the ends of transactions behind it that were passed.
@@ -22,8 +31,6 @@ pub(super) struct Partition {
     /// What was committed last by this consumer.
     pub(super) committed: Option<Offset>,
     pub(super) is_paused: bool,
-    /// A seek waits for its offset to be looked up: that is the position then.
-    pub(super) is_seeking: bool,
     /// Counts seeks: a response to a request of an older version is out of date (KAFKA-7703).
     pub(super) version: u64,
     /// Batches that were fetched and not yet delivered to their end.
@@ -43,8 +50,12 @@ pub(super) enum FetchState {
     Finding(StartAt),
     /// It is known.
     At(Offset),
-    /// It is known, and a fetch is under way.
-    Fetching(Offset),
+    /// It is known, and a fetch from this broker is under way.
+    Fetching(Offset, BrokerId),
+    /// It is known; a new leader must be asked whether it has what is before it.
+    Validate(Offset),
+    /// The leader is being asked.
+    Validating(Offset),
     /// There is none, and the reset policy gives none either: nothing is read until a seek.
     Nowhere,
 }
@@ -111,12 +122,14 @@ impl Partition {
     pub(super) fn new(start: StartAt, version: u64) -> Self {
         Self {
             fetch: FetchState::Find(start),
+            fetch_epoch: None,
+            known_epoch: None,
+            not_before: SimTime::ZERO,
             position: None,
             passed: None,
             stored: None,
             committed: None,
             is_paused: false,
-            is_seeking: false,
             version,
             buffer: VecDeque::new(),
             buffered_bytes: 0,
@@ -126,18 +139,12 @@ impl Partition {
     }
 
     /// Starts anew somewhere else. What was fetched is out of date.
-    pub(super) fn seek(&mut self, to: StartAt, version: u64, keep_buffer: bool) {
+    pub(super) fn seek(&mut self, to: Offset, version: u64, keep_buffer: bool) {
         self.version = version;
-        self.fetch = match to {
-            StartAt::Offset(offset) => FetchState::At(offset),
-            other => FetchState::Find(other),
-        };
-        self.position = match to {
-            StartAt::Offset(offset) => Some(offset),
-            _ => None,
-        };
+        self.fetch_epoch = None;
+        self.fetch = FetchState::At(to);
+        self.position = Some(to);
         self.passed = self.position;
-        self.is_seeking = self.position.is_none();
         self.leader_epoch = None;
         if !keep_buffer {
             self.clear_buffer();
@@ -145,12 +152,9 @@ impl Partition {
     }
 
     /// The offset to fetch from was looked up.
-    pub(super) fn found(&mut self, offset: Offset) {
+    pub(super) fn found(&mut self, offset: Offset, leader_epoch: Option<i32>) {
         self.fetch = FetchState::At(offset);
-        if std::mem::take(&mut self.is_seeking) {
-            self.position = Some(offset);
-            self.passed = self.position;
-        }
+        self.fetch_epoch = leader_epoch;
     }
 
     pub(super) fn clear_buffer(&mut self) {
@@ -190,6 +194,7 @@ impl Partition {
                 self.buffer.push_back(Buffered { batch: batch.clone(), next, is_delivered });
             }
             next_offset = next_offset.max(batch.next_offset());
+            self.fetch_epoch = Some(batch.leader_epoch);
         }
         next_offset
     }

@@ -31,6 +31,8 @@ struct Part {
 #[derive(Debug, PartialEq, Eq)]
 enum PartState {
     Waiting,
+    /// The leader that was asked is none: fresh metadata is awaited.
+    Stale,
     Asked,
     Answered(Option<Offset>),
 }
@@ -55,6 +57,13 @@ impl Query {
         }
     }
 
+    /// There is fresh metadata.
+    pub(super) fn ask_again(&mut self) {
+        for part in self.parts.iter_mut().filter(|part| part.state == PartState::Stale) {
+            part.state = PartState::Waiting;
+        }
+    }
+
     fn is_answered(&self) -> bool {
         self.parts.iter().all(|part| matches!(part.state, PartState::Answered(_)))
     }
@@ -62,7 +71,7 @@ impl Query {
     fn answer(self, effects: &mut Effects) {
         let offsets = self.parts.into_iter().map(|part| match part.state {
             PartState::Answered(offset) => offset,
-            PartState::Waiting | PartState::Asked => None,
+            PartState::Waiting | PartState::Stale | PartState::Asked => None,
         });
         let offsets = offsets.collect::<Vec<_>>();
         match self.reply {
@@ -184,9 +193,7 @@ impl Consumer {
                 }
             }
             Err(kind) if kind.recovery() == bus_core::Recovery::Retry && now < query.deadline => {
-                query.parts[part].state = PartState::Waiting;
-                let topic = query.parts[part].topic_partition.topic.clone();
-                self.metadata.topics.remove(&topic);
+                query.parts[part].state = PartState::Stale;
                 self.want_metadata_later(now, effects);
             }
             Err(kind) => {

@@ -17,12 +17,15 @@ use super::{Consumer, Subscribed, Token};
 impl Consumer {
     /// Asks for the topics of the subscription and of the partitions, unless it did already.
     pub(super) fn want_metadata(&mut self, now: SimTime, effects: &mut Effects) {
-        let Some(link) = self.refresh.begin(&self.identity, &self.metadata) else { return };
+        if !self.refresh.begin() {
+            return;
+        }
         self.asked_topics = self.topics_of_interest();
         let topics = self.asked_topics.clone();
         let request = Request::Metadata(metadata::Request { topics });
         let deadline = now + SOCKET_TIMEOUT;
-        self.connections.send(now, link, Token::Metadata, request, deadline, effects);
+        let brokers = &self.metadata.brokers;
+        self.connections.send_to_any(now, brokers, Token::Metadata, request, deadline, effects);
     }
 
     /// Asks for metadata after a pause.
@@ -51,6 +54,8 @@ impl Consumer {
         effects: &mut Effects,
     ) {
         self.metadata.update(response);
+        self.learn_leaders();
+        self.queries.values_mut().for_each(Query::ask_again);
         if self.was_asked_for_subscription() {
             self.learn_subscription(now, response, effects);
         } else {
@@ -58,7 +63,13 @@ impl Consumer {
             self.want_metadata(now, effects);
         }
         let missing = response.topics.iter().filter(|topic| topic.result.is_err());
-        let missing = missing.map(|topic| topic.topic.clone()).collect::<BTreeSet<_>>();
+        let mut missing = missing.map(|topic| topic.topic.clone()).collect::<BTreeSet<_>>();
+        if self.asked_topics.is_none() {
+            // Of all topics, those that are not named do not exist.
+            let named = |topic: &Topic| response.topics.iter().any(|answer| answer.topic == *topic);
+            let asked = self.queries.values().flat_map(Query::topics);
+            missing.extend(asked.filter(|topic| !named(topic)));
+        }
         self.fail_queries_for(&missing, effects);
         self.report_missing_assigned(&missing);
         self.refresh.watch(now + self.config.metadata_refresh_interval, effects);

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use bus_core::{Acks, Topic, TopicPartition};
 
+use crate::client::ClientTimer;
 use crate::client::connections::{Link, SOCKET_TIMEOUT};
-use crate::client::{ClientTimer, any_broker};
 use crate::mutation::Mutation;
 use crate::node::{Effects, Timer};
 use crate::protocol::{Request, init_producer_id, metadata, produce};
@@ -74,10 +74,6 @@ impl Producer {
                 | Session::AwaitingAbort
                 | Session::Failed => return,
             };
-            // What is sent again waits for what is in flight, so that it is known what is missing.
-            if queue.is_draining() {
-                return;
-            }
             let topic_partition = super::topic_partition(topic, index);
             if !self.may_send(&topic_partition) {
                 return;
@@ -85,11 +81,24 @@ impl Producer {
             let Some((leader, _)) = self.metadata.leader(&topic_partition) else {
                 return self.want_metadata_later(now, effects);
             };
+            if self.session != Session::Off && self.mutation != Some(Mutation::NewLeaderNotAwaited)
+            {
+                queue.is_led_by(leader);
+            }
+            // What is sent again waits for what is in flight, so that it is known what is missing;
+            // and so does what goes to another leader.
+            if queue.is_draining() {
+                return;
+            }
             let link = Link::data(leader);
             if self.connections.in_flight(link) >= self.config.max_in_flight as usize {
                 return;
             }
-            if self.config.acks == Acks::None && !self.connections.open_for(now, link, effects) {
+            // No batch waits for a connection: the leader may be another one before it is up.
+            if !self.connections.open_for(now, link, effects) {
+                if self.connections.is_failing(link) {
+                    self.want_metadata_later(now, effects);
+                }
                 return;
             }
             let is_reversed = self.mutation == Some(Mutation::BatchReversed);
@@ -151,23 +160,25 @@ impl Producer {
             _ => return,
         };
         self.session = Session::Requested { attempt };
-        let broker = any_broker(&self.identity, &self.metadata.brokers, attempt);
         let request = Request::InitProducerId(init_producer_id::Request {
             transactional: None,
             current: None,
         });
         let deadline = now + SOCKET_TIMEOUT;
-        let link = Link::data(broker);
-        self.connections.send(now, link, Token::InitProducerId, request, deadline, effects);
+        let (token, brokers) = (Token::InitProducerId, &self.metadata.brokers);
+        self.connections.send_to_any(now, brokers, token, request, deadline, effects);
     }
 
     /// Asks for the metadata of all topics in use, unless it is asked for already.
     pub(super) fn want_metadata(&mut self, now: SimTime, effects: &mut Effects) {
-        let Some(link) = self.refresh.begin(&self.identity, &self.metadata) else { return };
+        if !self.refresh.begin() {
+            return;
+        }
         let topics = self.topics.keys().cloned().collect();
         let request = Request::Metadata(metadata::Request { topics: Some(topics) });
         let deadline = now + SOCKET_TIMEOUT;
-        self.connections.send(now, link, Token::Metadata, request, deadline, effects);
+        let brokers = &self.metadata.brokers;
+        self.connections.send_to_any(now, brokers, Token::Metadata, request, deadline, effects);
     }
 
     /// Asks for metadata after a pause.

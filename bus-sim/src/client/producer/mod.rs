@@ -128,7 +128,7 @@ impl Producer {
         session: Session,
     ) -> Self {
         Self {
-            connections: Connections::new(identity),
+            connections: Connections::new(identity.clone(), brokers),
             metadata: Metadata::new(brokers),
             refresh: Refresh::default(),
             topics: BTreeMap::new(),
@@ -361,6 +361,11 @@ impl Producer {
                     }
                     Some(Err(error)) => self.refused(now, topic_partition, batch, error, effects),
                     None => self.lost(now, topic_partition, batch, true, effects),
+                }
+            }
+            Outcome::Down => {
+                if !self.topics.is_empty() {
+                    self.want_metadata(now, effects);
                 }
             }
             Outcome::Failed { token: Token::Metadata, .. } => {

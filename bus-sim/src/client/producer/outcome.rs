@@ -161,7 +161,7 @@ impl Producer {
         effects: &mut Effects,
     ) {
         self.metadata.update(response);
-        let mut is_missing = false;
+        let (mut is_missing, mut is_unasked) = (false, false);
         let mut topics = std::mem::take(&mut self.topics);
         for (topic, state) in &mut topics {
             match self.metadata.partitions(topic) {
@@ -174,6 +174,10 @@ impl Producer {
                     }
                     self.assign_waiting(now, topic, state, effects);
                 }
+                // The first record came while the request was under way: it says nothing of it.
+                None if response.topics.iter().all(|found| found.topic != *topic) => {
+                    is_unasked |= !state.unassigned.is_empty();
+                }
                 None if now.since(state.unknown_since) >= PROPAGATION => {
                     state.is_missing = true;
                     let waiting = state.unassigned.drain(..).map(|(_, pending)| pending).collect();
@@ -184,7 +188,9 @@ impl Producer {
         }
         self.topics = topics;
         self.answer_partition_requests(response, effects);
-        if is_missing {
+        if is_unasked {
+            self.want_metadata(now, effects);
+        } else if is_missing {
             self.want_metadata_later(now, effects);
         }
     }

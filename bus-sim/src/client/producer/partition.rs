@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bus_core::{DeliverySender, ProducerConfig};
 
+use crate::node::BrokerId;
 use crate::protocol::batch::{
     BatchRecord, ProducerEpoch, ProducerId, ProducerStamp, RecordBatch, Sequence, sequence_after,
     sequence_before,
@@ -52,8 +53,10 @@ pub(super) struct PartitionQueue {
     next_sequence: Sequence,
     /// The sequence behind the last batch that was acknowledged.
     next_acknowledged: Sequence,
-    /// A batch failed and others are still in flight: nothing is sent before they have an outcome.
+    /// A batch failed, or the leader changed, and others are still in flight: nothing is sent
+    /// before they have an outcome.
     is_draining: bool,
+    leader: Option<BrokerId>,
 }
 
 /// What a batch is marked with.
@@ -133,6 +136,14 @@ impl PartitionQueue {
     /// Sends nothing before all that is in flight has an outcome.
     pub(super) fn drain(&mut self) {
         self.is_draining = !self.in_flight.is_empty();
+    }
+
+    /// Notes who leads. What was sent to another leader must be over before anything is sent to
+    /// this one, which would take what it gets first for the first.
+    pub(super) fn is_led_by(&mut self, leader: BrokerId) {
+        if self.leader.replace(leader).is_some_and(|before| before != leader) {
+            self.drain();
+        }
     }
 
     pub(super) const fn is_draining(&self) -> bool {

@@ -124,7 +124,7 @@ async fn random(arguments: &Arguments, pair: &Pair) -> Result<Summary, Failure> 
                     recorded.push((*number, file));
                 }
                 Verdict::Diverged(_) => bar.set_message("diverged: shrinking"),
-                Verdict::Agreed(_) | Verdict::Unsteady => {}
+                Verdict::Agreed(_) | Verdict::Unsteady(_) => {}
             }
         })
         .await;
@@ -140,12 +140,16 @@ async fn random(arguments: &Arguments, pair: &Pair) -> Result<Summary, Failure> 
         let name = format!("program {} of seed {}", found.number, arguments.seed);
         problems.push(Problem::diverged(name, found.steps_before, &found.shrunk, Some(file)));
     }
+    let unsteady = findings.unsteady.iter().map(|(number, divergence)| {
+        let name = format!("program {number} of seed {}", arguments.seed);
+        Problem::diverged(name, divergence.program.steps.len(), divergence, None)
+    });
     Ok(Summary {
         programs: findings.programs,
         steps: findings.steps,
         excluded: findings.excluded,
         time: findings.time,
-        unsteady: findings.unsteady.iter().map(u64::to_string).collect(),
+        unsteady: unsteady.collect(),
         coverage: findings.coverage,
         problems,
     })
@@ -167,8 +171,9 @@ async fn replayed(
                 summary.coverage.add(&file.program, &outcomes);
                 outcomes
             }
-            Verdict::Unsteady => {
-                summary.unsteady.push(name);
+            Verdict::Unsteady(divergence) => {
+                let steps = divergence.program.steps.len();
+                summary.unsteady.push(Problem::diverged(name, steps, &divergence, None));
                 continue;
             }
             Verdict::Diverged(divergence) => {

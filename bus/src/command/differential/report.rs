@@ -20,7 +20,7 @@ pub(super) struct Summary {
     pub(super) excluded: u64,
     pub(super) time: Duration,
     /// Programs on which the real Kafka does not always agree with itself.
-    pub(super) unsteady: Vec<String>,
+    pub(super) unsteady: Vec<Problem>,
     pub(super) coverage: Coverage,
     pub(super) problems: Vec<Problem>,
 }
@@ -115,7 +115,7 @@ struct Object<'a> {
     excluded: u64,
     seconds: f64,
     programs_per_second: f64,
-    unsteady: &'a [String],
+    unsteady: &'a [Problem],
     coverage: &'a Coverage,
     divergences: &'a [Problem],
 }
@@ -133,6 +133,9 @@ pub(super) fn to_text(arguments: &Arguments, summary: &Summary) -> String {
         let _ =
             writeln!(text, "\n{}{}", problem.text, file.as_deref().map_or_else(String::new, hint));
     }
+    for Problem { program, kind, text: both, .. } in unsteady {
+        let _ = writeln!(text, "unsteady  {program}: {kind}\n{both}");
+    }
     if problems.is_empty() {
         let _ = writeln!(text, "held");
     }
@@ -148,8 +151,10 @@ pub(super) fn to_text(arguments: &Arguments, summary: &Summary) -> String {
         let _ = writeln!(text, "seed {}, from program {}", arguments.seed, arguments.first);
     }
     if !unsteady.is_empty() {
-        let unsteady = unsteady.join(", ");
-        let _ = writeln!(text, "Kafka does not always agree with itself on: {unsteady}");
+        let names = unsteady.iter().map(|problem| problem.program.as_str());
+        let (count, names) = (unsteady.len(), names.collect::<Vec<_>>().join(", "));
+        let _ =
+            writeln!(text, "{count} unsteady (Kafka does not always agree with itself): {names}");
     }
     if arguments.coverage {
         let _ = write!(text, "\nstep, and how often which outcome\n{coverage}");

@@ -109,7 +109,8 @@ pub(super) fn producers() -> impl Strategy<Value = BTreeMap<ProducerSlot, Produc
 
 pub(super) fn transactors() -> impl Strategy<Value = BTreeMap<TransactorSlot, TransactorSpec>> {
     let id = prop_oneof![3 => Just(IdSlot::I0), 1 => Just(IdSlot::I1)];
-    let timeout = prop_oneof![40 => Just(60_000), 1 => Just(2_000_000_000)];
+    // Longer than any program, so that no transaction times out in one.
+    let timeout = prop_oneof![40 => Just(600_000), 1 => Just(2_000_000_000)];
     let properties = prop_oneof![60 => Just(BTreeMap::new()), 1 => Just(property("acks", "1"))];
     let spec = (id, timeout, properties).prop_map(|(id, timeout_ms, properties)| TransactorSpec {
         id,

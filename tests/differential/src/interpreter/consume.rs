@@ -14,6 +14,13 @@ use crate::outcome::{Fault, Held, Membership, Outcome};
 use crate::program::{ConsumerSpec, ConsumerStep};
 use crate::slot::{ConsumerSlot, Names, Place, TopicSlot};
 
+/// librdkafka tries a look-up again after 500 ms if it does not know the leader yet.
+const LOOK_UP: Duration = Duration::from_millis(800);
+
+/// librdkafka begins to fetch from a partition within a second, and looks up where the log begins
+/// or ends 500 ms after it was told that an offset is not in it.
+const OUT_OF_RANGE: Duration = Duration::from_secs(2);
+
 /// A consumer of a program, with what the interpreter must know to await it.
 pub(super) struct Reader {
     pub(super) consumer: Arc<dyn Consumer>,
@@ -22,6 +29,8 @@ pub(super) struct Reader {
     pub(super) subscription: Option<BTreeSet<TopicSlot>>,
     /// Where partitions go on that have delivered nothing since they began or were sought.
     pub(super) starts: BTreeMap<TopicPartition, Start>,
+    /// Numbers that are out of range, of paused partitions: that shows when they are resumed.
+    unfetched: BTreeMap<TopicPartition, Offset>,
     /// Errors about partitions that came while the group was not at rest.
     pub(super) late: BTreeMap<TopicPartition, Fault>,
     /// Errors that have not been read when their partition was sought or assigned anew. Whether
@@ -43,6 +52,9 @@ pub(super) enum Start {
     /// Nowhere: the partition does not exist, or `auto.offset.reset=none` has nothing to go by. The
     /// next poll says so with this error.
     Nowhere(ErrorKind),
+    /// The committed offset, which an open transaction is about to change: the partition waits for
+    /// its end.
+    Unstable,
 }
 
 impl Reader {
@@ -52,6 +64,7 @@ impl Reader {
             spec,
             subscription: None,
             starts: BTreeMap::new(),
+            unfetched: BTreeMap::new(),
             late: BTreeMap::new(),
             stale: BTreeSet::new(),
             failed: BTreeSet::new(),
@@ -85,6 +98,7 @@ impl Reader {
     /// Forgets where a partition was to begin.
     pub(super) fn outdate(&mut self, place: &TopicPartition) {
         let was_told = self.failed.remove(place);
+        self.unfetched.remove(place);
         self.late.remove(place);
         if let Some(Start::Nowhere(kind)) = self.starts.remove(place)
             && !was_told
@@ -98,12 +112,21 @@ impl Reader {
     pub(super) fn concerns(&self, error: &Error) -> bool {
         let partition = error.topic_partition().filter(|partition| partition.partition >= 0);
         partition.is_none_or(|partition| {
-            // One that comes after its partition is gone could have come before, too; and one that
-            // was told may come again.
-            self.consumer.assignment().contains(partition)
-                && !self.failed.contains(partition)
-                && !self.is_stale(partition, error.kind())
+            self.may_concern(partition) && !self.is_stale(partition, error.kind())
         })
+    }
+
+    /// Whether an error about a partition may mean something. One that comes after its partition is
+    /// gone could have come before, too; and one that was told may come again.
+    pub(super) fn may_concern(&self, partition: &TopicPartition) -> bool {
+        self.consumer.assignment().contains(partition) && !self.failed.contains(partition)
+    }
+
+    /// Forgets late errors about partitions that begin somewhere else now.
+    pub(super) fn forget_stale(&mut self) {
+        let mut late = std::mem::take(&mut self.late);
+        late.retain(|partition, fault| !self.is_stale(partition, fault.kind));
+        self.late = late;
     }
 
     fn is_stale(&self, partition: &TopicPartition, kind: ErrorKind) -> bool {
@@ -111,60 +134,89 @@ impl Reader {
         !expected && self.stale.contains(&(partition.clone(), kind))
     }
 
-    /// Finds out where partitions begin, and waits until the consumer has found out too.
+    /// Finds out where partitions begin, and tells after how long the consumer knows it too.
     ///
     /// A real consumer looks up the end, and falls back to it or to the start, in the background
     /// and tells nobody; records that come before it has done so would be read or not.
-    pub(super) async fn find_starts(&mut self, starts: &[(TopicPartition, StartAt)]) {
-        /// librdkafka tries a look-up again after 500 ms if it does not know the leader yet.
-        const LOOK_UP: Duration = Duration::from_millis(800);
-
-        let mut is_looked_up = false;
+    pub(super) async fn find_starts(&mut self, starts: &[(TopicPartition, StartAt)]) -> Duration {
+        let mut known_after = Duration::ZERO;
         for (place, start) in starts {
-            self.outdate(place);
+            self.unfetched.remove(place);
             let found = self.find_start(place, *start).await;
-            let (found, by_look_up) =
-                found.unwrap_or_else(|error| (Start::Nowhere(error.kind()), false));
-            is_looked_up |= by_look_up;
+            let (found, after) =
+                found.unwrap_or_else(|error| (Start::Nowhere(error.kind()), Duration::ZERO));
+            known_after = known_after.max(after);
             self.starts.insert(place.clone(), found);
         }
-        if is_looked_up {
-            tokio::time::sleep(LOOK_UP).await;
+        // librdkafka asks for all committed offsets at once, and for all again.
+        let is_unstable = |place: &TopicPartition| self.starts.get(place) == Some(&Start::Unstable);
+        if starts.iter().any(|(place, _)| is_unstable(place)) {
+            for (place, _) in starts.iter().filter(|(_, start)| *start == StartAt::Committed) {
+                self.starts.insert(place.clone(), Start::Unstable);
+            }
         }
+        known_after
     }
 
-    /// Where a partition begins, and whether that depends on when it is looked up.
-    async fn find_start(&self, place: &TopicPartition, start: StartAt) -> Result<(Start, bool)> {
-        let consumer = &self.consumer;
+    /// Finds the starts of partitions again that waited for the end of a transaction.
+    pub(super) async fn find_unstable(&mut self) -> Duration {
+        let unstable = self.starts.iter().filter(|(_, start)| **start == Start::Unstable);
+        let unstable: Vec<_> =
+            unstable.map(|(place, _)| (place.clone(), StartAt::Committed)).collect();
+        let known_after = self.find_starts(&unstable).await;
+        // The committed offset itself is only asked for again after a while.
+        if unstable.is_empty() { known_after } else { known_after + LOOK_UP }
+    }
+
+    /// Where a partition begins, and after how long the consumer knows it.
+    async fn find_start(
+        &mut self,
+        place: &TopicPartition,
+        start: StartAt,
+    ) -> Result<(Start, Duration)> {
+        let consumer = Arc::clone(&self.consumer);
         // The questions go the way that the consumer's own look-ups go.
         let committed = match (start, self.spec.group) {
             (StartAt::Committed, Some(_)) => {
-                consumer.committed(std::slice::from_ref(place)).await?.pop().flatten()
+                match consumer.committed(std::slice::from_ref(place)).await {
+                    Ok(mut committed) => committed.pop().flatten(),
+                    Err(error) if error.kind() == ErrorKind::TimedOut => {
+                        return Ok((Start::Unstable, Duration::ZERO));
+                    }
+                    Err(error) => return Err(error),
+                }
             }
             _ => None,
         };
         let ends = consumer.watermarks(place).await?;
         let offset = match start {
             StartAt::Offset(offset) => Some(offset),
-            StartAt::Beginning => return Ok((Start::At(ends.low), false)),
-            StartAt::End => return Ok((Start::At(ends.high), true)),
+            StartAt::Beginning => return Ok((Start::At(ends.low), Duration::ZERO)),
+            StartAt::End => return Ok((Start::At(ends.high), LOOK_UP)),
             StartAt::Timestamp(time) => {
                 let found = consumer.offsets_for_times(&[(place.clone(), time)]).await?;
                 match found.first().copied().flatten() {
-                    Some(found) => return Ok((Start::At(found), false)),
-                    None => return Ok((Start::At(ends.high), true)),
+                    Some(found) => return Ok((Start::At(found), Duration::ZERO)),
+                    None => return Ok((Start::At(ends.high), LOOK_UP)),
                 }
             }
             StartAt::Committed => committed.map(|committed| committed.offset),
         };
+        if let Some(offset) = offset.filter(|offset| !(ends.low..=ends.high).contains(offset))
+            && self.paused.contains(place)
+        {
+            self.unfetched.insert(place.clone(), offset);
+        }
+        let after = if offset.is_some() { OUT_OF_RANGE } else { LOOK_UP };
         Ok(match (offset, self.spec.reset) {
             (Some(offset), _) if (ends.low..=ends.high).contains(&offset) => {
-                (Start::At(offset), false)
+                (Start::At(offset), Duration::ZERO)
             }
-            (_, OffsetReset::Earliest) => (Start::At(ends.low), offset.is_some()),
-            (_, OffsetReset::Latest) => (Start::At(ends.high), true),
-            (Some(_), OffsetReset::None) => (Start::Nowhere(ErrorKind::OffsetOutOfRange), true),
-            (None, OffsetReset::None) => (Start::Nowhere(ErrorKind::NoOffset), true),
+            (None, OffsetReset::Earliest) => (Start::At(ends.low), Duration::ZERO),
+            (Some(_), OffsetReset::Earliest) => (Start::At(ends.low), after),
+            (_, OffsetReset::Latest) => (Start::At(ends.high), after),
+            (Some(_), OffsetReset::None) => (Start::Nowhere(ErrorKind::OffsetOutOfRange), after),
+            (None, OffsetReset::None) => (Start::Nowhere(ErrorKind::NoOffset), after),
         })
     }
 }
@@ -193,7 +245,7 @@ impl Interpreter<'_> {
             ConsumerStep::Take(records) => self.read(slot, Some(*records)).await,
             ConsumerStep::Seek(place, to) => self.seek(slot, *place, *to).await,
             ConsumerStep::Pause(places) => self.pause(slot, places, true),
-            ConsumerStep::Resume(places) => self.pause(slot, places, false),
+            ConsumerStep::Resume(places) => self.resume(slot, places).await,
             _ => match self.consumers.get(&slot) {
                 Some(reader) => self.ask(reader, step).await,
                 // It was opened above.
@@ -222,21 +274,41 @@ impl Interpreter<'_> {
         }
         let left = reader.subscription.is_some().then_some(reader.spec.group).flatten();
         reader.forget();
-        reader.find_starts(&starts).await;
-        match left {
+        // Leaving may commit, and where the partitions begin is asked for after that.
+        let outcome = match left {
             Some(group) => Outcome::Rebalanced(self.settle(group, None, false).await),
             None => Outcome::Done,
-        }
+        };
+        let Some(reader) = self.consumers.get_mut(&slot) else { return Outcome::Overdue };
+        let known_after = reader.find_starts(&starts).await;
+        tokio::time::sleep(known_after).await;
+        outcome
     }
 
     async fn seek(&mut self, slot: ConsumerSlot, place: Place, to: StartAt) -> Outcome {
         let place = self.names.place(place);
         let Some(reader) = self.consumers.get_mut(&slot) else { return Outcome::Overdue };
         let sought = reader.consumer.seek(&place, to).await;
-        if sought.is_ok() {
-            reader.find_starts(&[(place, to)]).await;
+        // Where it is now; whether the log has that offset shows at the next fetch.
+        if let (Ok(()), Ok(Some(position))) = (&sought, reader.consumer.position(&place)) {
+            reader.outdate(&place);
+            let known_after = reader.find_starts(&[(place, StartAt::Offset(position))]).await;
+            tokio::time::sleep(known_after).await;
         }
         Outcome::done(sought)
+    }
+
+    /// Partitions that resume may find that their place is not in the log.
+    async fn resume(&mut self, slot: ConsumerSlot, places: &[Place]) -> Outcome {
+        let outcome = self.pause(slot, places, false);
+        let Some(reader) = self.consumers.get_mut(&slot) else { return Outcome::Overdue };
+        let is_resumed = |place: &TopicPartition| !reader.paused.contains(place);
+        let unfetched = reader.unfetched.iter().filter(|(place, _)| is_resumed(place));
+        let unfetched: Vec<_> =
+            unfetched.map(|(place, at)| (place.clone(), StartAt::Offset(*at))).collect();
+        let known_after = reader.find_starts(&unfetched).await;
+        tokio::time::sleep(known_after).await;
+        outcome
     }
 
     fn pause(&mut self, slot: ConsumerSlot, places: &[Place], pause: bool) -> Outcome {

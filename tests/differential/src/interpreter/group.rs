@@ -14,7 +14,7 @@ use futures_util::future::join_all;
 
 use super::Interpreter;
 use super::consume::Reader;
-use crate::outcome::{Fault, Guard, Outcome, Rebalanced};
+use crate::outcome::{Action, Fault, Guard, Outcome, Rebalanced};
 use crate::slot::{ConsumerSlot, GroupSlot, Names, TopicSlot};
 
 /// How long each member is polled before the group is looked at.
@@ -123,6 +123,10 @@ impl Interpreter<'_> {
         // of timing.
         for guards in seen.members.values_mut() {
             guards.retain(|guard| !guard.is_empty());
+            // Every poll repeats what a client cannot recover from.
+            let is_final =
+                |guard: &Guard| matches!(guard, Guard::Error(f) if f.recovery == Action::Close);
+            guards.dedup_by(|next, first| is_final(next) && next == first);
             // Nor is it sure when an error comes.
             guards.sort_by_key(|guard| !matches!(guard, Guard::Error(_)));
         }
@@ -153,6 +157,7 @@ impl Interpreter<'_> {
 
     /// Resumes what the program has not paused, and finds out where new partitions begin.
     async fn resume_members(&mut self, group: GroupSlot) {
+        // Where it is not in the log shows when they have resumed.
         let resumed = members(&mut self.consumers, group).map(async |(_, reader)| {
             let assigned = reader.consumer.assignment();
             for gone in reader.starts.keys().cloned().collect::<Vec<_>>() {
@@ -166,13 +171,16 @@ impl Interpreter<'_> {
             };
             let new = assigned.iter().filter(is_new);
             let new: Vec<_> = new.map(|place| (place.clone(), StartAt::Committed)).collect();
-            reader.find_starts(&new).await;
+            let known_after = reader.find_starts(&new).await;
+            reader.forget_stale();
             let resumed: Vec<_> =
                 assigned.into_iter().filter(|place| !reader.paused.contains(place)).collect();
             // A consumer that lost its partitions meanwhile has nothing to resume.
             drop(reader.consumer.resume(&resumed));
+            known_after
         });
-        join_all(resumed).await;
+        let known_after = join_all(resumed).await.into_iter().max().unwrap_or_default();
+        tokio::time::sleep(known_after).await;
     }
 
     /// What the members of a group have subscribed to, as far as it exists.
@@ -204,7 +212,13 @@ impl Interpreter<'_> {
             let has_joined = seen.iter().any(|guard| matches!(guard, Guard::Assigned(_)));
             let joins = shape.joins_anew(joining.slot, joining.before.as_ref());
             let missing = joining.missing(shape);
-            if errors < missing.difference(&joining.reported).count() || (joins && !has_joined) {
+            let never_joins = seen.iter().any(
+                |guard| matches!(guard, Guard::Error(f) if f.kind == ErrorKind::FencedInstanceId),
+            );
+            if !never_joins
+                && (errors < missing.difference(&joining.reported).count()
+                    || (joins && !has_joined))
+            {
                 return false;
             }
         }
@@ -346,9 +360,10 @@ async fn poll_member(reader: &mut Reader, names: &Names, commit_on_revoke: bool)
             pause_all(reader);
         }
         Err(error) => match error.topic_partition().filter(|place| place.partition >= 0) {
-            // It could have come as well after the group is at rest.
+            // It could have come as well after the group is at rest; what it is worth shows when it
+            // is known where the partition begins.
             Some(place) => {
-                if reader.concerns(&error) {
+                if reader.may_concern(place) {
                     reader.late.insert(place.clone(), Fault::from(&error));
                 }
             }

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bus_core::{
-    Acks, Headers, Producer, ProducerConfig, ProducerRecord, RecordMetadata, Result, Timestamp,
+    Acks, ErrorKind, Headers, Producer, ProducerConfig, ProducerRecord, RecordMetadata, Result,
+    Timestamp,
 };
 
 use super::Interpreter;
-use crate::outcome::{Fault, Outcome, Sent};
+use crate::outcome::{Action, Fault, Outcome, Sent};
 use crate::program::{ProducerSpec, ProducerStep, RecordSpec, Sending};
 use crate::slot::{Place, ProducerSlot, TransactorSlot};
 
@@ -91,9 +92,17 @@ impl Interpreter<'_> {
         for (n, delivery) in under_way {
             sent[n] = self.sent(delivery.await);
         }
-        for outcome in &sent {
-            if let Sent::At(place, Some(offset), _) = outcome {
-                self.ledger.append(*place, *offset, by);
+        for (outcome, record) in sent.iter().zip(&sending.records) {
+            match (outcome, by) {
+                (Sent::At(place, Some(offset), _), _) => self.ledger.append(*place, *offset, by),
+                // In a failed transaction nothing is sent.
+                (Sent::Failed(fault), Some(by))
+                    if fault.recovery == Action::Abort && fault.kind != ErrorKind::InvalidState =>
+                {
+                    let partition = record.partition.unwrap_or(0);
+                    self.ledger.touch(Place::new(record.to, partition), by);
+                }
+                _ => {}
             }
         }
         sent

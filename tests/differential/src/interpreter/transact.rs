@@ -92,6 +92,7 @@ impl Interpreter<'_> {
         if result.is_ok() {
             self.await_ends(&expected).await;
             left.iter().for_each(|slot| self.ledger.end(*slot, false));
+            self.find_unstable().await;
         }
         Outcome::done(result)
     }
@@ -108,8 +109,18 @@ impl Interpreter<'_> {
         if result.is_ok() {
             self.await_ends(&expected).await;
             self.ledger.end(slot, is_commit);
+            self.find_unstable().await;
         }
         Outcome::done(result)
+    }
+
+    /// Consumers that waited for the end of a transaction go on.
+    async fn find_unstable(&mut self) {
+        let mut known_after = Duration::ZERO;
+        for reader in self.consumers.values_mut().filter(|reader| !reader.is_closed) {
+            known_after = known_after.max(reader.find_unstable().await);
+        }
+        tokio::time::sleep(known_after).await;
     }
 
     /// Where the partitions of open transactions end once the markers are in.

@@ -10,9 +10,11 @@ use crate::broker::replica::Replica;
 use crate::broker::tests::{Cluster, batch, produce_request, response_of};
 use crate::config::{BrokerConfig, SimConfig};
 use crate::fact::Fact;
+use crate::mutation::Mutation;
 use crate::node::{BrokerId, NodeId, Timer};
 use crate::protocol::cluster::{
     AlterPartition, AlterPartitionRequest, AlterPartitionResponse, AlteredPartition, ClusterError,
+    PartitionState,
 };
 use crate::protocol::{Request, fetch};
 
@@ -175,6 +177,28 @@ fn the_controller_refuses_what_was_made_from_old_state() {
     let broker_epoch = epoch_of(&cluster, 1);
     let altered = alter(&mut cluster, 1, broker_epoch, right).unwrap().remove(0).result.unwrap();
     assert_eq!((altered.in_sync_replicas, altered.partition_epoch), (vec![1], 3));
+}
+
+/// The leader is replaced while its proposal to be alone in sync is under way.
+fn replaced_amid_a_proposal(mutation: Option<Mutation>) -> Result<PartitionState, ClusterError> {
+    let config = SimConfig { brokers: 3, mutation, ..Default::default() };
+    let mut cluster = Cluster::replicated_with(config, &[]);
+    let broker_epoch = cluster.controller.image.brokers[&1].epoch;
+    let proposed = AlterPartition {
+        topic_partition: orders(),
+        leader_epoch: cluster.state().leader_epoch,
+        partition_epoch: cluster.state().partition_epoch,
+        in_sync_replicas: vec![(1, broker_epoch)],
+    };
+    cluster.elect(Some(2), &[2, 3]);
+    alter(&mut cluster, 1, broker_epoch, proposed).unwrap().remove(0).result
+}
+
+#[test]
+fn a_leader_that_was_replaced_does_not_say_who_is_in_sync() {
+    assert_eq!(replaced_amid_a_proposal(None), Err(ClusterError::FencedLeaderEpoch));
+    let believed = replaced_amid_a_proposal(Some(Mutation::StaleLeaderNotFenced)).unwrap();
+    assert_eq!(believed.in_sync_replicas, [1], "what the leader has does not count");
 }
 
 type Altered = Result<Vec<AlteredPartition>, ClusterError>;

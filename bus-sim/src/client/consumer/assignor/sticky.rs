@@ -2,8 +2,9 @@
 //! to which partition moves.
 //!
 //! 1. Who owns what is read from the claims of the members, the newer generation first.
-//! 2. Partitions are put in the order in which they are considered: those of the most loaded member
-//!    in turn where all have subscribed alike, else those first that the fewest could have.
+//! 2. Partitions are put in the order in which they are considered: where all members have
+//!    subscribed alike, those of the most loaded member in turn, then those that nobody owns from
+//!    the last to the first; else those first that the fewest could have.
 //! 3. What nobody owns goes to the least loaded member that may have it.
 //! 4. As long as it is not balanced, partitions are considered in that order, and move to the least
 //!    loaded member that may have them if their owner has at least two more than another. If the
@@ -33,7 +34,7 @@ pub(super) fn assign(
         potential: potential.collect(),
         mine: members.iter().map(|member| (member.member_id.clone(), Vec::new())).collect(),
         previous: BTreeMap::new(),
-        moves: BTreeMap::new(),
+        moves: Vec::new(),
     };
     let needs_revocation = sticky.take_claims(members, partitions);
     sticky.divide(needs_revocation);
@@ -73,8 +74,8 @@ struct Sticky {
     mine: Assignment,
     /// Who had a partition one claim before.
     previous: BTreeMap<TopicPartition, Name>,
-    /// From whom and to whom partitions have moved.
-    moves: BTreeMap<TopicPartition, (Name, Name)>,
+    /// From whom and to whom partitions have moved, in the order of the moves.
+    moves: Vec<(TopicPartition, (Name, Name))>,
 }
 
 impl Sticky {
@@ -148,6 +149,11 @@ impl Sticky {
             let moved = mine.iter().position(|at| self.previous.contains_key(at));
             order.push(mine.remove(moved.unwrap_or(0)));
         }
+        // librdkafka keeps the others in a table that gives the youngest entry first, and sorts
+        // them only if there is nothing else.
+        if !order.is_empty() {
+            all.reverse();
+        }
         all.retain(|at| !order.contains(at));
         order.extend(all);
         order
@@ -195,7 +201,8 @@ impl Sticky {
 
     /// Moves a partition, or in its place one of the same topic that has gone the other way.
     fn reassign(&mut self, at: &TopicPartition, from: &Name, to: Name) {
-        let source = self.moves.get(at).map_or(from, |(source, _)| source);
+        let moved = self.moves.iter().find(|(other, _)| other == at);
+        let source = moved.map_or(from, |(_, (source, _))| source);
         let is_back = |other: &TopicPartition, way: &(Name, Name)| {
             other.topic == at.topic && way.0 == to && way.1 == *source
         };
@@ -203,9 +210,10 @@ impl Sticky {
         let at = back.map_or(at, |(other, _)| other).clone();
         let Some(from) = self.mine.iter().find(|(_, mine)| mine.contains(&at)) else { return };
         let from = from.0.clone();
-        let source = self.moves.remove(&at).map_or_else(|| from.clone(), |(source, _)| source);
+        let moved = self.moves.iter().position(|(other, _)| *other == at);
+        let source = moved.map_or_else(|| from.clone(), |n| self.moves.remove(n).1.0);
         if source != to {
-            self.moves.insert(at.clone(), (source, to.clone()));
+            self.moves.push((at.clone(), (source, to.clone())));
         }
         if let Some(mine) = self.mine.get_mut(&from) {
             mine.retain(|other| *other != at);

@@ -2,8 +2,8 @@
 
 use bus_core::ErrorKind;
 
-use crate::client::connections::{Link, SOCKET_TIMEOUT};
-use crate::client::{ClientTimer, any_broker};
+use crate::client::ClientTimer;
+use crate::client::connections::SOCKET_TIMEOUT;
 use crate::node::{BrokerId, Effects, Timer};
 use crate::protocol::find_coordinator::CoordinatorType;
 use crate::protocol::{Request, find_coordinator};
@@ -24,15 +24,13 @@ impl Consumer {
             return;
         }
         member.is_finding = true;
-        member.attempt += 1;
-        let broker = any_broker(&self.identity, &self.metadata.brokers, member.attempt);
         let request = Request::FindCoordinator(find_coordinator::Request {
             coordinator_type: CoordinatorType::Group,
             key: member.group_id.clone(),
         });
-        let link = Link::coordinator(broker);
-        let deadline = now + SOCKET_TIMEOUT;
-        self.connections.send(now, link, Token::FindCoordinator, request, deadline, effects);
+        let (token, deadline) = (Token::FindCoordinator, now + SOCKET_TIMEOUT);
+        let brokers = &self.metadata.brokers;
+        self.connections.send_to_any(now, brokers, token, request, deadline, effects);
     }
 
     pub(in crate::client::consumer) fn found_coordinator(

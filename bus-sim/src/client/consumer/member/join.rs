@@ -28,11 +28,27 @@ impl Consumer {
         let Some(member) = &mut self.member else { return };
         match member.state {
             State::Out => self.join_if_out(now, effects),
-            State::In { .. } if self.rebalance.is_none() => self.rejoin(now, effects),
+            State::In { .. } if self.rebalance.is_none() => {
+                let given_up = self.given_up();
+                if given_up.is_empty() {
+                    self.rejoin(now, effects);
+                } else {
+                    self.show(RebalanceKind::Revoked, given_up, Next::Rejoin);
+                }
+            }
             State::In { .. } | State::Joining | State::Leading { .. } | State::Syncing => {
                 member.wants_rejoin = true;
             }
         }
+    }
+
+    /// What a cooperative member has of topics that it does not subscribe to any more: it gives
+    /// that up before it joins again.
+    fn given_up(&self) -> Vec<TopicPartition> {
+        let found = self.subscription.as_ref().and_then(|s| s.found.as_ref());
+        let is_gone = |tp: &&TopicPartition| found.is_some_and(|f| !f.contains_key(&tp.topic));
+        let is_cooperative = self.is_cooperative();
+        self.partitions.keys().filter(is_gone).filter(|_| is_cooperative).cloned().collect()
     }
 
     /// Joins, if this is a member that is out of the group and knows what it subscribes to.
@@ -41,6 +57,10 @@ impl Consumer {
         let Some(member) = &self.member else { return };
         let is_out = matches!(member.state, State::Out) && !member.joins_at_poll;
         if !is_subscribed || !is_out || self.rebalance.is_some() || self.closing.is_some() {
+            return;
+        }
+        if !self.commits.is_idle() {
+            self.commits.holds_join = true;
             return;
         }
         if member.coordinator.is_some() {
@@ -171,10 +191,10 @@ impl Consumer {
         };
         let topics = members.iter().flat_map(|member| member.subscription.topics.iter().cloned());
         let topics = topics.collect::<BTreeSet<_>>().into_iter().collect();
-        let link = self.refresh.any_broker(&self.identity, &self.metadata);
         let request = Request::Metadata(metadata::Request { topics: Some(topics) });
-        let deadline = now + SOCKET_TIMEOUT;
-        self.connections.send(now, link, Token::LeaderMetadata, request, deadline, effects);
+        let (token, deadline) = (Token::LeaderMetadata, now + SOCKET_TIMEOUT);
+        let brokers = &self.metadata.brokers;
+        self.connections.send_to_any(now, brokers, token, request, deadline, effects);
     }
 
     /// Makes the assignment of the generation.

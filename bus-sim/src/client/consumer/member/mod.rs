@@ -38,7 +38,6 @@ pub(super) struct Member {
     is_finding: bool,
     /// The coordinator is not asked for before this.
     find_at: SimTime,
-    attempt: u32,
     state: State,
     /// The member joins again as soon as it can.
     wants_rejoin: bool,
@@ -99,7 +98,6 @@ impl Member {
             coordinator: None,
             is_finding: false,
             find_at: SimTime::ZERO,
-            attempt: 0,
             state: State::Out,
             wants_rejoin: false,
             heartbeat_in_flight: false,
@@ -222,7 +220,7 @@ impl Consumer {
     }
 
     /// Another member uses the same `group.instance.id`: nothing can be done with this one.
-    fn fenced(&mut self, effects: &mut Effects) {
+    pub(super) fn fenced(&mut self, effects: &mut Effects) {
         let Some(member) = &mut self.member else { return };
         let message = "another member uses this group.instance.id now";
         let error = Error::new(ErrorKind::FencedInstanceId, message)

@@ -114,11 +114,7 @@ impl Producer {
         reply: Reply<()>,
         effects: &mut Effects,
     ) {
-        let deadline = Some(now + CALL_TIMEOUT);
-        if self.begin_call(Api::Commit, deadline, reply, effects) {
-            self.begin_commit(now, effects);
-        }
-        self.pump_transaction(now, effects);
+        self.end_transaction(now, Api::Commit, Self::begin_commit, reply, effects);
     }
 
     /// Drops what is queued and aborts.
@@ -128,9 +124,19 @@ impl Producer {
         reply: Reply<()>,
         effects: &mut Effects,
     ) {
-        let deadline = Some(now + CALL_TIMEOUT);
-        if self.begin_call(Api::Abort, deadline, reply, effects) {
-            self.begin_abort(now, effects);
+        self.end_transaction(now, Api::Abort, Self::begin_abort, reply, effects);
+    }
+
+    fn end_transaction(
+        &mut self,
+        now: SimTime,
+        api: Api,
+        begin: impl FnOnce(&mut Self, SimTime, &mut Effects),
+        reply: Reply<()>,
+        effects: &mut Effects,
+    ) {
+        if self.begin_call(api, Some(now + CALL_TIMEOUT), reply, effects) {
+            begin(self, now, effects);
         }
         self.pump_transaction(now, effects);
     }

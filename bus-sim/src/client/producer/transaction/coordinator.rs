@@ -79,9 +79,9 @@ impl Producer {
         let key = transaction.settings.id.clone();
         let coordinator_type = CoordinatorType::Transaction;
         let request = Request::FindCoordinator(find_coordinator::Request { coordinator_type, key });
-        let link = self.refresh.any_broker(&self.identity, &self.metadata);
-        let deadline = now + SOCKET_TIMEOUT;
-        self.connections.send(now, link, Token::FindCoordinator, request, deadline, effects);
+        let (token, deadline) = (Token::FindCoordinator, now + SOCKET_TIMEOUT);
+        let brokers = &self.metadata.brokers;
+        self.connections.send_to_any(now, brokers, token, request, deadline, effects);
     }
 
     pub(super) fn coordinator_answered(

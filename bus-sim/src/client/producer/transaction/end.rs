@@ -14,7 +14,7 @@ use super::super::session::Session;
 use super::super::{Producer, Token};
 use super::Ask;
 use super::call::Resume;
-use super::failure::{Class, Failure, normalized};
+use super::failure::{Action, Class, Failure, normalized};
 use super::state::State;
 
 /// A transaction that is ended.
@@ -31,15 +31,6 @@ impl End {
     pub(super) const fn due(&self) -> Option<SimTime> {
         self.ask.due()
     }
-}
-
-/// What may be done about a refusal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Action {
-    Retry,
-    Abort,
-    Bump,
-    Fatal,
 }
 
 impl Producer {

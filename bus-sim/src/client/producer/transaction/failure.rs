@@ -15,6 +15,19 @@ pub(super) enum Class {
     Misuse,
 }
 
+/// What is to be done about a refusal of the coordinator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Action {
+    /// Ask again.
+    Retry,
+    /// Abort the transaction.
+    Abort,
+    /// Abort the transaction, and go on with another epoch.
+    Bump,
+    /// Give up the producer.
+    Fatal,
+}
+
 /// A call that failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Failure {

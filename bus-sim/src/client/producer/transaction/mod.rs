@@ -317,6 +317,7 @@ impl Producer {
                     if timed_out { ErrorKind::TimedOut } else { ErrorKind::NetworkException };
                 (token, Err(kind))
             }
+            Outcome::Down => return,
         };
         match (token, response) {
             (Token::FindCoordinator, Ok(Response::FindCoordinator(response))) => {

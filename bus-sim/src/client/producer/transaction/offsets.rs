@@ -153,9 +153,9 @@ impl Producer {
             coordinator_type: CoordinatorType::Group,
             key: offsets.group_id.clone(),
         });
-        let link = self.refresh.any_broker(&self.identity, &self.metadata);
-        let deadline = now + SOCKET_TIMEOUT;
-        self.connections.send(now, link, Token::FindGroup, request, deadline, effects);
+        let (token, deadline) = (Token::FindGroup, now + SOCKET_TIMEOUT);
+        let brokers = &self.metadata.brokers;
+        self.connections.send_to_any(now, brokers, token, request, deadline, effects);
     }
 
     fn ask_store(&mut self, now: SimTime, broker: BrokerId, effects: &mut Effects) {
@@ -207,17 +207,11 @@ impl Producer {
             transaction.requests = transaction.requests.saturating_sub(1);
         }
         let class = match kind {
-            E::NetworkException
-            | E::TimedOut
-            | E::CoordinatorNotAvailable
-            | E::NotCoordinator
-            | E::RequestTimedOut => {
+            kind if is_elsewhere(kind) => {
                 transaction.coordinator.unanswered(now);
                 Class::Retriable
             }
-            E::UnknownTopicOrPartition
-            | E::CoordinatorLoadInProgress
-            | E::ConcurrentTransactions => Class::Retriable,
+            kind if is_busy(kind) => Class::Retriable,
             E::TransactionalIdAuthorizationFailed
             | E::ClusterAuthorizationFailed
             | E::InvalidProducerEpoch
@@ -275,17 +269,11 @@ impl Producer {
         };
         let is_late = offsets.deadline <= now;
         let class = match kind {
-            E::NotCoordinator
-            | E::CoordinatorNotAvailable
-            | E::RequestTimedOut
-            | E::NetworkException
-            | E::TimedOut => {
+            kind if is_elsewhere(kind) => {
                 offsets.step = Step::FindGroup;
                 Class::Retriable
             }
-            E::ConcurrentTransactions
-            | E::CoordinatorLoadInProgress
-            | E::UnknownTopicOrPartition => Class::Retriable,
+            kind if is_busy(kind) => Class::Retriable,
             E::TransactionalIdAuthorizationFailed
             | E::ClusterAuthorizationFailed
             | E::InvalidProducerIdMapping
@@ -338,4 +326,26 @@ impl Producer {
         }
         Err(transaction.state_failure().into_error())
     }
+}
+
+/// Whether the coordinator may be another broker by now.
+const fn is_elsewhere(kind: ErrorKind) -> bool {
+    matches!(
+        kind,
+        ErrorKind::NotCoordinator
+            | ErrorKind::CoordinatorNotAvailable
+            | ErrorKind::RequestTimedOut
+            | ErrorKind::NetworkException
+            | ErrorKind::TimedOut
+    )
+}
+
+/// Whether the coordinator will take it later.
+const fn is_busy(kind: ErrorKind) -> bool {
+    matches!(
+        kind,
+        ErrorKind::ConcurrentTransactions
+            | ErrorKind::CoordinatorLoadInProgress
+            | ErrorKind::UnknownTopicOrPartition
+    )
 }

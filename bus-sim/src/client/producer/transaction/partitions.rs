@@ -13,7 +13,7 @@ use crate::protocol::{Request, add_partitions_to_txn};
 use crate::time::SimTime;
 
 use super::super::{Producer, Token};
-use super::failure::normalized;
+use super::failure::{Action, normalized};
 
 /// librdkafka's wait for more partitions before it asks.
 const GATHER: Duration = Duration::from_millis(1);
@@ -63,15 +63,6 @@ impl Partitions {
             || self.pending.contains(topic_partition)
             || self.asked.contains(topic_partition)
     }
-}
-
-/// What may be done about a refusal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Action {
-    Retry,
-    Abort,
-    Bump,
-    Fatal,
 }
 
 impl Producer {

@@ -1,0 +1,146 @@
+//! What the logs of a partition hold in the end, and what they held before: a table.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::diagram::{Diagram, LaneIndex, LogChangeKind, LogStrip};
+use super::markup::{Markup, cut};
+
+/// The most offsets that a table has.
+const MOST_OFFSETS: i64 = 12;
+
+/// What a log has, and had, at an offset.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Cell {
+    /// What is there.
+    pub(super) now: Option<String>,
+    /// What was there and was taken back or lost, the oldest first.
+    pub(super) gone: Vec<String>,
+    /// It belongs to a transaction that was aborted.
+    pub(super) is_aborted: bool,
+}
+
+/// What the logs of a partition hold.
+#[derive(Debug)]
+pub(super) struct Logs {
+    /// By replica, what is at each offset.
+    pub(super) replicas: BTreeMap<LaneIndex, BTreeMap<i64, Cell>>,
+    /// The last high watermark.
+    pub(super) high_watermark: Option<i64>,
+    /// The last last stable offset.
+    pub(super) last_stable: Option<i64>,
+}
+
+impl Logs {
+    /// Follows the changes of a partition to their end.
+    pub(super) fn of(strip: &LogStrip) -> Self {
+        let mut logs = Self { replicas: BTreeMap::new(), high_watermark: None, last_stable: None };
+        let mut aborted = BTreeSet::new();
+        for change in &strip.changes {
+            match &change.kind {
+                LogChangeKind::HighWatermark(offset) => logs.high_watermark = Some(*offset),
+                LogChangeKind::LastStable(offset) => logs.last_stable = Some(*offset),
+                LogChangeKind::Aborted { from, to } => aborted.extend(*from..*to),
+                LogChangeKind::Added { from, to, values, .. } => {
+                    let values = values.iter().cloned().chain(std::iter::repeat("·".to_owned()));
+                    let replica = logs.replicas.entry(change.lane).or_default();
+                    for (offset, value) in (*from..*to).zip(values) {
+                        replica.entry(offset).or_default().now = Some(value);
+                    }
+                }
+                LogChangeKind::Marker { offset, is_commit } => {
+                    let word = if *is_commit { "commit" } else { "abort" };
+                    let replica = logs.replicas.entry(change.lane).or_default();
+                    replica.entry(*offset).or_default().now = Some(word.to_owned());
+                }
+                LogChangeKind::Truncated { to, .. } | LogChangeKind::PowerLost { to, .. } => {
+                    let replica = logs.replicas.entry(change.lane).or_default();
+                    for (_, cell) in replica.range_mut(*to..) {
+                        cell.gone.extend(cell.now.take());
+                    }
+                }
+            }
+        }
+        for replica in logs.replicas.values_mut() {
+            for offset in &aborted {
+                if let Some(cell) = replica.get_mut(offset) {
+                    cell.is_aborted = true;
+                }
+            }
+        }
+        logs
+    }
+
+    /// The offsets that are told of: around what differs, or the last ones.
+    pub(super) fn window(&self) -> std::ops::Range<i64> {
+        let offsets = || self.replicas.values().flat_map(BTreeMap::keys).copied();
+        let (Some(low), Some(high)) = (offsets().min(), offsets().max()) else { return 0..0 };
+        let cells = self.replicas.values().flatten();
+        let odd = cells.filter(|(_, cell)| !cell.gone.is_empty()).map(|(offset, _)| *offset).min();
+        let from = odd.map_or(high + 1 - MOST_OFFSETS, |odd| odd - 3);
+        let from = from.min(high + 1 - MOST_OFFSETS).max(low);
+        // What differs comes first, even if it is long ago.
+        let from = odd.map_or(from, |odd| from.min((odd - 3).max(low)));
+        from..(from + MOST_OFFSETS).min(high + 1)
+    }
+}
+
+/// Writes the table of a partition.
+pub(super) fn table(out: &mut Markup, diagram: &Diagram, strip: &LogStrip) {
+    let logs = Logs::of(strip);
+    let window = logs.window();
+    if window.is_empty() {
+        return;
+    }
+    out.raw("<div class=\"scroll\"><table class=\"cells\">");
+    out.open("caption", &[]);
+    out.text("The logs in the end");
+    if let Some(offset) = logs.high_watermark {
+        out.text(format_args!(", high watermark {offset}"));
+    }
+    if let Some(offset) = logs.last_stable {
+        out.text(format_args!(", last stable offset {offset}"));
+    }
+    out.text(". Struck out: what was acknowledged or copied, and is gone.");
+    out.close("caption");
+    out.raw("<thead><tr><th scope=\"col\">replica</th>");
+    for offset in window.clone() {
+        out.element("th", &[("scope", &"col")], offset);
+    }
+    out.raw("</tr></thead><tbody>");
+    for (lane, cells) in &logs.replicas {
+        out.raw("<tr>");
+        out.element("th", &[("scope", &"row")], diagram.lane(*lane));
+        for offset in window.clone() {
+            cell(out, cells.get(&offset));
+        }
+        out.raw("</tr>");
+        out.line();
+    }
+    out.raw("</tbody></table></div>");
+    out.line();
+}
+
+fn cell(out: &mut Markup, cell: Option<&Cell>) {
+    let Some(Cell { now, gone, is_aborted }) = cell else {
+        out.raw("<td class=\"none\"></td>");
+        return;
+    };
+    let class = match (now, gone.is_empty(), is_aborted) {
+        (_, _, true) => "aborted",
+        (None, ..) => "gone",
+        (Some(_), false, _) => "replaced",
+        (Some(_), true, _) => "here",
+    };
+    out.open("td", &[("class", &class)]);
+    for value in gone {
+        out.element("s", &[], cut(value, 10));
+        out.text(" ");
+    }
+    if let Some(value) = now {
+        out.text(cut(value, 10));
+    }
+    if *is_aborted {
+        out.element("small", &[], " aborted");
+    }
+    out.close("td");
+}

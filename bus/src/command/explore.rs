@@ -1,0 +1,335 @@
+//! `bus explore`: an application on many worst days.
+
+use std::num::NonZeroUsize;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use bus::explore::{self, WorstDays};
+use bus::picture::{of_replay, to_html};
+use bus_sim::SimConfig;
+use bus_sim::explore::{Exploration, Explored, Found, Progress};
+use bus_sim::fault::{Envelope, draw};
+use clap::Args;
+use indicatif::{HumanCount, ProgressBar, ProgressStyle};
+use scenarios::{Application, Form};
+use serde::Serialize;
+
+use super::replay::write;
+use super::{Failure, print};
+
+/// The arguments of `bus explore`.
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Arguments {
+    /// The name of the application or failure story; `bus list` lists them
+    #[arg(value_name = "NAME")]
+    name: String,
+    /// The way it is written: `as-written` or `sound`; of a story `buggy` or `fixed`. The last of
+    /// these
+    #[arg(long, value_name = "FORM")]
+    form: Option<String>,
+    /// Which seeds: from A up to, and not including, B
+    #[arg(long, value_name = "A..B", default_value = "0..1000", value_parser = seeds)]
+    seeds: Range<u64>,
+    /// How many runs at a time; as many as there are cores
+    #[arg(long, value_name = "N")]
+    jobs: Option<NonZeroUsize>,
+    /// Which faults: their kinds with commas between them, `all`, or `none`; those of the
+    /// application
+    #[arg(long, value_name = "KINDS")]
+    faults: Option<String>,
+    /// More faults than the configuration promises to survive
+    #[arg(long)]
+    beyond: bool,
+    /// Options of the world, such as `brokers=1&linger.ms=0`; they win over the application's
+    #[arg(long, value_name = "OPTIONS", default_value = "")]
+    sim: String,
+    /// After how many violations it ends
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    violations: usize,
+    /// How many runs the shrinking of a violation may take
+    #[arg(long, value_name = "N", default_value_t = 2_000)]
+    shrink: u32,
+    /// Where replay files are written
+    #[arg(long, value_name = "DIRECTORY", default_value = ".")]
+    out: PathBuf,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// Explores and prints what came of it.
+pub(crate) fn explore(arguments: &Arguments) -> Result<ExitCode, Failure> {
+    let held = explore_and_print(arguments)?;
+    Ok(if held { ExitCode::SUCCESS } else { ExitCode::from(2) })
+}
+
+/// What a newcomer sees first: the order export as it is often written, with the seed that breaks
+/// it, and the sound one, which holds; and what to try next.
+pub(crate) fn demonstrate() -> Result<ExitCode, Failure> {
+    let as_written = explore_and_print(&Arguments::demonstration("as-written", 0..500))?;
+    print("")?;
+    let sound = explore_and_print(&Arguments::demonstration("sound", 0..500))?;
+    print(&format!("\n{NEXT}"))?;
+    // The demonstration is that one breaks and the other does not.
+    Ok(if !as_written && sound { ExitCode::SUCCESS } else { ExitCode::from(2) })
+}
+
+/// Returns whether everything held.
+fn explore_and_print(arguments: &Arguments) -> Result<bool, Failure> {
+    let (application, form) = find(&arguments.name, arguments.form.as_deref())?;
+    let explored = explore_one(application, form, arguments)?;
+    let files = write_all(application, form, &explored, arguments)?;
+    print(&if arguments.json {
+        to_json(application, form, &explored, &files)?
+    } else {
+        to_text(application, form, &explored, &files)
+    })?;
+    Ok(explored.held())
+}
+
+impl Arguments {
+    fn demonstration(form: &str, seeds: Range<u64>) -> Self {
+        Self {
+            name: "order-export".to_owned(),
+            form: Some(form.to_owned()),
+            seeds,
+            jobs: None,
+            faults: None,
+            beyond: false,
+            sim: String::new(),
+            violations: 1,
+            shrink: 2_000,
+            out: PathBuf::from("target/demonstration"),
+            json: false,
+        }
+    }
+}
+
+/// An application and a form of it, by their names.
+pub(super) fn find(
+    name: &str,
+    form: Option<&str>,
+) -> Result<(&'static Application, Form), Failure> {
+    let application = scenarios::find(name).ok_or_else(|| {
+        let message = format!("there is no application or failure story {name:?}");
+        Failure::new(message, "`bus list` lists them")
+    })?;
+    let Some(form) = form else { return Ok((application, Form::Sound)) };
+    let form = application.form(form).map_err(|error| {
+        let forms = application.forms.iter().map(|form| application.form_name(*form));
+        let forms = forms.collect::<Vec<_>>().join(" or --form ");
+        Failure::new(error, format!("write --form {forms}"))
+    })?;
+    Ok((application, form))
+}
+
+fn explore_one(
+    application: &'static Application,
+    form: Form,
+    arguments: &Arguments,
+) -> Result<Explored, Failure> {
+    let envelope = if arguments.beyond { Envelope::Beyond } else { Envelope::Tolerated };
+    let days = WorstDays::new(application, form, &arguments.sim)?
+        .with_faults(arguments.faults.as_deref(), envelope)?;
+    let bar = progress_bar(arguments.seeds.end.saturating_sub(arguments.seeds.start));
+    let mut exploration = Exploration::new(application.name, days.world().clone())
+        .seeds(arguments.seeds.clone())
+        .violations(arguments.violations)
+        .shrink_runs(arguments.shrink)
+        .on_progress(|progress| tell(&bar, progress));
+    if let Some(surroundings) = days.surroundings() {
+        exploration = exploration.faults(|seed| draw(seed, surroundings));
+    }
+    if let Some(jobs) = arguments.jobs {
+        exploration = exploration.jobs(jobs);
+    }
+    let mut explored = exploration.run(explore::judged(application, form));
+    bar.finish_and_clear();
+    for found in &mut explored.violations {
+        found.replay.with = days.with();
+    }
+    Ok(explored)
+}
+
+/// A bar on the terminal; nothing is drawn if stderr is none.
+fn progress_bar(seeds: u64) -> ProgressBar {
+    let style = "{bar:30} {pos} of {len} seeds, {per_sec}, {eta} left {msg}";
+    ProgressBar::new(seeds).with_style(
+        ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()),
+    )
+}
+
+fn tell(bar: &ProgressBar, progress: &Progress) {
+    bar.set_position(progress.runs);
+    match progress.shrinking {
+        Some(runs) => bar.set_message(format!("violated: shrinking, run {runs}")),
+        None if progress.violations > 0 => bar.set_message("violated"),
+        None => {}
+    }
+}
+
+/// The files of a violation.
+struct Files {
+    replay: PathBuf,
+    html: PathBuf,
+}
+
+/// Writes the replay file and the picture of each violation.
+fn write_all(
+    application: &'static Application,
+    form: Form,
+    explored: &Explored,
+    arguments: &Arguments,
+) -> Result<Vec<Files>, Failure> {
+    if !explored.violations.is_empty() {
+        std::fs::create_dir_all(&arguments.out).map_err(|error| {
+            let message = format!("{} cannot be made: {error}", arguments.out.display());
+            Failure::new(message, "--out DIRECTORY names another place")
+        })?;
+    }
+    let days = WorstDays::new(application, form, &arguments.sim)?;
+    let world = SimConfig { record_events: true, ..days.world().clone() };
+    let write_one = |found: &Found| {
+        let file = |ending: &str| {
+            arguments.out.join(format!("{}-{}.{ending}", application.name, found.seed))
+        };
+        let files = Files { replay: file("busplay"), html: file("html") };
+        write(&files.replay, &found.replay.to_text())?;
+        let replayed = found.replay.run(&world, explore::judged(application, form));
+        write(&files.html, &to_html(&of_replay(&found.replay, &replayed)))?;
+        Ok(files)
+    };
+    explored.violations.iter().map(write_one).collect()
+}
+
+fn to_text(application: &Application, form: Form, explored: &Explored, files: &[Files]) -> String {
+    let form = application.form_name(form);
+    let mut lines = vec![format!("{}, {form}: {}", application.name, application.title)];
+    for (found, file) in explored.violations.iter().zip(files) {
+        lines.push(format!("\n{}", found.replay));
+        let others = found.violations.iter().map(|violation| violation.guarantee.as_str());
+        let mut others: Vec<_> =
+            others.filter(|other| *other != found.replay.expect.guarantee).collect();
+        others.dedup();
+        if !others.is_empty() {
+            lines.push(format!("the same seed also broke: {}", others.join(", ")));
+        }
+        lines.push(format!("replay it:  bus replay {}", file.replay.display()));
+        lines.push(format!("explain it: bus explain {}", file.replay.display()));
+        lines.push(format!("look at it: {}", file.html.display()));
+    }
+    for divergence in &explored.divergences {
+        lines.push(format!("\n{divergence}"));
+    }
+    let verdict = if explored.held() { "held" } else { "violated" };
+    lines.push(format!(
+        "\n{verdict}: {} seeds, {:.0} runs per second, {:.0} s of virtual time in {:.1} s, {} \
+         events; {} runs were repeated, {} were not the same",
+        HumanCount(explored.seeds_run),
+        explored.runs_per_second(),
+        explored.virtual_time.as_secs_f64(),
+        explored.wall_time.as_secs_f64(),
+        HumanCount(explored.events),
+        explored.audited,
+        explored.divergences.len(),
+    ));
+    lines.join("\n")
+}
+
+fn to_json(
+    application: &Application,
+    form: Form,
+    explored: &Explored,
+    files: &[Files],
+) -> Result<String, Failure> {
+    let violations = explored.violations.iter().zip(files).map(|(found, file)| {
+        let (steps_before, steps_after) = found.replay.shrunk.steps();
+        Line {
+            seed: found.seed,
+            guarantee: &found.replay.expect.guarantee,
+            steps_before,
+            steps_after,
+            replay: file.replay.display().to_string(),
+            html: file.html.display().to_string(),
+        }
+    });
+    let object = Object {
+        name: application.name,
+        form: application.form_name(form),
+        seeds_run: explored.seeds_run,
+        violations: violations.collect(),
+        divergences: explored.divergences.iter().map(ToString::to_string).collect(),
+        runs_per_second: explored.runs_per_second(),
+        virtual_ms: explored.virtual_time.as_millis(),
+        wall_ms: explored.wall_time.as_millis(),
+        verdict: if explored.held() { "held" } else { "violated" },
+    };
+    serde_json::to_string(&object).map_err(|error| Failure::output(error.into()))
+}
+
+#[derive(Serialize)]
+struct Object<'a> {
+    name: &'a str,
+    form: &'a str,
+    seeds_run: u64,
+    violations: Vec<Line<'a>>,
+    divergences: Vec<String>,
+    runs_per_second: f64,
+    virtual_ms: u128,
+    wall_ms: u128,
+    verdict: &'a str,
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    seed: u64,
+    guarantee: &'a str,
+    steps_before: usize,
+    steps_after: usize,
+    replay: String,
+    html: String,
+}
+
+fn seeds(text: &str) -> Result<Range<u64>, String> {
+    let wrong = || format!("{text:?} is not of the form A..B, such as 0..1000");
+    let (begin, end) = text.split_once("..").ok_or_else(wrong)?;
+    let begin = begin.parse::<u64>().map_err(|_| wrong())?;
+    let end = end.parse::<u64>().map_err(|_| wrong())?;
+    if begin >= end {
+        return Err(format!("there is no seed in {text:?}: the second number must be greater"));
+    }
+    Ok(begin..end)
+}
+
+const NEXT: &str = "\
+What to try next:
+  bus explore order-export --faults CrashBroker,LosePower     other worst days
+  bus run order-export --bus 'sim://?seed=7' --json           one quiet day
+  bus kafka up                                                a real Kafka (JDK and Maven)
+  bus run order-export --bus kafka://127.0.0.1:9092           the same code on it
+From a clone, `bus` is `cargo run --release --`.";
+
+const EXAMPLES: &str = "\
+Examples:
+  bus explore order-export                               1,000 worst days of the sound form
+  bus explore order-export --form as-written             a violation: shrunk, and written to a file
+  bus explore order-export --seeds 17..18                one seed again
+  bus explore order-export --faults CrashProcess         crashes only
+  bus replay order-export-as-written-17.busplay          the same run, from its file
+
+Exit codes: 0 held, 1 usage or configuration, 2 violated.";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_of_seeds() {
+        assert_eq!(seeds("3..17"), Ok(3..17));
+        for wrong in ["", "3", "3..", "..3", "3..3", "4..3", "a..b", "-1..3"] {
+            assert!(seeds(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! Explore: the applications of the catalogue on their worst days.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::time::Duration;
+
+use bus_core::{BusUrl, Error, ErrorKind, Result};
+use bus_sim::explore::{PROGRESS, Violation};
+use bus_sim::fault::{Envelope, FaultKind, Surroundings};
+use bus_sim::{Sim, SimConfig, SimHandle};
+use scenarios::{Application, CrashPoints, Form, Reached, Report, Verdict};
+
+/// That no process of an application fails in a way that a person has to mend.
+pub const NO_FAILURE: &str = "no failure";
+
+/// Under what a replay file keeps the form of the application, and the options of its world.
+pub const FORM: &str = "form";
+/// See [`FORM`].
+pub const SIM: &str = "sim";
+
+/// The worst days of a form of an application: the worlds that it is run in, and what goes wrong.
+#[derive(Clone, Debug)]
+pub struct WorstDays {
+    application: &'static Application,
+    form: Form,
+    options: String,
+    world: SimConfig,
+    surroundings: Option<Surroundings>,
+}
+
+impl WorstDays {
+    /// Those that the application asks for, with `options` such as `brokers=3&linger.ms=0` that win
+    /// over its own.
+    ///
+    /// # Errors
+    /// [`InvalidConfig`](bus_core::ErrorKind::InvalidConfig), naming the option.
+    pub fn new(application: &'static Application, form: Form, options: &str) -> Result<Self> {
+        let own = (application.worst_day.options)(form);
+        let all = [own, options].into_iter().filter(|text| !text.is_empty());
+        let url: BusUrl = format!("sim://?{}", all.collect::<Vec<_>>().join("&")).parse()?;
+        let mut world = SimConfig::from_url(&url)?;
+        world.time_limit = world.time_limit.min(TIME_LIMIT);
+        world.event_limit = world.event_limit.min(EVENT_LIMIT);
+        let options = options.to_owned();
+        Ok(Self { application, form, options, world, surroundings: None })
+    }
+
+    /// Those with faults of these kinds: names with commas between them, `all`, or `none`. Without
+    /// any, the kinds that the application asks for. A run without faults shows what there is to
+    /// strike.
+    ///
+    /// # Errors
+    /// [`InvalidArgument`](bus_core::ErrorKind::InvalidArgument) for an unknown kind, naming all.
+    pub fn with_faults(mut self, kinds: Option<&str>, envelope: Envelope) -> Result<Self> {
+        let kinds = match kinds {
+            Some("none") => return Ok(self),
+            Some("all") => BTreeSet::new(),
+            Some(kinds) => kinds.split(',').map(kind).collect::<Result<_>>()?,
+            None => {
+                self.application.worst_day.faults.iter().map(|k| kind(k)).collect::<Result<_>>()?
+            }
+        };
+        let world = SimConfig { record_events: true, ..self.world.clone() };
+        let quiet = Sim::new(world)?.run(judged(self.application, self.form));
+        let surroundings = Surroundings {
+            brokers: self.world.brokers,
+            processes: Vec::new(),
+            topics: Vec::new(),
+            groups: Vec::new(),
+            transactional_ids: Vec::new(),
+            crash_points: Vec::new(),
+            horizon: self.application.worst_day.horizon,
+            envelope,
+            kinds,
+        };
+        self.surroundings = Some(surroundings.seen_in(&quiet.report));
+        Ok(self)
+    }
+
+    /// What goes wrong on the day of a seed; none if nothing does on any day.
+    pub const fn surroundings(&self) -> Option<&Surroundings> {
+        self.surroundings.as_ref()
+    }
+
+    /// The configuration of the worlds, but for seed and plan.
+    pub const fn world(&self) -> &SimConfig {
+        &self.world
+    }
+
+    /// What a replay file has to know to have the same world again.
+    pub fn with(&self) -> BTreeMap<String, String> {
+        let form = self.application.form_name(self.form).to_owned();
+        let mut with = BTreeMap::from([(FORM.to_owned(), form)]);
+        if !self.options.is_empty() {
+            with.insert(SIM.to_owned(), self.options.clone());
+        }
+        with
+    }
+}
+
+/// Runs an application in a world once, and returns the guarantees that were broken.
+pub fn judged(
+    application: &'static Application,
+    form: Form,
+) -> impl Fn(SimHandle) -> Judged + Sync {
+    move |sim| {
+        let crash_points = {
+            let sim = sim.clone();
+            CrashPoints::new(move |process, point| {
+                if sim.reached(process, point) { Reached::Crash } else { Reached::Continue }
+            })
+        };
+        let run = (application.run)(sim.bus(), form, crash_points);
+        Box::pin(async move { judge(run.await) })
+    }
+}
+
+/// A run of an application, and its judge.
+pub type Judged =
+    std::pin::Pin<Box<dyn Future<Output = std::result::Result<(), Vec<Violation>>> + Send>>;
+
+fn judge(ran: Result<Report>) -> std::result::Result<(), Vec<Violation>> {
+    let report = match ran {
+        Ok(report) => report,
+        Err(error) => return Err(vec![Violation::new(NO_FAILURE, error.to_string())]),
+    };
+    let broken = report.broken.iter();
+    let mut violations: Vec<_> =
+        broken.map(|broken| Violation::new(broken.guarantee, &broken.sentence)).collect();
+    if report.verdict == Verdict::Stalled {
+        violations.push(Violation::new(PROGRESS, report.notes.join("; ")));
+    }
+    if violations.is_empty() { Ok(()) } else { Err(violations) }
+}
+
+/// The kind of faults of that name.
+fn kind(name: &str) -> Result<FaultKind> {
+    FaultKind::ALL.iter().copied().find(|kind| kind.name() == name.trim()).ok_or_else(|| {
+        let known = FaultKind::ALL.iter().map(|kind| kind.name()).collect::<Vec<_>>().join(", ");
+        let message = format!("there is no fault {name:?}; there are {known}, all, and none");
+        Error::new(ErrorKind::InvalidArgument, message)
+    })
+}
+
+/// In the world. Above every deadline of an application.
+const TIME_LIMIT: Duration = Duration::from_hours(1);
+/// Some hundred times as many as a run has.
+const EVENT_LIMIT: u64 = 5_000_000;

@@ -1,0 +1,48 @@
+//! What stories share: a topic, and a group that comes to its end.
+
+use std::time::Duration;
+
+use bus_core::{Bus, ErrorKind, NewTopic, Record, Result};
+
+use crate::lifecycle::Lifecycle;
+use crate::patience::patiently;
+use crate::report::Observer;
+
+/// Creates the topic of a story.
+///
+/// # Errors
+/// Those of [`create_topic`](bus_core::Admin::create_topic), but for a topic that is there already.
+pub async fn create_topic(bus: &Bus, topic: NewTopic) -> Result<()> {
+    let admin = bus.admin()?;
+    match patiently(|| admin.create_topic(topic.clone())).await {
+        Err(error) if error.kind() != ErrorKind::TopicAlreadyExists => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// Waits until a group has committed all of its topic, then ends its processes. Returns whether it
+/// came so far in time.
+///
+/// # Errors
+/// What ended a process for good, and those of an administration client.
+pub async fn finished(bus: &Bus, observer: &Observer, life: &Lifecycle) -> Result<bool> {
+    let begun = bus.elapsed();
+    loop {
+        life.check()?;
+        let partitions = observer.partitions().await?;
+        let is_done = observer.lag(&partitions).await? == 0;
+        if is_done || bus.elapsed().saturating_sub(begun) > DEADLINE {
+            life.stop(Duration::from_secs(30)).await;
+            return Ok(is_done);
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// How long a story may take: a few session timeouts.
+const DEADLINE: Duration = Duration::from_mins(2);
+
+/// The value of a record as a text.
+pub fn value(record: &Record) -> String {
+    String::from_utf8_lossy(record.value.as_deref().unwrap_or_default()).into_owned()
+}

@@ -1,0 +1,11 @@
+//! Failure stories: real delivery bugs of Kafka's applications, clients, and brokers, each as the
+//! least code that has it.
+//!
+//! A story is buggy or fixed, and all else is equal: one decision of the application, one property,
+//! or one policy of the simulated cluster. It judges itself by the guarantee that the bug breaks,
+//! whose name begins with its id in docs/semantics.md.
+//!
+//! To write one, copy a short one, and add it to the [catalogue](mod@crate::catalogue).
+
+pub mod claim_before_effect;
+pub mod common;
