@@ -132,7 +132,7 @@ guarantees! {
         "From poll to poll of a session, no visible record is left out.",
         "no compaction, retention, or unclean election";
     D5, "wrong start",
-        "A session without a place of its own starts at the committed offset, or by the reset policy.",
+        "A session without its own place starts at the committed offset or by the reset policy.",
         "always";
     D6, "wrong seek",
         "After a seek or an assignment to a place, the next record is the one there.",
