@@ -4,8 +4,8 @@
 //! to know what it is about: the few events that prove the verdict.
 //!
 //! - [`diagram`]: the picture of recorded events;
-//! - [`of_finding`], [`witness_of`]: what a finding of the checkers is about, and which events prove
-//!   what became of an offset;
+//! - [`of_finding`], [`witness_of`]: what a finding of the checkers is about, and which events
+//!   prove what became of an offset;
 //! - [`to_html`], [`to_text`]: what to do with it.
 //!
 //! [`SimConfig::record_events`]: crate::sim::SimConfig::record_events
