@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use super::axis::{Axis, Scale};
 use super::diagram::{Band, BandKind, Diagram, EventId, Transaction, nearest, seconds};
 use super::markup::{Markup, cut};
-use super::space::{about, chars, count, line, rect, said, subject, text};
+use super::space::{chars, count, line, rect, subject, text};
+use super::words::{about, said};
 
 /// What the names of the rows take.
 const NAMES: i64 = 190;

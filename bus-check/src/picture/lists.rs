@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::diagram::{Commit, Diagram, EventId, Step, nearest, seconds};
 use super::markup::Markup;
 use super::scene::is_fault;
-use super::space::{described, told};
+use super::words::{described, told};
 
 /// The verdict, with what the run was and how to run it again.
 pub(super) fn header(out: &mut Markup, diagram: &Diagram) {

@@ -19,6 +19,7 @@ mod page;
 mod scene;
 mod space;
 mod text;
+mod words;
 
 pub use diagram::Diagram;
 pub use page::to_html;

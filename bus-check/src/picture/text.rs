@@ -106,7 +106,7 @@ fn table(diagram: &Diagram, width: usize) -> Vec<Line> {
             Item::Band(index) => {
                 let band = &diagram.bands[index];
                 for lane in &band.lanes {
-                    canvas.spill(*lane, &super::space::said(band));
+                    canvas.spill(*lane, &super::words::said(band));
                 }
                 band.kind == BandKind::Leads
             }

@@ -5,8 +5,8 @@
 //!
 //! - [`diagram`]: the picture of recorded events;
 //! - [`of_replay`]: the picture of the run of a replay file;
-//! - [`of_finding`], [`witness_of`]: what a finding of the checkers is about, and which events prove
-//!   what became of an offset;
+//! - [`of_finding`], [`witness_of`]: what a finding of the checkers is about, and which events
+//!   prove what became of an offset;
 //! - [`to_html`], [`to_text`]: what to do with it.
 //!
 //! [`SimConfig::record_events`]: crate::sim::SimConfig::record_events

@@ -151,9 +151,13 @@ fn is_delivered(event: &SimEvent, partition: &TopicPartition, offset: Offset) ->
 }
 
 fn is_appended(event: &SimEvent, partition: &TopicPartition, offset: Offset) -> bool {
-    matches!(&event.kind, SimEventKind::Fact(Fact::Appended { topic_partition, base_offset, count, .. })
-        if topic_partition == partition
-            && (*base_offset..base_offset + i64::from(*count)).contains(&offset))
+    match &event.kind {
+        SimEventKind::Fact(Fact::Appended { topic_partition, base_offset, count, .. }) => {
+            let end = base_offset + i64::from(*count);
+            topic_partition == partition && (*base_offset..end).contains(&offset)
+        }
+        _ => false,
+    }
 }
 
 fn is_gone(event: &SimEvent, partition: &TopicPartition, offset: Offset) -> bool {
