@@ -1,8 +1,9 @@
-//! `claim-before-effect` (A16): a handler that makes itself idempotent, and loses what it was asked.
+//! `claim-before-effect` (A16): a handler that makes itself idempotent, and loses what it was
+//! asked.
 //!
 //! Payments arrive at least once, so the handler writes the id of each into a table of its database
-//! first, and leaves those that it finds there. In the buggy form that is a transaction of its own. A
-//! crash behind it, before the payment is booked, and the record comes again: its id is there
+//! first, and leaves those that it finds there. In the buggy form that is a transaction of its own.
+//! A crash behind it, before the payment is booked, and the record comes again: its id is there
 //! already, and nobody ever books it. The fix is one transaction for both.
 //!
 //! See the idempotent consumer in Chris Richardson's *Microservices Patterns*, 3.3.6.
