@@ -96,6 +96,9 @@ const UNSEEN: &[(Mutation, &str)] = &[
     (Mutation::LeaderEpochIgnored, "an old leader has no client that would believe it"),
     (Mutation::CommitAckedBeforeReplicated, "while elections are clean, no commit is lost by it"),
     (Mutation::UnstableOffsetServed, "needs a rebalance between a commit and its markers"),
+    (Mutation::TruncationNotDetected, "needs a log that loses what a reader has read"),
+    (Mutation::NewLeaderNotAwaited, "needs a leader that dies with five batches in flight"),
+    (Mutation::StaleLeaderNotFenced, "no client sees who is in sync"),
 ];
 
 /// The first seed on which a guarantee is broken, with the report of that run.

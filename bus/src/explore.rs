@@ -36,8 +36,7 @@ impl WorstDays {
     /// [`InvalidConfig`](bus_core::ErrorKind::InvalidConfig), naming the option.
     pub fn new(application: &'static Application, form: Form, options: &str) -> Result<Self> {
         let own = (application.worst_day.options)(form);
-        let all = [own, options].into_iter().filter(|text| !text.is_empty());
-        let url: BusUrl = format!("sim://?{}", all.collect::<Vec<_>>().join("&")).parse()?;
+        let url: BusUrl = format!("sim://?{}", overridden(own, options)).parse()?;
         let mut world = SimConfig::from_url(&url)?;
         world.time_limit = world.time_limit.min(TIME_LIMIT);
         world.event_limit = world.event_limit.min(EVENT_LIMIT);
@@ -133,6 +132,16 @@ fn judge(ran: Result<Report>) -> std::result::Result<(), Vec<Violation>> {
     if violations.is_empty() { Ok(()) } else { Err(violations) }
 }
 
+/// Options of a URL with others that win over them: `brokers=3&linger.ms=0` with `brokers=1` are
+/// `linger.ms=0&brokers=1`.
+pub fn overridden(options: &str, others: &str) -> String {
+    let name = |option: &str| option.split('=').next().unwrap_or_default().to_owned();
+    let won: BTreeSet<_> = others.split('&').map(name).collect();
+    let kept = options.split('&').filter(|option| !won.contains(&name(option)));
+    let all = kept.chain(others.split('&')).filter(|option| !option.is_empty());
+    all.collect::<Vec<_>>().join("&")
+}
+
 /// The kind of faults of that name.
 fn kind(name: &str) -> Result<FaultKind> {
     FaultKind::ALL.iter().copied().find(|kind| kind.name() == name.trim()).ok_or_else(|| {
@@ -146,3 +155,17 @@ fn kind(name: &str) -> Result<FaultKind> {
 const TIME_LIMIT: Duration = Duration::from_hours(1);
 /// Some hundred times as many as a run has.
 const EVENT_LIMIT: u64 = 5_000_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn other_options_win() {
+        assert_eq!(overridden("", ""), "");
+        assert_eq!(overridden("brokers=3", ""), "brokers=3");
+        assert_eq!(overridden("", "brokers=3"), "brokers=3");
+        let both = overridden("brokers=3&linger.ms=0", "brokers=1");
+        assert_eq!(both, "linger.ms=0&brokers=1");
+    }
+}

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use bus::explore::{self, FORM, SIM, WorstDays};
+use bus::explore::{self, FORM, SIM, WorstDays, overridden};
 use bus_sim::explore::{Replay, Replayed};
 use bus_sim::fault::FaultReport;
 use clap::Args;
@@ -109,8 +109,7 @@ fn remedies(
         }
     }
     for remedy in REMEDIES {
-        let options = [options, remedy].into_iter().filter(|text| !text.is_empty());
-        let options = options.collect::<Vec<_>>().join("&");
+        let options = overridden(options, remedy);
         // A property that does not go together with the others prevents nothing.
         let Ok(replayed) = again(replay, application, form, &options) else { continue };
         if replayed.violations.is_empty() {
