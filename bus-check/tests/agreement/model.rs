@@ -396,7 +396,7 @@ impl Tiny {
         if producing.transaction.is_none() || producing.is_fenced || positions.is_empty() {
             return;
         }
-        producing.offsets.extend(positions.iter().cloned());
+        producing.offsets.extend(positions.iter().copied());
         let (group, generation) = (self.group, self.generation);
         let call = Call::SendOffsets { group, generation, offsets: positions.into() };
         self.story.done(*client, call);

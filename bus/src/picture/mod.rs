@@ -131,7 +131,10 @@ pub fn of_replay(replay: &Replay, replayed: &Replayed) -> Diagram {
 /// What crashed, stood still, or was cut.
 fn done_to_the_world(events: &[SimEvent]) -> Vec<EventSeq> {
     let is_done = |event: &&SimEvent| match &event.kind {
-        SimEventKind::Changed(change, _) => *change != Change::Started,
+        SimEventKind::Changed(change, _) => {
+            use Change::{Crashed, Paused, PowerLost, ShuttingDown};
+            matches!(change, Crashed | PowerLost | Paused | ShuttingDown)
+        }
         SimEventKind::Cut(_) => true,
         _ => false,
     };

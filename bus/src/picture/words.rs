@@ -91,6 +91,9 @@ pub(super) fn mark(event: &SimEvent) -> Option<(MarkKind, String, String)> {
         SimEventKind::Cut(cut) => plain(MarkKind::Fault, format!("{} cut", links(cut))),
         SimEventKind::Mended(mended) => plain(MarkKind::Fault, format!("{} mended", links(mended))),
         SimEventKind::Healed => plain(MarkKind::Fault, "all links are healed".to_owned()),
+        SimEventKind::Note(line) if line == "quiesce" => {
+            plain(MarkKind::Fault, "all faults end".to_owned())
+        }
         SimEventKind::Note(line) => plain(MarkKind::Fault, line.clone()),
         SimEventKind::Reached(point) => plain(MarkKind::Fact, format!("reached {point}")),
         SimEventKind::Called { operation, detail } => {
@@ -283,7 +286,7 @@ fn sentence(cast: &Cast<'_>, event: &SimEvent) -> Sentence {
         _ if who.is_empty() => format!("The {label}."),
         _ => format!("{who} {label}."),
     };
-    let text = text.replace("The all links", "All links");
+    let text = text.replace("The all ", "All ");
     Sentence { text, ids: vec![event.seq] }
 }
 
