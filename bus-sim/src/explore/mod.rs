@@ -1,7 +1,7 @@
 //! Exploration: an application on many worst days, until one breaks a guarantee.
 //!
 //! Each seed draws a plan of faults and all small decisions of a run. A run that breaks a guarantee
-//! is [shrunk](shrink) until nothing can be taken away, and becomes a [`Replay`]: a text that a
+//! is shrunk until nothing can be taken away, and becomes a [`Replay`]: a text that a
 //! person can read and change, and that gives the same run for ever.
 //!
 //! ```
