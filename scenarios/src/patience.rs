@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::time::Duration;
 
-use bus_core::{Recovery, Result};
+use bus_core::{Bus, ErrorKind, NewTopic, Recovery, Result};
 use tokio::time::Instant;
 
 /// For how long an operator tries again.
@@ -29,9 +29,34 @@ where
     }
 }
 
+/// Creates a topic, unless it is there. Brokers that are missing for its replicas are waited for, up
+/// to half a minute.
+///
+/// # Errors
+/// Those of [`create_topic`](bus_core::Admin::create_topic) but for `TopicAlreadyExists`.
+pub async fn create_topic(bus: &Bus, topic: NewTopic) -> Result<()> {
+    let admin = bus.admin()?;
+    let give_up = Instant::now() + RESTART;
+    loop {
+        match patiently(|| admin.create_topic(topic.clone())).await {
+            Err(error) if error.kind() == ErrorKind::TopicAlreadyExists => return Ok(()),
+            Err(error)
+                if error.kind() == ErrorKind::InvalidReplicationFactor
+                    && Instant::now() < give_up =>
+            {
+                tokio::time::sleep(PAUSE).await;
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+/// How long a broker needs to come back after a restart, and more.
+const RESTART: Duration = Duration::from_secs(30);
+
 #[cfg(test)]
 mod tests {
-    use bus_core::{Error, ErrorKind};
+    use bus_core::Error;
 
     use super::*;
 

@@ -26,12 +26,12 @@ pub mod requests;
 
 use std::time::Duration;
 
-use bus_core::{Bus, ErrorKind, NewTopic, Result, Topic};
+use bus_core::{Bus, NewTopic, Result, Topic};
 
 use crate::catalogue::Form;
 use crate::crash_points::CrashPoints;
 use crate::lifecycle::Lifecycle;
-use crate::patience::patiently;
+use crate::patience::create_topic;
 use crate::report::{Observer, Report};
 use crate::store::Store;
 use export_consumer::{ExportConsumer, OrderExportUseCase};
@@ -155,7 +155,7 @@ struct World {
 /// # Errors
 /// Those that no process can get over: a person must fix them.
 pub async fn run(bus: Bus, config: OrderExport) -> Result<Report> {
-    create_topic(&bus).await?;
+    create_topic(&bus, NewTopic::new(TOPIC).partitions(PARTITIONS)).await?;
     let observer = Observer::new(&bus, Topic::from(TOPIC), GROUP).await?;
     let world = place_orders(&bus, &config).await?;
     let life = Lifecycle::default();
@@ -180,14 +180,6 @@ pub async fn run(bus: Bus, config: OrderExport) -> Result<Report> {
     let group = observer.group(&partitions).await?;
     life.stop(STOP_TIMEOUT).await;
     judge::judge(&config, &world, end, partitions, group)
-}
-
-async fn create_topic(bus: &Bus) -> Result<()> {
-    let (admin, topic) = (bus.admin()?, NewTopic::new(TOPIC).partitions(PARTITIONS));
-    match patiently(|| admin.create_topic(topic.clone())).await {
-        Err(error) if error.kind() != ErrorKind::TopicAlreadyExists => Err(error),
-        Ok(()) | Err(_) => Ok(()),
-    }
 }
 
 async fn place_orders(bus: &Bus, config: &OrderExport) -> Result<World> {

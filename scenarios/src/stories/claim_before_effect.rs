@@ -16,10 +16,11 @@ use bus_core::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::common::{create_topic, finished, value};
+use super::common::{finished, value};
 use crate::catalogue::{Application, Form, Kind, WorstDay};
 use crate::crash_points::CrashPoints;
 use crate::lifecycle::Lifecycle;
+use crate::patience::create_topic;
 use crate::report::{Broken, Observer, Report};
 use crate::store::{Row, Store};
 

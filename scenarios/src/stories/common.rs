@@ -1,24 +1,11 @@
-//! What stories share: a topic, and a group that comes to its end.
+//! What stories share: a group that comes to its end.
 
 use std::time::Duration;
 
-use bus_core::{Bus, ErrorKind, NewTopic, Record, Result};
+use bus_core::{Bus, Record, Result};
 
 use crate::lifecycle::Lifecycle;
-use crate::patience::patiently;
 use crate::report::Observer;
-
-/// Creates the topic of a story.
-///
-/// # Errors
-/// Those of [`create_topic`](bus_core::Admin::create_topic), but for a topic that is there already.
-pub async fn create_topic(bus: &Bus, topic: NewTopic) -> Result<()> {
-    let admin = bus.admin()?;
-    match patiently(|| admin.create_topic(topic.clone())).await {
-        Err(error) if error.kind() != ErrorKind::TopicAlreadyExists => Err(error),
-        Ok(()) | Err(_) => Ok(()),
-    }
-}
 
 /// Waits until a group has committed all of its topic, then ends its processes. Returns whether it
 /// came so far in time.
