@@ -29,8 +29,8 @@ where
     }
 }
 
-/// Creates a topic, unless it is there. Brokers that are missing for its replicas are waited for, up
-/// to half a minute.
+/// Creates a topic, unless it is there. Brokers that are missing for its replicas are waited for,
+/// up to half a minute.
 ///
 /// # Errors
 /// Those of [`create_topic`](bus_core::Admin::create_topic) but for `TopicAlreadyExists`.
