@@ -21,6 +21,7 @@ fn stories() -> impl Iterator<Item = &'static Application> {
 
 #[test]
 fn buggy_forms_are_found_and_shrunk() {
+    assert!(stories().next().is_some(), "there is no story to be found");
     for story in stories() {
         let explored = explore(story, Form::AsWritten, 1_000);
         let Some(found) = explored.violations.first() else { panic!("{}: held", story.name) };
