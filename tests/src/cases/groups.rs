@@ -150,18 +150,21 @@ pub async fn idle_member_takes_over(cx: Cx) -> Verdict {
     let topic = cx.topic(1).await?;
     let group = cx.name("group");
     let member = || cx.member(&group, &topic).map(Reader::committing);
-    let (one, other) = (member()?, member()?);
-    let both = [&one, &other];
     cx.publish(&topic, 3).await?;
-    let count = || one.count() + other.count();
-    cx.drive(&both, "both are members, and one of them reads", || {
+    // The first one reads before the second comes: an assignment that is revoked while librdkafka
+    // looks up its first offset leaves a look-up behind (see docs/fidelity.md, `Stale look-up`).
+    let one = member()?;
+    cx.drive(&[&one], "the first member reads", || one.count() == 3).await?;
+    one.commit_positions().await?;
+    let other = member()?;
+    let both = [&one, &other];
+    cx.drive(&both, "both are members, and one of them owns the partition", || {
         let joined = |member: &&Reader| member.rebalanced(RebalanceKind::Assigned) > 0;
         let owned = one.assignment().len() + other.assignment().len();
-        both.iter().all(joined) && owned == 1 && count() >= 3
+        both.iter().all(joined) && owned == 1
     })
     .await?;
     let (owner, idle) = if one.assignment().is_empty() { (other, one) } else { (one, other) };
-    owner.commit_positions().await?;
     owner.close().await?;
     idle.forget();
     cx.publish(&topic, 3).await?;
