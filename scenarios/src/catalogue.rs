@@ -89,7 +89,8 @@ pub const fn catalogue() -> &'static [Application] {
     CATALOGUE
 }
 
-const CATALOGUE: &[Application] = &[stories::claim_before_effect::STORY, ORDER_EXPORT];
+const CATALOGUE: &[Application] =
+    &[stories::claim_before_effect::STORY, stories::dlq_publish_not_awaited::STORY, ORDER_EXPORT];
 
 const ORDER_EXPORT: Application = Application {
     name: "order-export",

@@ -9,3 +9,5 @@
 
 pub mod claim_before_effect;
 pub mod common;
+pub mod dlq_publish_not_awaited;
+pub mod member;
