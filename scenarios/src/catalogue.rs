@@ -89,8 +89,12 @@ pub const fn catalogue() -> &'static [Application] {
     CATALOGUE
 }
 
-const CATALOGUE: &[Application] =
-    &[stories::claim_before_effect::STORY, stories::dlq_publish_not_awaited::STORY, ORDER_EXPORT];
+const CATALOGUE: &[Application] = &[
+    stories::claim_before_effect::STORY,
+    stories::dlq_publish_not_awaited::STORY,
+    ORDER_EXPORT,
+    stories::outbox_sequence_gap::STORY,
+];
 
 const ORDER_EXPORT: Application = Application {
     name: "order-export",

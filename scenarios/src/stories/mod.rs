@@ -11,3 +11,4 @@ pub mod claim_before_effect;
 pub mod common;
 pub mod dlq_publish_not_awaited;
 pub mod member;
+pub mod outbox_sequence_gap;
