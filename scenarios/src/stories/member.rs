@@ -94,6 +94,47 @@ pub async fn send(bus: &Bus, topic: &str, partitions: Partition, values: &[Strin
     producer.close(CLOSE).await
 }
 
+/// Sends values to a topic as [`send`] does, one after the other, with a pause behind each: traffic
+/// that goes on while things go wrong.
+///
+/// # Errors
+/// The first error of a delivery.
+pub async fn trickle(
+    bus: &Bus,
+    topic: &str,
+    partitions: Partition,
+    values: &[String],
+    pause: Duration,
+) -> Result<()> {
+    let producer = bus.producer(ProducerConfig::default())?;
+    for (partition, value) in (0..partitions).cycle().zip(values) {
+        let record = ProducerRecord::to(topic).key(value.clone()).value(value.clone());
+        producer.send(record.partition(partition)).await?;
+        tokio::time::sleep(pause).await;
+    }
+    producer.close(CLOSE).await
+}
+
+/// Waits until something is done, up to two minutes. Returns whether it was.
+///
+/// # Errors
+/// What ended a process for good, and those of the question.
+pub async fn until(
+    bus: &Bus,
+    life: &Lifecycle,
+    is_done: impl Fn() -> Result<bool>,
+) -> Result<bool> {
+    let begun = bus.elapsed();
+    loop {
+        life.check()?;
+        let done = is_done()?;
+        if done || bus.elapsed().saturating_sub(begun) > DEADLINE {
+            return Ok(done);
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
 /// Reads all that a topic holds now.
 ///
 /// # Errors
@@ -122,3 +163,4 @@ const POLL: Duration = Duration::from_secs(1);
 /// Long enough for a group to come to its senses, and short for a person.
 const PAUSE: Duration = Duration::from_millis(100);
 const CLOSE: Duration = Duration::from_secs(10);
+const DEADLINE: Duration = Duration::from_mins(2);

@@ -8,7 +8,9 @@
 //! To write one, copy a short one, and add it to the [catalogue](mod@crate::catalogue).
 
 pub mod claim_before_effect;
+pub mod commit_after_revoke;
 pub mod common;
 pub mod dlq_publish_not_awaited;
+pub mod ledger;
 pub mod member;
 pub mod outbox_sequence_gap;
