@@ -92,6 +92,7 @@ pub const fn catalogue() -> &'static [Application] {
 const CATALOGUE: &[Application] = &[
     stories::claim_before_effect::STORY,
     stories::commit_after_revoke::STORY,
+    stories::commit_max_with_concurrency::STORY,
     stories::dlq_publish_not_awaited::STORY,
     ORDER_EXPORT,
     stories::outbox_sequence_gap::STORY,

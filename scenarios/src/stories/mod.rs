@@ -9,6 +9,7 @@
 
 pub mod claim_before_effect;
 pub mod commit_after_revoke;
+pub mod commit_max_with_concurrency;
 pub mod common;
 pub mod dlq_publish_not_awaited;
 pub mod ledger;
