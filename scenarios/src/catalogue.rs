@@ -94,6 +94,7 @@ const CATALOGUE: &[Application] = &[
     stories::commit_after_revoke::STORY,
     stories::commit_max_with_concurrency::STORY,
     stories::dlq_publish_not_awaited::STORY,
+    stories::latest_on_new_partition::STORY,
     ORDER_EXPORT,
     stories::outbox_sequence_gap::STORY,
 ];

@@ -12,6 +12,7 @@ pub mod commit_after_revoke;
 pub mod commit_max_with_concurrency;
 pub mod common;
 pub mod dlq_publish_not_awaited;
+pub mod latest_on_new_partition;
 pub mod ledger;
 pub mod member;
 pub mod outbox_sequence_gap;
