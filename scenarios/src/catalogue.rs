@@ -89,7 +89,11 @@ pub const fn catalogue() -> &'static [Application] {
     CATALOGUE
 }
 
-const CATALOGUE: &[Application] = &[stories::claim_before_effect::STORY, ORDER_EXPORT];
+const CATALOGUE: &[Application] = &[
+    stories::claim_before_effect::STORY,
+    stories::delivery_timeout_late_success::STORY,
+    ORDER_EXPORT,
+];
 
 const ORDER_EXPORT: Application = Application {
     name: "order-export",

@@ -9,3 +9,4 @@
 
 pub mod claim_before_effect;
 pub mod common;
+pub mod delivery_timeout_late_success;
