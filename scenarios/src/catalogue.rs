@@ -92,6 +92,7 @@ pub const fn catalogue() -> &'static [Application] {
 const CATALOGUE: &[Application] = &[
     stories::claim_before_effect::STORY,
     stories::delivery_timeout_late_success::STORY,
+    stories::hanging_transaction::STORY,
     ORDER_EXPORT,
 ];
 
