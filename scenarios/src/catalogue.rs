@@ -91,6 +91,7 @@ pub const fn catalogue() -> &'static [Application] {
 
 const CATALOGUE: &[Application] = &[
     stories::claim_before_effect::STORY,
+    stories::delayed_endtxn::STORY,
     stories::delivery_timeout_late_success::STORY,
     stories::hanging_transaction::STORY,
     ORDER_EXPORT,

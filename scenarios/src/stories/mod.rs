@@ -9,6 +9,7 @@
 
 pub mod claim_before_effect;
 pub mod common;
+pub mod delayed_endtxn;
 pub mod delivery_timeout_late_success;
 pub mod hanging_transaction;
 pub mod read_back;
