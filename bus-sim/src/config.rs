@@ -117,6 +117,7 @@ impl SimConfig {
         "event.limit",
         "transaction.version",
         "abort.reuses.sequences",
+        "transaction.partition.verification.enable",
         "mutation",
     ];
 
@@ -125,6 +126,10 @@ impl SimConfig {
             value.parse::<u64>().map_err(|_| {
                 invalid(format!("option {name}={value:?} must be a whole number from 0 on"))
             })
+        };
+        let switch = || {
+            let wrong = || invalid(format!("option {name}={value:?} must be true or false"));
+            value.parse::<bool>().map_err(|_| wrong())
         };
         match name {
             "seed" => self.seed = number()?,
@@ -136,10 +141,9 @@ impl SimConfig {
             "transaction.version" => {
                 self.transaction_version = u8::try_from(number()?).unwrap_or(u8::MAX);
             }
-            "abort.reuses.sequences" => {
-                self.abort_reuses_sequences = value.parse().map_err(|_| {
-                    invalid(format!("option {name}={value:?} must be true or false"))
-                })?;
+            "abort.reuses.sequences" => self.abort_reuses_sequences = switch()?,
+            "transaction.partition.verification.enable" => {
+                self.broker.transaction_partition_verification = switch()?;
             }
             "mutation" => {
                 let known = || Mutation::ALL.iter().map(|m| m.name()).collect::<Vec<_>>();
@@ -328,7 +332,8 @@ pub struct BrokerConfig {
     pub transactional_id_expiration_interval: Duration,
     /// `transaction.abort.timed.out.transaction.cleanup.interval.ms`: 500 ms (Kafka: 10 s).
     pub transaction_abort_interval: Duration,
-    /// `transaction.partition.verification.enable`: on.
+    /// `transaction.partition.verification.enable`: on. Off, as before KIP-890: a late record may
+    /// open a transaction that nobody will end.
     pub transaction_partition_verification: bool,
     /// The feature `transaction.version`: 2, as of a new cluster. A client of version 1 goes on as
     /// before; with 2 the coordinator's own aborts raise the epoch as KIP-890 says.

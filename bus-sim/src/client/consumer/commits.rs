@@ -9,7 +9,7 @@ use bus_core::{
     TopicPartition,
 };
 
-use crate::client::connections::{Link, SOCKET_TIMEOUT};
+use crate::client::connections::Link;
 use crate::client::{ClientTimer, Completion};
 use crate::mutation::Mutation;
 use crate::node::{Effects, Name, Timer};
@@ -226,7 +226,7 @@ impl Consumer {
             // former member cannot commit on its own.
             (member.last_generation, Name::from(""))
         };
-        let deadline = now + SOCKET_TIMEOUT;
+        let deadline = self.connections.deadline(now);
         self.commits.queue.push_back(Call { partitions, sender, deadline, generation, member_id });
         self.pump_commits(now, effects);
     }

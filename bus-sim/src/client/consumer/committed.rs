@@ -8,7 +8,7 @@ use bus_core::{
     Error, ErrorKind, IsolationLevel, OffsetAndMetadata, Operation, Recovery, TopicPartition,
 };
 
-use crate::client::connections::{Link, SOCKET_TIMEOUT};
+use crate::client::connections::Link;
 use crate::client::{ClientTimer, Reply, backoff};
 use crate::node::{Effects, Timer};
 use crate::protocol::offset_fetch::PartitionResponse;
@@ -81,7 +81,14 @@ impl Consumer {
             });
             let token = Token::Committed(call);
             let link = Link::coordinator(coordinator);
-            self.connections.send(now, link, token, request, now + SOCKET_TIMEOUT, effects);
+            self.connections.send(
+                now,
+                link,
+                token,
+                request,
+                self.connections.deadline(now),
+                effects,
+            );
         }
     }
 
