@@ -1,5 +1,5 @@
 //! Commits: one request at a time, in the order of the calls, so that an older commit can never
-//! overwrite a newer one; and auto commit of stored offsets.
+//! overwrite a newer one.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -11,7 +11,6 @@ use bus_core::{
 
 use crate::client::connections::Link;
 use crate::client::{ClientTimer, Completion};
-use crate::mutation::Mutation;
 use crate::node::{Effects, Name, Timer};
 use crate::protocol::{Request, offset_commit};
 use crate::time::SimTime;
@@ -76,54 +75,6 @@ impl Consumer {
         partitions.sort_by(|a, b| a.topic_partition.cmp(&b.topic_partition));
         self.enqueue_commit(now, partitions, Some(sender), effects);
         commit
-    }
-
-    /// Commits what is stored and not committed yet, of these partitions or of all.
-    pub(super) fn commit_stored(
-        &mut self,
-        now: SimTime,
-        of: Option<&[TopicPartition]>,
-        effects: &mut Effects,
-    ) {
-        if !self.config.enable_auto_commit || self.member.is_none() {
-            return;
-        }
-        let fetched_counts = self.mutation == Some(Mutation::CommitPassesUnfinishedRecord);
-        let mut partitions = Vec::new();
-        for (topic_partition, partition) in &mut self.partitions {
-            if of.is_some_and(|of| !of.contains(topic_partition)) {
-                continue;
-            }
-            let stored = match partition.fetched_to() {
-                Some(end) if fetched_counts => Some(end),
-                _ => partition.stored,
-            };
-            let Some(offset) = stored.filter(|offset| Some(*offset) != partition.committed) else {
-                continue;
-            };
-            partition.committed = Some(offset);
-            partitions.push(offset_commit::PartitionRequest {
-                topic_partition: topic_partition.clone(),
-                offset,
-                leader_epoch: partition.leader_epoch,
-                metadata: Name::from(""),
-            });
-        }
-        if !partitions.is_empty() {
-            self.enqueue_commit(now, partitions, None, effects);
-        }
-    }
-
-    pub(super) fn auto_commit(&mut self, now: SimTime, effects: &mut Effects) {
-        self.commit_stored(now, None, effects);
-        self.watch_auto_commit(now, effects);
-    }
-
-    pub(super) fn watch_auto_commit(&mut self, now: SimTime, effects: &mut Effects) {
-        if self.config.enable_auto_commit && self.closing.is_none() {
-            let at = now + self.config.auto_commit_interval;
-            effects.set_timer(Timer::Client(ClientTimer::AutoCommit), at);
-        }
     }
 
     /// Sends the next commit, if the coordinator is known and none is in flight.
@@ -211,7 +162,7 @@ impl Consumer {
         partition.leader_epoch.filter(|_| partition.position == Some(offset))
     }
 
-    fn enqueue_commit(
+    pub(super) fn enqueue_commit(
         &mut self,
         now: SimTime,
         partitions: Vec<offset_commit::PartitionRequest>,

@@ -1,0 +1,96 @@
+//! Policies: what Kafka's clients have done in more than one way, as the failure stories need it.
+//!
+//! Each has the default of today; the other value is the mechanism that clients had before.
+
+use bus_core::{Error, ErrorKind, Result};
+
+/// What clients do in one way or another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClientPolicy {
+    /// `offset.fetch.require.stable`: a consumer of committed records that asks for a committed
+    /// offset waits while a transaction is about to change it (KIP-447). True. False as in clients
+    /// before KIP-447: a new owner starts at the old offset, and does again what is being
+    /// committed.
+    pub offset_fetch_requires_stable: bool,
+    /// `auto.commit.policy`: when a consumer commits by itself. By its timer.
+    pub auto_commit: AutoCommit,
+    /// `offset.store.outlives.assignment`: whether a stored offset is kept while its partition is
+    /// not assigned, and may be stored then. False: librdkafka resets it with each assignment, and
+    /// refuses to store it without one. True as before its 1.9 (librdkafka#2782): when the
+    /// partition comes back, the next auto commit commits it, wherever the group has come since.
+    pub offset_store_outlives_assignment: bool,
+}
+
+/// When a consumer commits by itself what it has delivered, every `auto.commit.interval.ms`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AutoCommit {
+    /// `timer`: whenever the interval has passed, as in librdkafka: also while the application
+    /// works on what the last poll gave it.
+    #[default]
+    Timer,
+    /// `poll`: in a poll, before it takes records, as in Java: what polls before have returned.
+    Poll,
+    /// `prefetch`: in a poll, after it has taken records, as in Java 0.9.0.0 (KAFKA-2942): the poll
+    /// that takes them moves the position and fetches ahead, and the commit that is due goes out
+    /// there, before the application has them.
+    Prefetch,
+}
+
+impl Default for ClientPolicy {
+    fn default() -> Self {
+        Self {
+            offset_fetch_requires_stable: true,
+            auto_commit: AutoCommit::Timer,
+            offset_store_outlives_assignment: false,
+        }
+    }
+}
+
+impl ClientPolicy {
+    /// Sets the policy of that name, if there is one.
+    pub(crate) fn set_option(&mut self, name: &str, value: &str) -> Result<bool> {
+        let wrong = |values: &str| {
+            let message = format!("option {name}={value:?} must be {values}");
+            Err(Error::new(ErrorKind::InvalidConfig, message))
+        };
+        match (name, value) {
+            ("auto.commit.policy", "timer") => self.auto_commit = AutoCommit::Timer,
+            ("auto.commit.policy", "poll") => self.auto_commit = AutoCommit::Poll,
+            ("auto.commit.policy", "prefetch") => self.auto_commit = AutoCommit::Prefetch,
+            ("auto.commit.policy", _) => return wrong("timer, poll, or prefetch"),
+            ("offset.store.outlives.assignment", "true" | "false") => {
+                self.offset_store_outlives_assignment = value == "true";
+            }
+            ("offset.store.outlives.assignment", _) => return wrong("true or false"),
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::SimConfig;
+
+    fn read(options: &str) -> Result<ClientPolicy> {
+        Ok(SimConfig::from_url(&format!("sim://?{options}").parse()?)?.client)
+    }
+
+    #[test]
+    fn policies_are_those_of_today_unless_told_otherwise() {
+        assert_eq!(read("").unwrap(), ClientPolicy::default());
+        let told = read("auto.commit.policy=prefetch&offset.store.outlives.assignment=true");
+        let told = told.unwrap();
+        assert_eq!(told.auto_commit, AutoCommit::Prefetch);
+        assert!(told.offset_store_outlives_assignment);
+    }
+
+    #[test]
+    fn wrong_values_are_refused() {
+        for wrong in ["auto.commit.policy=never", "offset.store.outlives.assignment=1"] {
+            let error = read(wrong).unwrap_err();
+            assert!(error.to_string().contains(" must be "), "{wrong}: {error}");
+        }
+    }
+}
