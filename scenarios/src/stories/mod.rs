@@ -20,3 +20,4 @@ pub mod ledger;
 pub mod member;
 pub mod outbox_sequence_gap;
 pub mod read_back;
+pub mod stale_stored_offset_rewind;
