@@ -100,6 +100,7 @@ const CATALOGUE: &[Application] = &[
     stories::latest_on_new_partition::STORY,
     ORDER_EXPORT,
     stories::outbox_sequence_gap::STORY,
+    stories::prefetch_autocommit::STORY,
     stories::stale_stored_offset_rewind::STORY,
 ];
 

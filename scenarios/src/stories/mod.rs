@@ -19,5 +19,6 @@ pub mod latest_on_new_partition;
 pub mod ledger;
 pub mod member;
 pub mod outbox_sequence_gap;
+pub mod prefetch_autocommit;
 pub mod read_back;
 pub mod stale_stored_offset_rewind;
