@@ -5,6 +5,8 @@
 //! something is wrong with the simulator or a client. Of the others the cluster knows less than
 //! all, so that without a cause nothing is said.
 
+use std::collections::BTreeMap;
+
 use bus_core::Offset;
 
 use super::{Cluster, ClusterEvent, CutBy, Happened, PlaceId};
@@ -43,6 +45,15 @@ impl GroundTruth for Cluster {
                 };
                 self.or_unknown(events.iter().rev().find(is_cause))
             }
+            Question::OldCommit { group_id, since } => {
+                let removed = events.iter().rev().find(|event| is_removed(event, group_id));
+                let late = self.late_coordinator(events, *since);
+                self.or_nothing(late.or(removed))
+            }
+            Question::ZombieCommit { group_id } => {
+                let state = events.iter().rev().find(|event| is_state(event, group_id));
+                self.or_nothing(state.filter(|event| is_empty(event)))
+            }
             Question::Fenced { name } => {
                 let is_cause = |event: &&ClusterEvent| match &event.what {
                     Happened::Fenced { transactional_id, .. } => transactional_id == name,
@@ -75,6 +86,43 @@ impl Cluster {
         Truth::Because(Cause { event: event.number, sentence: format!("{sentence}.") })
     }
 
+    /// A leader of the topic of commits whose high watermark had not reached that of the one before
+    /// it at some time from `since` on: it did not know yet that what is above is committed.
+    fn late_coordinator<'a>(
+        &self,
+        events: &'a [ClusterEvent],
+        since: u64,
+    ) -> Option<&'a ClusterEvent> {
+        /// Of a partition: how high the high watermark ever was, and a leader that is behind it.
+        #[derive(Clone, Copy, Default)]
+        struct Known<'a> {
+            high_watermark: Offset,
+            late: Option<&'a ClusterEvent>,
+        }
+        let mut known = BTreeMap::<PlaceId, Known<'a>>::new();
+        for event in events {
+            match event.what {
+                Happened::EpochStart { place, .. } if self.is_of_commits(place) => {
+                    let known = known.entry(place).or_default();
+                    known.late = (known.high_watermark > 0).then_some(event);
+                }
+                Happened::HighWatermark { place, offset, .. } if self.is_of_commits(place) => {
+                    let known = known.entry(place).or_default();
+                    if offset >= known.high_watermark {
+                        known.high_watermark = offset;
+                        known.late = known.late.filter(|_| event.at >= since);
+                    }
+                }
+                _ => {}
+            }
+        }
+        known.into_values().filter_map(|known| known.late).max_by_key(|event| event.number)
+    }
+
+    fn is_of_commits(&self, place: PlaceId) -> bool {
+        self.places[place.index()].topic.as_str() == OFFSETS_TOPIC
+    }
+
     /// A batch that was appended twice was sent twice: a retry whose first attempt was not
     /// answered.
     fn duplicated(&self, events: &[ClusterEvent], place: PlaceId, offsets: &[Offset]) -> Truth {
@@ -101,6 +149,26 @@ impl Cluster {
         Truth::Because(Cause { event: later.number, sentence })
     }
 }
+
+/// A group changed its state.
+fn is_state(event: &ClusterEvent, group_id: &str) -> bool {
+    matches!(&event.what, Happened::Group { group_id: at, what }
+        if at == group_id && what.contains(", generation "))
+}
+
+/// It has no members any more.
+fn is_empty(event: &ClusterEvent) -> bool {
+    matches!(&event.what, Happened::Group { what, .. } if what.starts_with("Empty"))
+}
+
+/// Commits of a group were removed: with a topic, or as they grew old.
+fn is_removed(event: &ClusterEvent, group_id: &str) -> bool {
+    matches!(&event.what, Happened::Group { group_id: at, what }
+        if at == group_id && what.ends_with("was removed"))
+}
+
+/// Where Kafka keeps what groups have committed.
+const OFFSETS_TOPIC: &str = "__consumer_offsets";
 
 /// The end of a log is gone, this offset with it.
 fn is_cut_at(event: &ClusterEvent, place: PlaceId, offset: Offset) -> bool {

@@ -96,7 +96,9 @@ fn of_question(events: &[SimEvent], question: &Question) -> Vec<EventSeq> {
             let polls = events.iter().filter(|event| is_polled(event, topic_partition, *offset));
             polls.take(2).map(|event| event.seq).collect()
         }
-        Question::Fenced { name } => {
+        Question::OldCommit { group_id: name, .. }
+        | Question::ZombieCommit { group_id: name }
+        | Question::Fenced { name } => {
             let fenced = events.iter().filter(|event| is_fenced(event, name));
             fenced.take(2).map(|event| event.seq).collect()
         }

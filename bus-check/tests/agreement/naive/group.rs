@@ -235,7 +235,7 @@ pub(crate) fn e3(facts: &Facts<'_>) -> Broken {
                 && guard.generation.is_some_and(|newer| newer > generation)
         });
         if is_zombie {
-            broken.insert((Subject::Operation(op.id), Promise::Required));
+            broken.insert((Subject::Operation(op.id), Promise::Open));
         }
     }
     broken

@@ -40,6 +40,8 @@ struct Call {
     /// Generation and member at the time of the call: a commit never borrows a newer one.
     generation: i32,
     member_id: Name,
+    /// An attempt was not answered: whatever is answered to the next one, it may have counted.
+    is_possibly_committed: bool,
 }
 
 impl Commits {
@@ -138,6 +140,9 @@ impl Consumer {
 
     pub(super) fn commit_unanswered(&mut self, now: SimTime, effects: &mut Effects) {
         self.commits.is_in_flight = false;
+        if let Some(call) = self.commits.queue.front_mut() {
+            call.is_possibly_committed = true;
+        }
         self.coordinator_lost(now, effects);
         self.retry_commit(now, effects);
     }
@@ -178,7 +183,14 @@ impl Consumer {
             (member.last_generation, Name::from(""))
         };
         let deadline = self.connections.deadline(now);
-        self.commits.queue.push_back(Call { partitions, sender, deadline, generation, member_id });
+        self.commits.queue.push_back(Call {
+            partitions,
+            sender,
+            deadline,
+            generation,
+            member_id,
+            is_possibly_committed: false,
+        });
         self.pump_commits(now, effects);
     }
 
@@ -198,8 +210,10 @@ impl Consumer {
 
     fn finish_commit(&mut self, outcome: Result<(), Error>, effects: &mut Effects) {
         let group_id = self.member.as_ref().map(|member| member.group_id.to_string());
-        if let Some(Call { sender: Some(sender), .. }) = self.commits.queue.pop_front() {
+        let Some(call) = self.commits.queue.pop_front() else { return };
+        if let Some(sender) = call.sender {
             let outcome = outcome.map_err(|error| {
+                let error = if call.is_possibly_committed { error.indeterminate() } else { error };
                 error.with_operation(Operation::Commit).with_group_id(group_id.unwrap_or_default())
             });
             effects.complete(Completion::Committed(sender, outcome));
