@@ -9,6 +9,7 @@ use bus_core::{BusUrl, ConsumerConfig, Error, ErrorKind, ProducerConfig, Result}
 use crate::choice::Overrides;
 use crate::fault::Plan;
 use crate::mutation::Mutation;
+use crate::policy::ClientPolicy;
 
 /// Configuration of a simulated world. Equal seed, configuration, and code give an equal trace.
 ///
@@ -46,6 +47,8 @@ pub struct SimConfig {
     /// although a leader may have them. True: librdkafka 2.12 does. The first batch of the next
     /// transaction may then be taken for a repetition: it is acknowledged, committed, and lost.
     pub abort_reuses_sequences: bool,
+    /// What clients do in one way or another, as of today.
+    pub client: ClientPolicy,
     /// Properties of Kafka that every client is configured with; they win over what the code says.
     /// None.
     pub client_properties: Vec<(String, String)>,
@@ -75,6 +78,7 @@ impl Default for SimConfig {
             event_limit: 200_000_000,
             transaction_version: 1,
             abort_reuses_sequences: true,
+            client: ClientPolicy::default(),
             client_properties: Vec::new(),
             plan: Plan::default(),
             overrides: Overrides::default(),
@@ -118,6 +122,7 @@ impl SimConfig {
         "transaction.version",
         "abort.reuses.sequences",
         "transaction.partition.verification.enable",
+        "offset.fetch.require.stable",
         "mutation",
     ];
 
@@ -145,6 +150,7 @@ impl SimConfig {
             "transaction.partition.verification.enable" => {
                 self.broker.transaction_partition_verification = switch()?;
             }
+            "offset.fetch.require.stable" => self.client.offset_fetch_requires_stable = switch()?,
             "mutation" => {
                 let known = || Mutation::ALL.iter().map(|m| m.name()).collect::<Vec<_>>();
                 self.mutation = Some(Mutation::from_name(value).ok_or_else(|| {

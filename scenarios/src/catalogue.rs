@@ -95,6 +95,7 @@ const CATALOGUE: &[Application] = &[
     stories::delivery_timeout_late_success::STORY,
     stories::hanging_transaction::STORY,
     ORDER_EXPORT,
+    stories::unstable_offset_read::STORY,
 ];
 
 const ORDER_EXPORT: Application = Application {

@@ -23,6 +23,7 @@ use bus_core::{CommitSender, DeliverySender, Result, Timestamp, TopicPartition};
 
 use crate::choice::{Choices, Label};
 use crate::node::{Effects, Input, NodeId};
+use crate::policy::ClientPolicy;
 use crate::time::SimTime;
 
 use admin::Admin;
@@ -110,11 +111,18 @@ pub(crate) struct Identity {
     pub(crate) choices: Choices,
     /// `socket.timeout.ms`.
     pub(crate) socket_timeout: Duration,
+    pub(crate) policy: ClientPolicy,
 }
 
 impl Identity {
-    pub(crate) const fn new(node: NodeId, name: u64, choices: Choices) -> Self {
-        Self { node, name, choices, socket_timeout: connections::SOCKET_TIMEOUT }
+    pub(crate) fn new(node: NodeId, name: u64, choices: Choices) -> Self {
+        let policy = ClientPolicy::default();
+        Self { node, name, choices, socket_timeout: connections::SOCKET_TIMEOUT, policy }
+    }
+
+    /// With other policies.
+    pub(crate) fn with_policy(self, policy: ClientPolicy) -> Self {
+        Self { policy, ..self }
     }
 
     /// With another `socket.timeout.ms`.

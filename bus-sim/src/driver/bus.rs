@@ -44,7 +44,10 @@ impl SimBus {
                 return Err(Error::new(ErrorKind::Crashed, message));
             }
             let choices = world.choices.clone();
-            let machine = |node: NodeId, name: u64| make(Identity::new(node, name, choices));
+            let policy = world.config.client;
+            let machine = |node: NodeId, name: u64| {
+                make(Identity::new(node, name, choices).with_policy(policy))
+            };
             Ok(world.add_client(self.process, machine))
         });
         added.unwrap_or_else(|| Err(over()))

@@ -13,3 +13,4 @@ pub mod delayed_endtxn;
 pub mod delivery_timeout_late_success;
 pub mod hanging_transaction;
 pub mod read_back;
+pub mod unstable_offset_read;

@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use bus_core::{
-    Error, ErrorKind, IsolationLevel, Offset, OffsetReset, Operation, StartAt, TopicPartition,
-};
+use bus_core::{Error, ErrorKind, Offset, OffsetReset, Operation, StartAt, TopicPartition};
 
 use crate::client::ClientTimer;
 use crate::client::connections::Link;
@@ -80,7 +78,7 @@ impl Consumer {
         let request = Request::OffsetFetch(offset_fetch::Request {
             group_id: member.group_id.clone(),
             partitions: Some(partitions),
-            require_stable: self.config.isolation_level == IsolationLevel::ReadCommitted,
+            require_stable: self.requires_stable(),
         });
         let link = Link::coordinator(coordinator);
         let token = Token::StartFromCommitted(parts);
