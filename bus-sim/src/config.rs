@@ -123,6 +123,7 @@ impl SimConfig {
         "abort.reuses.sequences",
         "transaction.partition.verification.enable",
         "offset.fetch.require.stable",
+        "delivery.timeout.reuses.sequences",
         "mutation",
     ];
 
@@ -151,6 +152,9 @@ impl SimConfig {
                 self.broker.transaction_partition_verification = switch()?;
             }
             "offset.fetch.require.stable" => self.client.offset_fetch_requires_stable = switch()?,
+            "delivery.timeout.reuses.sequences" => {
+                self.client.timeout_reuses_sequences = switch()?;
+            }
             "mutation" => {
                 let known = || Mutation::ALL.iter().map(|m| m.name()).collect::<Vec<_>>();
                 self.mutation = Some(Mutation::from_name(value).ok_or_else(|| {

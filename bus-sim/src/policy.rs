@@ -10,10 +10,15 @@ pub struct ClientPolicy {
     /// before KIP-447: a new owner starts at the old offset, and does again what is being
     /// committed.
     pub offset_fetch_requires_stable: bool,
+    /// `delivery.timeout.reuses.sequences`: an idempotent producer gives out again the sequences of
+    /// records that ran out of time, although a leader may have them. False: it goes on with
+    /// another producer id. True as in franz-go before 1.20.7 (#1217): a record after them may be
+    /// taken for a repetition, so that it is acknowledged and lost.
+    pub timeout_reuses_sequences: bool,
 }
 
 impl Default for ClientPolicy {
     fn default() -> Self {
-        Self { offset_fetch_requires_stable: true }
+        Self { offset_fetch_requires_stable: true, timeout_reuses_sequences: false }
     }
 }

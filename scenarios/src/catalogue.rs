@@ -90,6 +90,7 @@ pub const fn catalogue() -> &'static [Application] {
 }
 
 const CATALOGUE: &[Application] = &[
+    stories::cancel_then_dedupe_swallow::STORY,
     stories::claim_before_effect::STORY,
     stories::delayed_endtxn::STORY,
     stories::delivery_timeout_late_success::STORY,
