@@ -125,6 +125,7 @@ impl SimConfig {
         "offset.fetch.require.stable",
         "auto.commit.policy",
         "offset.store.outlives.assignment",
+        "delivery.timeout.reuses.sequences",
         "mutation",
     ];
 
@@ -153,6 +154,9 @@ impl SimConfig {
                 self.broker.transaction_partition_verification = switch()?;
             }
             "offset.fetch.require.stable" => self.client.offset_fetch_requires_stable = switch()?,
+            "delivery.timeout.reuses.sequences" => {
+                self.client.timeout_reuses_sequences = switch()?;
+            }
             "mutation" => {
                 let known = || Mutation::ALL.iter().map(|m| m.name()).collect::<Vec<_>>();
                 self.mutation = Some(Mutation::from_name(value).ok_or_else(|| {

@@ -22,7 +22,7 @@
 //! - [`explore`]: many runs, the shrinking of a failure, and its replay;
 //! - [`event`]: the record of events with their causes, for pictures;
 //! - [`fault`]: what goes wrong, as data; [`choice`]: what is random;
-//! - [`config`], [`time`], [`digest`], [`fact`], [`mutation`]: what they say.
+//! - [`config`], [`policy`], [`time`], [`digest`], [`fact`], [`mutation`]: what they say.
 //!
 //! # What it is not
 //! It does not measure performance of Kafka, and it does no real I/O: what is not modeled answers

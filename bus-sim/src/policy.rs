@@ -12,6 +12,11 @@ pub struct ClientPolicy {
     /// before KIP-447: a new owner starts at the old offset, and does again what is being
     /// committed.
     pub offset_fetch_requires_stable: bool,
+    /// `delivery.timeout.reuses.sequences`: an idempotent producer gives out again the sequences of
+    /// records that ran out of time, although a leader may have them. False: it goes on with
+    /// another producer id. True as in franz-go before 1.20.7 (#1217): a record after them may be
+    /// taken for a repetition, so that it is acknowledged and lost.
+    pub timeout_reuses_sequences: bool,
     /// `auto.commit.policy`: when a consumer commits by itself. By its timer.
     pub auto_commit: AutoCommit,
     /// `offset.store.outlives.assignment`: whether a stored offset is kept while its partition is
@@ -40,6 +45,7 @@ impl Default for ClientPolicy {
     fn default() -> Self {
         Self {
             offset_fetch_requires_stable: true,
+            timeout_reuses_sequences: false,
             auto_commit: AutoCommit::Timer,
             offset_store_outlives_assignment: false,
         }

@@ -90,6 +90,7 @@ pub const fn catalogue() -> &'static [Application] {
 }
 
 const CATALOGUE: &[Application] = &[
+    stories::cancel_then_dedupe_swallow::STORY,
     stories::claim_before_effect::STORY,
     stories::commit_after_revoke::STORY,
     stories::commit_max_with_concurrency::STORY,
@@ -102,6 +103,7 @@ const CATALOGUE: &[Application] = &[
     stories::outbox_sequence_gap::STORY,
     stories::prefetch_autocommit::STORY,
     stories::stale_stored_offset_rewind::STORY,
+    stories::unstable_offset_read::STORY,
 ];
 
 const ORDER_EXPORT: Application = Application {

@@ -7,6 +7,7 @@
 //!
 //! To write one, copy a short one, and add it to the [catalogue](mod@crate::catalogue).
 
+pub mod cancel_then_dedupe_swallow;
 pub mod claim_before_effect;
 pub mod commit_after_revoke;
 pub mod commit_max_with_concurrency;
@@ -22,3 +23,4 @@ pub mod outbox_sequence_gap;
 pub mod prefetch_autocommit;
 pub mod read_back;
 pub mod stale_stored_offset_rewind;
+pub mod unstable_offset_read;
