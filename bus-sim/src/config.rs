@@ -125,6 +125,7 @@ impl SimConfig {
         "offset.fetch.require.stable",
         "auto.commit.policy",
         "offset.store.outlives.assignment",
+        "commit.max.in.flight",
         "delivery.timeout.reuses.sequences",
         "mutation",
     ];

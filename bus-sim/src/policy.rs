@@ -24,6 +24,11 @@ pub struct ClientPolicy {
     /// refuses to store it without one. True as before its 1.9 (librdkafka#2782): when the
     /// partition comes back, the next auto commit commits it, wherever the group has come since.
     pub offset_store_outlives_assignment: bool,
+    /// `commit.max.in.flight`: how many commits a consumer has in flight, from 1 to 100. 1: they
+    /// count in the order of the calls, as in librdkafka, which has one connection for all. More as
+    /// in clients that commit from several threads, each on a connection of its own, such as
+    /// segmentio/kafka-go (#439): an older commit may come after a newer one, and is the last then.
+    pub commit_max_in_flight: u8,
 }
 
 /// When a consumer commits by itself what it has delivered, every `auto.commit.interval.ms`.
@@ -48,6 +53,7 @@ impl Default for ClientPolicy {
             timeout_reuses_sequences: false,
             auto_commit: AutoCommit::Timer,
             offset_store_outlives_assignment: false,
+            commit_max_in_flight: 1,
         }
     }
 }
@@ -68,6 +74,10 @@ impl ClientPolicy {
                 self.offset_store_outlives_assignment = value == "true";
             }
             ("offset.store.outlives.assignment", _) => return wrong("true or false"),
+            ("commit.max.in.flight", number) => match number.parse() {
+                Ok(most @ 1..=100) => self.commit_max_in_flight = most,
+                _ => return wrong("from 1 to 100"),
+            },
             _ => return Ok(false),
         }
         Ok(true)
@@ -86,16 +96,21 @@ mod tests {
     #[test]
     fn policies_are_those_of_today_unless_told_otherwise() {
         assert_eq!(read("").unwrap(), ClientPolicy::default());
-        let told = read("auto.commit.policy=prefetch&offset.store.outlives.assignment=true");
-        let told = told.unwrap();
+        let told = "auto.commit.policy=prefetch&offset.store.outlives.assignment=true&\
+                    commit.max.in.flight=4";
+        let told = read(told).unwrap();
+        assert_eq!(told.commit_max_in_flight, 4);
         assert_eq!(told.auto_commit, AutoCommit::Prefetch);
         assert!(told.offset_store_outlives_assignment);
     }
 
     #[test]
     fn wrong_values_are_refused() {
-        for wrong in ["auto.commit.policy=never", "offset.store.outlives.assignment=1"] {
-            let error = read(wrong).unwrap_err();
+        let options = ["auto.commit.policy", "offset.store.outlives.assignment"];
+        let options = options.iter().map(|name| format!("{name}=7"));
+        let numbers = ["0", "101", "-1", "all"].map(|n| format!("commit.max.in.flight={n}"));
+        for wrong in options.chain(numbers) {
+            let error = read(&wrong).unwrap_err();
             assert!(error.to_string().contains(" must be "), "{wrong}: {error}");
         }
     }
