@@ -90,6 +90,7 @@ pub const fn catalogue() -> &'static [Application] {
 }
 
 const CATALOGUE: &[Application] = &[
+    stories::async_commit_reorder::STORY,
     stories::cancel_then_dedupe_swallow::STORY,
     stories::claim_before_effect::STORY,
     stories::commit_after_revoke::STORY,

@@ -7,6 +7,7 @@
 //!
 //! To write one, copy a short one, and add it to the [catalogue](mod@crate::catalogue).
 
+pub mod async_commit_reorder;
 pub mod cancel_then_dedupe_swallow;
 pub mod claim_before_effect;
 pub mod commit_after_revoke;
