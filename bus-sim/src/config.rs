@@ -117,6 +117,7 @@ impl SimConfig {
         "event.limit",
         "transaction.version",
         "abort.reuses.sequences",
+        "truncation",
         "mutation",
     ];
 
@@ -140,6 +141,13 @@ impl SimConfig {
                 self.abort_reuses_sequences = value.parse().map_err(|_| {
                     invalid(format!("option {name}={value:?} must be true or false"))
                 })?;
+            }
+            "truncation" => {
+                self.broker.truncation = match value {
+                    "leader-epoch" => Truncation::ByLeaderEpoch,
+                    "high-watermark" => Truncation::ToHighWatermark,
+                    _ => return Err(one_of(name, value, "leader-epoch or high-watermark")),
+                };
             }
             "mutation" => {
                 let known = || Mutation::ALL.iter().map(|m| m.name()).collect::<Vec<_>>();
@@ -257,6 +265,10 @@ pub(crate) fn check_passed_through(properties: &BTreeMap<String, String>) -> Res
             format!("property {name} is not simulated; see docs/fidelity.md"),
         )),
     }
+}
+
+fn one_of(name: &str, value: &str, values: &str) -> Error {
+    invalid(format!("option {name}={value:?} must be {values}"))
 }
 
 fn invalid(message: impl Into<String>) -> Error {

@@ -78,18 +78,23 @@ pub struct WorstDay {
     /// Options of the `sim://` URL for a form: `brokers=3`.
     pub options: fn(Form) -> &'static str,
     /// Kinds of faults, by the names that `bus explore --faults` takes; empty for all that the
-    /// configuration promises to survive.
+    /// configuration promises to survive. With [`BEYOND`] among them, there may be more at once
+    /// than that.
     pub faults: &'static [&'static str],
     /// How long the faults last; after that everything heals, and work must go on.
     pub horizon: Duration,
 }
+
+/// Among the faults of an application: several brokers may be away at a time.
+pub const BEYOND: &str = "beyond";
 
 /// All applications, sorted by name.
 pub const fn catalogue() -> &'static [Application] {
     CATALOGUE
 }
 
-const CATALOGUE: &[Application] = &[stories::claim_before_effect::STORY, ORDER_EXPORT];
+const CATALOGUE: &[Application] =
+    &[stories::claim_before_effect::STORY, stories::hw_truncation_loss::STORY, ORDER_EXPORT];
 
 const ORDER_EXPORT: Application = Application {
     name: "order-export",

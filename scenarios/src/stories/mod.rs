@@ -9,3 +9,5 @@
 
 pub mod claim_before_effect;
 pub mod common;
+pub mod hw_truncation_loss;
+pub mod read_back;
