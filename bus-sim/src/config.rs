@@ -118,6 +118,7 @@ impl SimConfig {
         "transaction.version",
         "abort.reuses.sequences",
         "truncation",
+        "transaction.partition.verification.enable",
         "mutation",
     ];
 
@@ -126,6 +127,10 @@ impl SimConfig {
             value.parse::<u64>().map_err(|_| {
                 invalid(format!("option {name}={value:?} must be a whole number from 0 on"))
             })
+        };
+        let switch = || {
+            let wrong = || invalid(format!("option {name}={value:?} must be true or false"));
+            value.parse::<bool>().map_err(|_| wrong())
         };
         match name {
             "seed" => self.seed = number()?,
@@ -137,10 +142,9 @@ impl SimConfig {
             "transaction.version" => {
                 self.transaction_version = u8::try_from(number()?).unwrap_or(u8::MAX);
             }
-            "abort.reuses.sequences" => {
-                self.abort_reuses_sequences = value.parse().map_err(|_| {
-                    invalid(format!("option {name}={value:?} must be true or false"))
-                })?;
+            "abort.reuses.sequences" => self.abort_reuses_sequences = switch()?,
+            "transaction.partition.verification.enable" => {
+                self.broker.transaction_partition_verification = switch()?;
             }
             "truncation" => {
                 self.broker.truncation = match value {
@@ -340,7 +344,8 @@ pub struct BrokerConfig {
     pub transactional_id_expiration_interval: Duration,
     /// `transaction.abort.timed.out.transaction.cleanup.interval.ms`: 500 ms (Kafka: 10 s).
     pub transaction_abort_interval: Duration,
-    /// `transaction.partition.verification.enable`: on.
+    /// `transaction.partition.verification.enable`: on. Off, as before KIP-890: a late record may
+    /// open a transaction that nobody will end.
     pub transaction_partition_verification: bool,
     /// The feature `transaction.version`: 2, as of a new cluster. A client of version 1 goes on as
     /// before; with 2 the coordinator's own aborts raise the epoch as KIP-890 says.
@@ -418,6 +423,26 @@ impl Default for BrokerConfig {
             high_watermark_flush_interval: Duration::from_secs(5),
             page_cache_expiry: Duration::from_secs(30),
             truncation: Truncation::ByLeaderEpoch,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(options: &str) -> Result<SimConfig> {
+        SimConfig::from_url(&format!("sim://?{options}").parse()?)
+    }
+
+    #[test]
+    fn policies_are_read_and_checked() {
+        let truncation = |options| read(options).map(|config| config.broker.truncation);
+        assert_eq!(truncation(""), Ok(Truncation::ByLeaderEpoch));
+        assert_eq!(truncation("truncation=high-watermark"), Ok(Truncation::ToHighWatermark));
+        for wrong in ["truncation=never"] {
+            let error = read(wrong).unwrap_err();
+            assert!(error.to_string().contains(" must be "), "{wrong}: {error}");
         }
     }
 }

@@ -93,8 +93,13 @@ pub const fn catalogue() -> &'static [Application] {
     CATALOGUE
 }
 
-const CATALOGUE: &[Application] =
-    &[stories::claim_before_effect::STORY, stories::hw_truncation_loss::STORY, ORDER_EXPORT];
+const CATALOGUE: &[Application] = &[
+    stories::claim_before_effect::STORY,
+    stories::delivery_timeout_late_success::STORY,
+    stories::hanging_transaction::STORY,
+    stories::hw_truncation_loss::STORY,
+    ORDER_EXPORT,
+];
 
 const ORDER_EXPORT: Application = Application {
     name: "order-export",

@@ -16,10 +16,10 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use bus_core::{Bus, NewTopic, ProducerConfig, ProducerRecord, Result};
+use bus_core::{Bus, IsolationLevel, NewTopic, ProducerConfig, ProducerRecord, Result};
 
 use super::common::value;
-use super::read_back::{read_back, report};
+use super::read_back::ReadBack;
 use crate::catalogue::{Application, BEYOND, Form, Kind, WorstDay};
 use crate::patience::create_topic;
 use crate::report::{Broken, Report};
@@ -72,11 +72,13 @@ pub async fn run(bus: Bus) -> Result<Report> {
             acknowledged.push(order);
         }
     }
-    let there: BTreeSet<_> = read_back(&bus, TOPIC).await?.iter().map(value).collect();
+    let log = ReadBack::of(&bus, TOPIC, IsolationLevel::ReadCommitted).await?;
+    let there: BTreeSet<_> = log.records.iter().map(value).collect();
     let missing = acknowledged.iter().filter(|order| !there.contains(*order));
     let broken = missing.map(|order| Broken {
         guarantee: GUARANTEE,
         sentence: format!("{order} was acknowledged by all replicas, and is in no log"),
     });
-    Ok(report(there.len(), broken.collect()))
+    let broken = broken.collect();
+    Ok(log.report(true, broken))
 }

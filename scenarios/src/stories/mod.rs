@@ -9,5 +9,7 @@
 
 pub mod claim_before_effect;
 pub mod common;
+pub mod delivery_timeout_late_success;
+pub mod hanging_transaction;
 pub mod hw_truncation_loss;
 pub mod read_back;
