@@ -98,6 +98,7 @@ const CATALOGUE: &[Application] = &[
     stories::delivery_timeout_late_success::STORY,
     stories::hanging_transaction::STORY,
     stories::hw_truncation_loss::STORY,
+    stories::inflight_retry_reorder::STORY,
     ORDER_EXPORT,
 ];
 

@@ -12,4 +12,5 @@ pub mod common;
 pub mod delivery_timeout_late_success;
 pub mod hanging_transaction;
 pub mod hw_truncation_loss;
+pub mod inflight_retry_reorder;
 pub mod read_back;
