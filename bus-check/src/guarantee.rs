@@ -142,7 +142,7 @@ guarantees! {
         "no unclean election; topics with several replicas";
     D9, "stale end",
         "An end that is asked for after a delivery lies behind its record.",
-        "acks all, SAFE";
+        "acks all, SAFE, its leader has heard of all elections";
     D10, "delivery not due",
         "Nothing is returned of a paused partition, or of one that is not owned.",
         "always";

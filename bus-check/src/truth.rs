@@ -59,6 +59,13 @@ pub enum Question {
         /// When it was asked for, in nanoseconds.
         since: u64,
     },
+    /// Why was somebody told an older end of a log than one that is committed?
+    OldEnd {
+        /// The partition.
+        topic_partition: TopicPartition,
+        /// When it was asked for, in nanoseconds.
+        since: u64,
+    },
     /// Why was a commit accepted of a member that the group had given up?
     ZombieCommit {
         /// The group.

@@ -121,6 +121,7 @@ impl SimConfig {
         "event.limit",
         "transaction.version",
         "abort.reuses.sequences",
+        "truncation",
         "transaction.partition.verification.enable",
         "offset.fetch.require.stable",
         "auto.commit.policy",
@@ -157,6 +158,13 @@ impl SimConfig {
             "offset.fetch.require.stable" => self.client.offset_fetch_requires_stable = switch()?,
             "delivery.timeout.reuses.sequences" => {
                 self.client.timeout_reuses_sequences = switch()?;
+            }
+            "truncation" => {
+                self.broker.truncation = match value {
+                    "leader-epoch" => Truncation::ByLeaderEpoch,
+                    "high-watermark" => Truncation::ToHighWatermark,
+                    _ => return Err(one_of(name, value, "leader-epoch or high-watermark")),
+                };
             }
             "mutation" => {
                 let known = || Mutation::ALL.iter().map(|m| m.name()).collect::<Vec<_>>();
@@ -275,6 +283,10 @@ pub(crate) fn check_passed_through(properties: &BTreeMap<String, String>) -> Res
             format!("property {name} is not simulated; see docs/fidelity.md"),
         )),
     }
+}
+
+fn one_of(name: &str, value: &str, values: &str) -> Error {
+    invalid(format!("option {name}={value:?} must be {values}"))
 }
 
 fn invalid(message: impl Into<String>) -> Error {
@@ -425,6 +437,26 @@ impl Default for BrokerConfig {
             high_watermark_flush_interval: Duration::from_secs(5),
             page_cache_expiry: Duration::from_secs(30),
             truncation: Truncation::ByLeaderEpoch,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(options: &str) -> Result<SimConfig> {
+        SimConfig::from_url(&format!("sim://?{options}").parse()?)
+    }
+
+    #[test]
+    fn policies_are_read_and_checked() {
+        let truncation = |options| read(options).map(|config| config.broker.truncation);
+        assert_eq!(truncation(""), Ok(Truncation::ByLeaderEpoch));
+        assert_eq!(truncation("truncation=high-watermark"), Ok(Truncation::ToHighWatermark));
+        for wrong in ["truncation=never"] {
+            let error = read(wrong).unwrap_err();
+            assert!(error.to_string().contains(" must be "), "{wrong}: {error}");
         }
     }
 }

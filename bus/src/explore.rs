@@ -47,21 +47,22 @@ impl WorstDays {
         Ok(Self { application, form, options, world, surroundings: None })
     }
 
-    /// Those with faults of these kinds: names with commas between them, `all`, or `none`. Without
-    /// any, the kinds that the application asks for. A run without faults shows what there is to
+    /// Those with faults of these kinds: names with commas between them, `all`, or `none`; `beyond`
+    /// among them is the envelope of that name. Without any, what the application asks for. A run without faults shows what there is to
     /// strike.
     ///
     /// # Errors
     /// [`InvalidArgument`](bus_core::ErrorKind::InvalidArgument) for an unknown kind, naming all.
     pub fn with_faults(mut self, kinds: Option<&str>, envelope: Envelope) -> Result<Self> {
-        let kinds = match kinds {
+        let asked_for: Vec<_> = match kinds {
             Some("none") => return Ok(self),
-            Some("all") => BTreeSet::new(),
-            Some(kinds) => kinds.split(',').map(kind).collect::<Result<_>>()?,
-            None => {
-                self.application.worst_day.faults.iter().map(|k| kind(k)).collect::<Result<_>>()?
-            }
+            Some(kinds) => kinds.split(',').map(str::trim).filter(|name| *name != "all").collect(),
+            None => self.application.worst_day.faults.to_vec(),
         };
+        let (beyond, kinds): (Vec<_>, Vec<_>) =
+            asked_for.into_iter().partition(|name| *name == scenarios::BEYOND);
+        let envelope = if beyond.is_empty() { envelope } else { Envelope::Beyond };
+        let kinds = kinds.into_iter().map(kind).collect::<Result<_>>()?;
         let world = SimConfig { record_events: true, ..self.world.clone() };
         let quiet = Sim::new(world)?.run(judged(self.application, self.form));
         let surroundings = Surroundings {
@@ -179,9 +180,10 @@ pub fn overridden(options: &str, others: &str) -> String {
 
 /// The kind of faults of that name.
 fn kind(name: &str) -> Result<FaultKind> {
-    FaultKind::ALL.iter().copied().find(|kind| kind.name() == name.trim()).ok_or_else(|| {
+    FaultKind::ALL.iter().copied().find(|kind| kind.name() == name).ok_or_else(|| {
         let known = FaultKind::ALL.iter().map(|kind| kind.name()).collect::<Vec<_>>().join(", ");
-        let message = format!("there is no fault {name:?}; there are {known}, all, and none");
+        let message =
+            format!("there is no fault {name:?}; there are {known}, beyond, all, and none");
         Error::new(ErrorKind::InvalidArgument, message)
     })
 }

@@ -78,11 +78,15 @@ pub struct WorstDay {
     /// Options of the `sim://` URL for a form: `brokers=3`.
     pub options: fn(Form) -> &'static str,
     /// Kinds of faults, by the names that `bus explore --faults` takes; empty for all that the
-    /// configuration promises to survive.
+    /// configuration promises to survive. With [`BEYOND`] among them, there may be more at once
+    /// than that.
     pub faults: &'static [&'static str],
     /// How long the faults last; after that everything heals, and work must go on.
     pub horizon: Duration,
 }
+
+/// Among the faults of an application: several brokers may be away at a time.
+pub const BEYOND: &str = "beyond";
 
 /// All applications, sorted by name.
 pub const fn catalogue() -> &'static [Application] {
@@ -99,6 +103,8 @@ const CATALOGUE: &[Application] = &[
     stories::delivery_timeout_late_success::STORY,
     stories::dlq_publish_not_awaited::STORY,
     stories::hanging_transaction::STORY,
+    stories::hw_truncation_loss::STORY,
+    stories::inflight_retry_reorder::STORY,
     stories::latest_on_new_partition::STORY,
     ORDER_EXPORT,
     stories::outbox_sequence_gap::STORY,

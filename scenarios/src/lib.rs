@@ -26,6 +26,6 @@ pub mod report;
 pub mod store;
 pub mod stories;
 
-pub use catalogue::{Application, Form, Kind, WorstDay, catalogue, find};
+pub use catalogue::{Application, BEYOND, Form, Kind, WorstDay, catalogue, find};
 pub use crash_points::{CrashPoints, Reached};
 pub use report::{Broken, GroupReport, MemberReport, PartitionReport, Report, Verdict};

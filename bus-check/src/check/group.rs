@@ -117,9 +117,10 @@ fn overlapping_owners(model: &Model<'_>, older: &Ownership, newer: &Ownership) -
             ""
         }
     );
-    // Whether the older one was given up, it learns at the latest when all faults are healed.
+    // Whether the older one was given up, it learns at the latest when all has settled.
+    let is_settled = model.history.iter().last().is_some_and(|(last, _)| model.is_settled(last));
     let promise = match model.quiesced {
-        Some(quiesced) if quiesced > newer.began => Promise::Required,
+        Some(quiesced) if quiesced > newer.began && is_settled => Promise::Required,
         _ => Promise::Open,
     };
     let witness =

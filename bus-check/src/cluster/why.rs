@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use bus_core::Offset;
 
-use super::{Cluster, ClusterEvent, CutBy, Happened, PlaceId};
+use super::{BrokerId, Cluster, ClusterEvent, CutBy, Happened, PlaceId};
 use crate::truth::{Cause, GroundTruth, Question, Truth};
 
 impl GroundTruth for Cluster {
@@ -49,6 +49,10 @@ impl GroundTruth for Cluster {
                 let removed = events.iter().rev().find(|event| is_removed(event, group_id));
                 let late = self.late_coordinator(events, *since);
                 self.or_nothing(late.or(removed))
+            }
+            Question::OldEnd { topic_partition, since } => {
+                let Some(place) = self.find(topic_partition) else { return Truth::Unknown };
+                self.or_nothing(old_leader(events, place, *since))
             }
             Question::ZombieCommit { group_id } => {
                 let state = events.iter().rev().find(|event| is_state(event, group_id));
@@ -97,26 +101,29 @@ impl Cluster {
         #[derive(Clone, Copy, Default)]
         struct Known<'a> {
             high_watermark: Offset,
-            late: Option<&'a ClusterEvent>,
+            late: Option<(BrokerId, &'a ClusterEvent)>,
         }
         let mut known = BTreeMap::<PlaceId, Known<'a>>::new();
         for event in events {
             match event.what {
-                Happened::EpochStart { place, .. } if self.is_of_commits(place) => {
+                Happened::EpochStart { broker, place, .. } if self.is_of_commits(place) => {
                     let known = known.entry(place).or_default();
-                    known.late = (known.high_watermark > 0).then_some(event);
+                    known.late = (known.high_watermark > 0).then_some((broker, event));
                 }
-                Happened::HighWatermark { place, offset, .. } if self.is_of_commits(place) => {
+                Happened::HighWatermark { broker, place, offset } if self.is_of_commits(place) => {
                     let known = known.entry(place).or_default();
                     if offset >= known.high_watermark {
                         known.high_watermark = offset;
-                        known.late = known.late.filter(|_| event.at >= since);
+                        // The leader before it may still learn what was replicated.
+                        let is_late = |(late, _): &(BrokerId, _)| *late != broker;
+                        known.late = known.late.filter(|late| event.at >= since || is_late(late));
                     }
                 }
                 _ => {}
             }
         }
-        known.into_values().filter_map(|known| known.late).max_by_key(|event| event.number)
+        let late = known.into_values().filter_map(|known| known.late);
+        late.map(|(_, event)| event).max_by_key(|event| event.number)
     }
 
     fn is_of_commits(&self, place: PlaceId) -> bool {
@@ -148,6 +155,32 @@ impl Cluster {
             format!("{}: the batch was there already, so this is a retry.", self.sentence(later));
         Truth::Because(Cause { event: later.number, sentence })
     }
+}
+
+/// The election of another leader that one which led before had perhaps not heard of at `since`: a
+/// leader goes on until it hears that it is none, and answers by what it knows.
+fn old_leader(events: &[ClusterEvent], place: PlaceId, since: u64) -> Option<&ClusterEvent> {
+    let mut leads = BTreeMap::<BrokerId, i32>::new();
+    let mut elected = None;
+    for event in events {
+        match event.what {
+            Happened::Leader { place: at, leader_epoch, .. } if at == place => {
+                elected = Some((leader_epoch, event));
+            }
+            Happened::EpochStart { place: at, broker, leader_epoch, .. } if at == place => {
+                leads.insert(broker, leader_epoch);
+            }
+            // Whoever follows has heard of it.
+            Happened::Replicated { place: at, broker, leader_epoch, .. }
+                if at == place && event.at < since && leads.get(&broker) < Some(&leader_epoch) =>
+            {
+                leads.remove(&broker);
+            }
+            _ => {}
+        }
+    }
+    let (leader_epoch, event) = elected?;
+    leads.values().any(|led| *led < leader_epoch).then_some(event)
 }
 
 /// A group changed its state.

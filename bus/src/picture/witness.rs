@@ -87,6 +87,7 @@ fn of_question(events: &[SimEvent], question: &Question) -> Vec<EventSeq> {
             let both = [*earlier, *later].into_iter();
             both.filter_map(|offset| appended(topic_partition, offset)).collect()
         }
+        Question::OldEnd { .. } => Vec::new(),
         Question::Moved { topic_partition, from, to } => {
             let offset = (*from).min(*to);
             let gone = events.iter().find(|event| is_gone(event, topic_partition, offset));

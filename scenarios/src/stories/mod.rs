@@ -17,6 +17,8 @@ pub mod delayed_endtxn;
 pub mod delivery_timeout_late_success;
 pub mod dlq_publish_not_awaited;
 pub mod hanging_transaction;
+pub mod hw_truncation_loss;
+pub mod inflight_retry_reorder;
 pub mod latest_on_new_partition;
 pub mod ledger;
 pub mod member;
