@@ -108,7 +108,7 @@ async fn work(bus: Bus, name: &'static str, life: Lifecycle) -> Result<()> {
                 worker.invoice(&records).await?;
             }
             if !worker.consumer.assignment().is_empty() {
-                until.get_or_insert(bus.elapsed() + DEPLOYED);
+                until.get_or_insert_with(|| bus.elapsed() + DEPLOYED);
             }
         }
         worker.consumer.close().await?;

@@ -71,7 +71,7 @@ impl Consumer {
                 Some(partition) => partition.stored = Some(*offset),
                 None => {
                     self.stored.kept.entry(topic_partition.clone()).or_default().stored =
-                        Some(*offset)
+                        Some(*offset);
                 }
             }
         }
