@@ -124,6 +124,8 @@ impl Consumer {
                 self.finish_commit(Ok(()), effects);
             }
             Some((_, kind)) if is_retried(kind) => {
+                // Perhaps it was written and not replicated in time: that is no different error.
+                self.may_have_counted();
                 self.note_coordinator_error(now, kind, effects);
                 self.retry_commit(now, effects);
             }
@@ -140,9 +142,7 @@ impl Consumer {
 
     pub(super) fn commit_unanswered(&mut self, now: SimTime, effects: &mut Effects) {
         self.commits.is_in_flight = false;
-        if let Some(call) = self.commits.queue.front_mut() {
-            call.is_possibly_committed = true;
-        }
+        self.may_have_counted();
         self.coordinator_lost(now, effects);
         self.retry_commit(now, effects);
     }
@@ -192,6 +192,13 @@ impl Consumer {
             is_possibly_committed: false,
         });
         self.pump_commits(now, effects);
+    }
+
+    /// Notes that the commit in front has perhaps been written.
+    fn may_have_counted(&mut self) {
+        if let Some(call) = self.commits.queue.front_mut() {
+            call.is_possibly_committed = true;
+        }
     }
 
     /// Notes what the commit in front has committed.
