@@ -47,7 +47,9 @@ impl GroundTruth for Cluster {
             }
             Question::OldCommit { group_id, since } => {
                 let removed = events.iter().rev().find(|event| is_removed(event, group_id));
-                let late = self.late_coordinator(events, *since);
+                let of_commits = self.place_ids().filter(|place| self.is_of_commits(*place));
+                let old = of_commits.filter_map(|place| old_leader(events, place, *since)).last();
+                let late = self.late_coordinator(events, *since).or(old);
                 self.or_nothing(late.or(removed))
             }
             Question::OldEnd { topic_partition, since } => {
@@ -124,6 +126,10 @@ impl Cluster {
         }
         let late = known.into_values().filter_map(|known| known.late);
         late.map(|(_, event)| event).max_by_key(|event| event.number)
+    }
+
+    fn place_ids(&self) -> impl Iterator<Item = PlaceId> {
+        (0..).take(self.places.len()).map(PlaceId)
     }
 
     fn is_of_commits(&self, place: PlaceId) -> bool {

@@ -149,6 +149,8 @@ impl Consumer {
                 self.finish_commit(id, Ok(()), effects);
             }
             Some((_, kind)) if is_retried(kind) => {
+                // Perhaps it was written and not replicated in time: that is no different error.
+                self.may_have_counted(id);
                 self.note_coordinator_error(now, kind, effects);
                 self.retry_commit(now, effects);
             }
@@ -166,8 +168,8 @@ impl Consumer {
     pub(super) fn commit_unanswered(&mut self, now: SimTime, id: u64, effects: &mut Effects) {
         if let Some(call) = self.commits.find(id) {
             call.slot = None;
-            call.is_possibly_committed = true;
         }
+        self.may_have_counted(id);
         self.coordinator_lost(now, effects);
         self.retry_commit(now, effects);
     }
@@ -221,6 +223,13 @@ impl Consumer {
             is_possibly_committed: false,
         });
         self.pump_commits(now, effects);
+    }
+
+    /// Notes that a commit has perhaps been written.
+    fn may_have_counted(&mut self, id: u64) {
+        if let Some(call) = self.commits.find(id) {
+            call.is_possibly_committed = true;
+        }
     }
 
     /// Notes what a commit has committed.
