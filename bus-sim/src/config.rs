@@ -124,6 +124,7 @@ impl SimConfig {
         "transaction.partition.verification.enable",
         "offset.fetch.require.stable",
         "delivery.timeout.reuses.sequences",
+        "epoch.bump.keeps.transaction",
         "mutation",
     ];
 
@@ -155,6 +156,7 @@ impl SimConfig {
             "delivery.timeout.reuses.sequences" => {
                 self.client.timeout_reuses_sequences = switch()?;
             }
+            "epoch.bump.keeps.transaction" => self.client.epoch_bump_keeps_transaction = switch()?,
             "mutation" => {
                 let known = || Mutation::ALL.iter().map(|m| m.name()).collect::<Vec<_>>();
                 self.mutation = Some(Mutation::from_name(value).ok_or_else(|| {

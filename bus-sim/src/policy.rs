@@ -15,10 +15,19 @@ pub struct ClientPolicy {
     /// another producer id. True as in franz-go before 1.20.7 (#1217): a record after them may be
     /// taken for a repetition, so that it is acknowledged and lost.
     pub timeout_reuses_sequences: bool,
+    /// `epoch.bump.keeps.transaction`: a transactional producer that skipped a sequence asks for
+    /// the next epoch and goes on with its transaction, although that made its coordinator abort
+    /// it. False: the transaction has failed. True as in librdkafka before 1.8.2 (#3575): what was
+    /// sent before is lost, and the commit succeeds.
+    pub epoch_bump_keeps_transaction: bool,
 }
 
 impl Default for ClientPolicy {
     fn default() -> Self {
-        Self { offset_fetch_requires_stable: true, timeout_reuses_sequences: false }
+        Self {
+            offset_fetch_requires_stable: true,
+            timeout_reuses_sequences: false,
+            epoch_bump_keeps_transaction: false,
+        }
     }
 }

@@ -94,6 +94,7 @@ const CATALOGUE: &[Application] = &[
     stories::claim_before_effect::STORY,
     stories::delayed_endtxn::STORY,
     stories::delivery_timeout_late_success::STORY,
+    stories::epoch_bump_splits_transaction::STORY,
     stories::hanging_transaction::STORY,
     ORDER_EXPORT,
     stories::unstable_offset_read::STORY,

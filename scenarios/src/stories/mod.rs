@@ -12,6 +12,7 @@ pub mod claim_before_effect;
 pub mod common;
 pub mod delayed_endtxn;
 pub mod delivery_timeout_late_success;
+pub mod epoch_bump_splits_transaction;
 pub mod hanging_transaction;
 pub mod read_back;
 pub mod unstable_offset_read;
