@@ -426,3 +426,6 @@ impl Default for BrokerConfig {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
