@@ -17,6 +17,11 @@ pub struct ClientPolicy {
     /// another producer id. True as in franz-go before 1.20.7 (#1217): a record after them may be
     /// taken for a repetition, so that it is acknowledged and lost.
     pub timeout_reuses_sequences: bool,
+    /// `epoch.bump.keeps.transaction`: a transactional producer that skipped a sequence asks for
+    /// the next epoch and goes on with its transaction, although that made its coordinator abort
+    /// it. False: the transaction has failed. True as in librdkafka before 1.8.2 (#3575): what was
+    /// sent before is lost, and the commit succeeds.
+    pub epoch_bump_keeps_transaction: bool,
     /// `auto.commit.policy`: when a consumer commits by itself. By its timer.
     pub auto_commit: AutoCommit,
     /// `offset.store.outlives.assignment`: whether a stored offset is kept while its partition is
@@ -51,6 +56,7 @@ impl Default for ClientPolicy {
         Self {
             offset_fetch_requires_stable: true,
             timeout_reuses_sequences: false,
+            epoch_bump_keeps_transaction: false,
             auto_commit: AutoCommit::Timer,
             offset_store_outlives_assignment: false,
             commit_max_in_flight: 1,

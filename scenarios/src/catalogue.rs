@@ -102,6 +102,7 @@ const CATALOGUE: &[Application] = &[
     stories::delayed_endtxn::STORY,
     stories::delivery_timeout_late_success::STORY,
     stories::dlq_publish_not_awaited::STORY,
+    stories::epoch_bump_splits_transaction::STORY,
     stories::hanging_transaction::STORY,
     stories::hw_truncation_loss::STORY,
     stories::inflight_retry_reorder::STORY,

@@ -16,6 +16,7 @@ pub mod common;
 pub mod delayed_endtxn;
 pub mod delivery_timeout_late_success;
 pub mod dlq_publish_not_awaited;
+pub mod epoch_bump_splits_transaction;
 pub mod hanging_transaction;
 pub mod hw_truncation_loss;
 pub mod inflight_retry_reorder;

@@ -513,7 +513,7 @@ impl Producer {
         }
     }
 
-    fn drain_session(&mut self) {
+    pub(super) fn drain_session(&mut self) {
         if matches!(self.session, Session::Assigned { .. }) {
             self.session = Session::Draining;
         }
