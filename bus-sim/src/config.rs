@@ -9,6 +9,7 @@ use bus_core::{BusUrl, ConsumerConfig, Error, ErrorKind, ProducerConfig, Result}
 use crate::choice::Overrides;
 use crate::fault::Plan;
 use crate::mutation::Mutation;
+use crate::policy::{ClientPolicy, OutOfOrder};
 
 /// Configuration of a simulated world. Equal seed, configuration, and code give an equal trace.
 ///
@@ -46,6 +47,8 @@ pub struct SimConfig {
     /// although a leader may have them. True: librdkafka 2.12 does. The first batch of the next
     /// transaction may then be taken for a repetition: it is acknowledged, committed, and lost.
     pub abort_reuses_sequences: bool,
+    /// How clients do what not all clients do alike.
+    pub client: ClientPolicy,
     /// Properties of Kafka that every client is configured with; they win over what the code says.
     /// None.
     pub client_properties: Vec<(String, String)>,
@@ -75,6 +78,7 @@ impl Default for SimConfig {
             event_limit: 200_000_000,
             transaction_version: 1,
             abort_reuses_sequences: true,
+            client: ClientPolicy::default(),
             client_properties: Vec::new(),
             plan: Plan::default(),
             overrides: Overrides::default(),
@@ -118,6 +122,9 @@ impl SimConfig {
         "transaction.version",
         "abort.reuses.sequences",
         "truncation",
+        "out.of.order.sequence",
+        "validate.leader.epochs",
+        "owned.partitions.generation",
         "transaction.partition.verification.enable",
         "mutation",
     ];
@@ -153,6 +160,15 @@ impl SimConfig {
                     _ => return Err(one_of(name, value, "leader-epoch or high-watermark")),
                 };
             }
+            "out.of.order.sequence" => {
+                self.client.out_of_order = match value {
+                    "retry" => OutOfOrder::Retry,
+                    "bump-epoch" => OutOfOrder::BumpEpoch,
+                    _ => return Err(one_of(name, value, "retry or bump-epoch")),
+                };
+            }
+            "validate.leader.epochs" => self.client.validates_epochs = switch()?,
+            "owned.partitions.generation" => self.client.dates_claims = switch()?,
             "mutation" => {
                 let known = || Mutation::ALL.iter().map(|m| m.name()).collect::<Vec<_>>();
                 self.mutation = Some(Mutation::from_name(value).ok_or_else(|| {
@@ -440,7 +456,13 @@ mod tests {
         let truncation = |options| read(options).map(|config| config.broker.truncation);
         assert_eq!(truncation(""), Ok(Truncation::ByLeaderEpoch));
         assert_eq!(truncation("truncation=high-watermark"), Ok(Truncation::ToHighWatermark));
-        for wrong in ["truncation=never"] {
+        let policy = |options| read(options).map(|config| config.client);
+        assert_eq!(policy(""), Ok(ClientPolicy::default()));
+        let bumps = policy("out.of.order.sequence=bump-epoch").unwrap();
+        assert_eq!(bumps.out_of_order, OutOfOrder::BumpEpoch);
+        assert!(!policy("validate.leader.epochs=false").unwrap().validates_epochs);
+        assert!(!policy("owned.partitions.generation=false").unwrap().dates_claims);
+        for wrong in ["truncation=never", "out.of.order.sequence=1", "validate.leader.epochs=1"] {
             let error = read(wrong).unwrap_err();
             assert!(error.to_string().contains(" must be "), "{wrong}: {error}");
         }

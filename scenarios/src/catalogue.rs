@@ -96,10 +96,12 @@ pub const fn catalogue() -> &'static [Application] {
 const CATALOGUE: &[Application] = &[
     stories::claim_before_effect::STORY,
     stories::delivery_timeout_late_success::STORY,
+    stories::epoch_bump_collateral_dup::STORY,
     stories::hanging_transaction::STORY,
     stories::hw_truncation_loss::STORY,
     stories::inflight_retry_reorder::STORY,
     ORDER_EXPORT,
+    stories::unclean_rewrite_under_reader::STORY,
 ];
 
 const ORDER_EXPORT: Application = Application {

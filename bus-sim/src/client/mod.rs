@@ -21,6 +21,7 @@ use bus_core::{CommitSender, DeliverySender, Result, Timestamp, TopicPartition};
 
 use crate::choice::{Choices, Label};
 use crate::node::{Effects, Input, NodeId};
+use crate::policy::ClientPolicy;
 use crate::time::SimTime;
 
 use admin::Admin;
@@ -106,6 +107,7 @@ pub(crate) struct Identity {
     pub(crate) node: NodeId,
     pub(crate) name: u64,
     pub(crate) choices: Choices,
+    pub(crate) policy: ClientPolicy,
 }
 
 impl Identity {

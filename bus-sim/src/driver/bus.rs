@@ -43,7 +43,8 @@ impl SimBus {
                 return Err(Error::new(ErrorKind::Crashed, message));
             }
             let choices = world.choices.clone();
-            let machine = |node: NodeId, name: u64| make(Identity { node, name, choices });
+            let policy = world.config.client;
+            let machine = |node: NodeId, name: u64| make(Identity { node, name, choices, policy });
             Ok(world.add_client(self.process, machine))
         });
         added.unwrap_or_else(|| Err(over()))

@@ -10,7 +10,9 @@
 pub mod claim_before_effect;
 pub mod common;
 pub mod delivery_timeout_late_success;
+pub mod epoch_bump_collateral_dup;
 pub mod hanging_transaction;
 pub mod hw_truncation_loss;
 pub mod inflight_retry_reorder;
 pub mod read_back;
+pub mod unclean_rewrite_under_reader;

@@ -36,6 +36,7 @@ use crate::client::metadata::{Metadata, Refresh};
 use crate::client::{ClientTimer, Completion, Identity, Reply};
 use crate::mutation::Mutation;
 use crate::node::{BrokerId, Effects, Input, Name, Timer};
+use crate::policy::ClientPolicy;
 use crate::protocol::Response;
 use crate::time::SimTime;
 
@@ -76,6 +77,7 @@ pub(crate) struct Consumer {
     config: ConsumerConfig,
     client_id: Name,
     mutation: Option<Mutation>,
+    policy: ClientPolicy,
     connections: Connections<Token>,
     metadata: Metadata,
     refresh: Refresh,
@@ -142,6 +144,7 @@ impl Consumer {
             Member::new(group_id.into(), config.group_instance_id.as_deref().map(Name::from))
         });
         Self {
+            policy: identity.policy,
             connections: Connections::new(identity, brokers),
             metadata: Metadata::new(brokers),
             refresh: Refresh::default(),

@@ -26,6 +26,7 @@ use crate::client::metadata::{Metadata, Refresh};
 use crate::client::{ClientTimer, Completion, Identity, Reply};
 use crate::mutation::Mutation;
 use crate::node::{Effects, Input, Timer};
+use crate::policy::ClientPolicy;
 use crate::protocol::Response;
 use crate::protocol::batch::BatchRecord;
 use crate::time::SimTime;
@@ -58,6 +59,7 @@ pub(crate) struct Producer {
     identity: Identity,
     config: ProducerConfig,
     mutation: Option<Mutation>,
+    policy: ClientPolicy,
     connections: Connections<Token>,
     metadata: Metadata,
     refresh: Refresh,
@@ -145,6 +147,7 @@ impl Producer {
             delivery_timeout_at: None,
             retry_at: None,
             closing: None,
+            policy: identity.policy,
             identity,
             config,
             mutation,
