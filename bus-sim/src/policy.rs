@@ -11,8 +11,9 @@ pub struct ClientPolicy {
     /// Whether a consumer asks a new leader if it has what was read from the one before (KIP-320).
     /// True.
     pub validates_epochs: bool,
-    /// Whether a cooperative member says in which generation it was given the partitions that it
-    /// claims, and claims nothing of a generation whose assignment it missed (KIP-792). True.
+    /// Whether a cooperative member says of which generation the assignment is that it claims to
+    /// own, and the newer claim counts (KIP-792). If not, each member keeps what it claims, as
+    /// before Kafka 3.0. True.
     pub dates_claims: bool,
 }
 

@@ -95,6 +95,7 @@ pub const fn catalogue() -> &'static [Application] {
 
 const CATALOGUE: &[Application] = &[
     stories::claim_before_effect::STORY,
+    stories::coop_stale_owned_partitions::STORY,
     stories::delivery_timeout_late_success::STORY,
     stories::epoch_bump_collateral_dup::STORY,
     stories::hanging_transaction::STORY,

@@ -9,6 +9,7 @@
 
 pub mod claim_before_effect;
 pub mod common;
+pub mod coop_stale_owned_partitions;
 pub mod delivery_timeout_late_success;
 pub mod epoch_bump_collateral_dup;
 pub mod hanging_transaction;
