@@ -142,7 +142,7 @@ guarantees! {
         "no unclean election; topics with several replicas";
     D9, "stale end",
         "An end that is asked for after a delivery lies behind its record.",
-        "acks all, SAFE";
+        "acks all, SAFE, its leader has heard of all elections";
     D10, "delivery not due",
         "Nothing is returned of a paused partition, or of one that is not owned.",
         "always";
@@ -157,7 +157,7 @@ guarantees! {
         "the older one polls, and is not told later that it was given up";
     E3, "zombie commit",
         "A member of an old generation commits nothing.",
-        "eager groups";
+        "eager groups with members";
     E4, "commit out of nowhere",
         "What is committed is what somebody committed.",
         "always";
@@ -172,7 +172,7 @@ guarantees! {
         "always; at most once: never";
     E8, "lost commit",
         "Who asks what is committed is told the last commit.",
-        "the offsets topic is SAFE";
+        "the offsets topic is SAFE, its leader has caught up";
     E9, "incomplete assignment",
         "In a settled group every partition has one owner.",
         "after quiescence, members left";

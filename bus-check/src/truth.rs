@@ -52,6 +52,25 @@ pub enum Question {
         /// The offset.
         offset: Offset,
     },
+    /// Why was a group told an older commit than its last?
+    OldCommit {
+        /// The group.
+        group_id: String,
+        /// When it was asked for, in nanoseconds.
+        since: u64,
+    },
+    /// Why was somebody told an older end of a log than one that is committed?
+    OldEnd {
+        /// The partition.
+        topic_partition: TopicPartition,
+        /// When it was asked for, in nanoseconds.
+        since: u64,
+    },
+    /// Why was a commit accepted of a member that the group had given up?
+    ZombieCommit {
+        /// The group.
+        group_id: String,
+    },
     /// Why was this member or producer given up or fenced?
     Fenced {
         /// Its group or transactional id.

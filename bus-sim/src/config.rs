@@ -9,7 +9,7 @@ use bus_core::{BusUrl, ConsumerConfig, Error, ErrorKind, ProducerConfig, Result}
 use crate::choice::Overrides;
 use crate::fault::Plan;
 use crate::mutation::Mutation;
-use crate::policy::{ClientPolicy, OutOfOrder};
+use crate::policy::ClientPolicy;
 
 /// Configuration of a simulated world. Equal seed, configuration, and code give an equal trace.
 ///
@@ -47,7 +47,7 @@ pub struct SimConfig {
     /// although a leader may have them. True: librdkafka 2.12 does. The first batch of the next
     /// transaction may then be taken for a repetition: it is acknowledged, committed, and lost.
     pub abort_reuses_sequences: bool,
-    /// How clients do what not all clients do alike.
+    /// What clients do in one way or another, as of today.
     pub client: ClientPolicy,
     /// Properties of Kafka that every client is configured with; they win over what the code says.
     /// None.
@@ -126,6 +126,10 @@ impl SimConfig {
         "validate.leader.epochs",
         "owned.partitions.generation",
         "transaction.partition.verification.enable",
+        "offset.fetch.require.stable",
+        "auto.commit.policy",
+        "offset.store.outlives.assignment",
+        "delivery.timeout.reuses.sequences",
         "mutation",
     ];
 
@@ -153,6 +157,10 @@ impl SimConfig {
             "transaction.partition.verification.enable" => {
                 self.broker.transaction_partition_verification = switch()?;
             }
+            "offset.fetch.require.stable" => self.client.offset_fetch_requires_stable = switch()?,
+            "delivery.timeout.reuses.sequences" => {
+                self.client.timeout_reuses_sequences = switch()?;
+            }
             "truncation" => {
                 self.broker.truncation = match value {
                     "leader-epoch" => Truncation::ByLeaderEpoch,
@@ -160,15 +168,6 @@ impl SimConfig {
                     _ => return Err(one_of(name, value, "leader-epoch or high-watermark")),
                 };
             }
-            "out.of.order.sequence" => {
-                self.client.out_of_order = match value {
-                    "retry" => OutOfOrder::Retry,
-                    "bump-epoch" => OutOfOrder::BumpEpoch,
-                    _ => return Err(one_of(name, value, "retry or bump-epoch")),
-                };
-            }
-            "validate.leader.epochs" => self.client.validates_epochs = switch()?,
-            "owned.partitions.generation" => self.client.dates_claims = switch()?,
             "mutation" => {
                 let known = || Mutation::ALL.iter().map(|m| m.name()).collect::<Vec<_>>();
                 self.mutation = Some(Mutation::from_name(value).ok_or_else(|| {
@@ -176,6 +175,7 @@ impl SimConfig {
                     invalid(format!("no mutation {value:?}; there are {known}"))
                 })?);
             }
+            _ if self.client.set_option(name, value)? => {}
             _ => self.set_client_property(name, value)?,
         }
         Ok(())
@@ -456,13 +456,7 @@ mod tests {
         let truncation = |options| read(options).map(|config| config.broker.truncation);
         assert_eq!(truncation(""), Ok(Truncation::ByLeaderEpoch));
         assert_eq!(truncation("truncation=high-watermark"), Ok(Truncation::ToHighWatermark));
-        let policy = |options| read(options).map(|config| config.client);
-        assert_eq!(policy(""), Ok(ClientPolicy::default()));
-        let bumps = policy("out.of.order.sequence=bump-epoch").unwrap();
-        assert_eq!(bumps.out_of_order, OutOfOrder::BumpEpoch);
-        assert!(!policy("validate.leader.epochs=false").unwrap().validates_epochs);
-        assert!(!policy("owned.partitions.generation=false").unwrap().dates_claims);
-        for wrong in ["truncation=never", "out.of.order.sequence=1", "validate.leader.epochs=1"] {
+        for wrong in ["truncation=never"] {
             let error = read(wrong).unwrap_err();
             assert!(error.to_string().contains(" must be "), "{wrong}: {error}");
         }

@@ -22,7 +22,7 @@
 //! - [`explore`]: many runs, the shrinking of a failure, and its replay;
 //! - [`event`]: the record of events with their causes, for pictures;
 //! - [`fault`]: what goes wrong, as data; [`choice`]: what is random;
-//! - [`config`], [`time`], [`digest`], [`fact`], [`mutation`], [`policy`]: what they say.
+//! - [`config`], [`policy`], [`time`], [`digest`], [`fact`], [`mutation`]: what they say.
 //!
 //! # What it is not
 //! It does not measure performance of Kafka, and it does no real I/O: what is not modeled answers
@@ -49,7 +49,7 @@ pub use config::{BrokerConfig, SimConfig, Truncation};
 pub use driver::{Outcome, Sim, SimHandle, SimReport, Stalled};
 pub use event::{SimEvent, SimEventKind};
 pub use mutation::Mutation;
-pub use policy::{ClientPolicy, OutOfOrder};
+pub use policy::{AutoCommit, ClientPolicy, OutOfOrder};
 pub use protocol::Api;
 pub use time::SimTime;
 pub use world::TraceHash;

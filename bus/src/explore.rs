@@ -4,10 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::time::Duration;
 
+use bus_check::verdict::Finding;
+use bus_check::{Durability, Environment, History, Recorder};
 use bus_core::{BusUrl, Error, ErrorKind, Result};
 use bus_sim::explore::{PROGRESS, Violation};
 use bus_sim::fault::{Envelope, FaultKind, Surroundings};
-use bus_sim::{Sim, SimConfig, SimHandle};
+use bus_sim::{Sim, SimConfig, SimHandle, SimReport};
 use scenarios::{Application, CrashPoints, Form, Reached, Report, Verdict};
 
 /// That no process of an application fails in a way that a person has to mend.
@@ -40,13 +42,14 @@ impl WorstDays {
         let mut world = SimConfig::from_url(&url)?;
         world.time_limit = world.time_limit.min(TIME_LIMIT);
         world.event_limit = world.event_limit.min(EVENT_LIMIT);
+        world.record_facts = true;
         let options = options.to_owned();
         Ok(Self { application, form, options, world, surroundings: None })
     }
 
     /// Those with faults of these kinds: names with commas between them, `all`, or `none`; `beyond`
-    /// among them is the envelope of that name. Without any, what the application asks for. A run without faults shows what there is to
-    /// strike.
+    /// among them is the envelope of that name. Without any, what the application asks for. A run
+    /// without faults shows what there is to strike.
     ///
     /// # Errors
     /// [`InvalidArgument`](bus_core::ErrorKind::InvalidArgument) for an unknown kind, naming all.
@@ -98,20 +101,29 @@ impl WorstDays {
     }
 }
 
-/// Runs an application in a world once, and returns the guarantees that were broken.
+/// Runs an application in a world once, and returns the guarantees that were broken: those that the
+/// application judges itself, and those of [`bus_check`], by its history and, if the world records
+/// its facts, by what really happened.
 pub fn judged(
     application: &'static Application,
     form: Form,
 ) -> impl Fn(SimHandle) -> Judged + Sync {
     move |sim| {
-        let crash_points = {
-            let sim = sim.clone();
-            CrashPoints::new(move |process, point| {
-                if sim.reached(process, point) { Reached::Crash } else { Reached::Continue }
-            })
-        };
-        let run = (application.run)(sim.bus(), form, crash_points);
-        Box::pin(async move { judge(run.await) })
+        let recorder = Recorder::default();
+        let bus = recorder.record(&sim.bus());
+        let history = recorder.clone();
+        sim.judge_afterwards(move |report| judge_history(&history.into_history(), report));
+        let reached = sim.clone();
+        let crash_points = CrashPoints::new(move |process, point| {
+            if reached.reached(process, point) { Reached::Crash } else { Reached::Continue }
+        });
+        let run = (application.run)(bus, form, crash_points);
+        Box::pin(async move {
+            let ran = run.await;
+            let audited = audit(&sim, &recorder).await;
+            let report = ran.and_then(|report| audited.map(|()| report));
+            judge_report(report)
+        })
     }
 }
 
@@ -119,7 +131,30 @@ pub fn judged(
 pub type Judged =
     std::pin::Pin<Box<dyn Future<Output = std::result::Result<(), Vec<Violation>>> + Send>>;
 
-fn judge(ran: Result<Report>) -> std::result::Result<(), Vec<Violation>> {
+/// Heals everything, and lets fresh readers read every log.
+async fn audit(sim: &SimHandle, recorder: &Recorder) -> Result<()> {
+    sim.quiesce();
+    recorder.quiesced();
+    recorder.audit().await
+}
+
+/// What [`bus_check`] says of a run.
+fn judge_history(history: &History, report: &SimReport) -> Vec<Violation> {
+    let durability = match report.envelope {
+        Envelope::Tolerated => Durability::Safe,
+        Envelope::Beyond => Durability::Unsafe,
+    };
+    let environment = Environment { durability, ..Environment::default() };
+    let judged = bus_check::judge(history, &environment, &bus_check::sim::cluster(report));
+    let violation = |finding: &Finding| {
+        let name = format!("{} {}", finding.id(), finding.guarantee.slug());
+        Violation::new(name, finding.sentence())
+    };
+    judged.violations().map(violation).collect()
+}
+
+/// What an application says of its run.
+fn judge_report(ran: Result<Report>) -> std::result::Result<(), Vec<Violation>> {
     let report = match ran {
         Ok(report) => report,
         Err(error) => return Err(vec![Violation::new(NO_FAILURE, error.to_string())]),

@@ -94,15 +94,25 @@ pub const fn catalogue() -> &'static [Application] {
 }
 
 const CATALOGUE: &[Application] = &[
+    stories::cancel_then_dedupe_swallow::STORY,
     stories::claim_before_effect::STORY,
+    stories::commit_after_revoke::STORY,
+    stories::commit_max_with_concurrency::STORY,
     stories::coop_stale_owned_partitions::STORY,
+    stories::delayed_endtxn::STORY,
     stories::delivery_timeout_late_success::STORY,
+    stories::dlq_publish_not_awaited::STORY,
     stories::epoch_bump_collateral_dup::STORY,
     stories::hanging_transaction::STORY,
     stories::hw_truncation_loss::STORY,
     stories::inflight_retry_reorder::STORY,
+    stories::latest_on_new_partition::STORY,
     ORDER_EXPORT,
+    stories::outbox_sequence_gap::STORY,
+    stories::prefetch_autocommit::STORY,
+    stories::stale_stored_offset_rewind::STORY,
     stories::unclean_rewrite_under_reader::STORY,
+    stories::unstable_offset_read::STORY,
 ];
 
 const ORDER_EXPORT: Application = Application {

@@ -51,6 +51,29 @@ pub async fn create_topic(bus: &Bus, topic: NewTopic) -> Result<()> {
     }
 }
 
+/// Tries again as [`patiently`] does, and up to half a minute if there is no such topic: a broker
+/// that is cut off from the controller has not heard of a new one.
+///
+/// # Errors
+/// The last error.
+pub async fn once_it_is_there<T, Fut>(mut attempt: impl FnMut() -> Fut) -> Result<T>
+where
+    Fut: Future<Output = Result<T>>,
+{
+    let give_up = Instant::now() + RESTART;
+    loop {
+        match patiently(&mut attempt).await {
+            Err(error)
+                if error.kind() == ErrorKind::UnknownTopicOrPartition
+                    && Instant::now() < give_up =>
+            {
+                tokio::time::sleep(PAUSE).await;
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
 /// How long a broker needs to come back after a restart, and more.
 const RESTART: Duration = Duration::from_secs(30);
 

@@ -7,7 +7,7 @@ use bus_core::{Admin, Bus, Consumer, ConsumerConfig, GroupState, Offset, Result,
 use bus_core::{Partition, TopicPartition};
 use serde::Serialize;
 
-use crate::patience::patiently;
+use crate::patience::{once_it_is_there, patiently};
 
 /// What came of a run of an application.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -143,11 +143,12 @@ impl Observer {
     /// # Errors
     /// Those of the administration client.
     pub async fn partitions(&self) -> Result<Vec<PartitionReport>> {
-        let described = patiently(|| self.admin.describe_topic(self.topic.clone())).await?;
+        let described = once_it_is_there(|| self.admin.describe_topic(self.topic.clone())).await?;
         let mut partitions = Vec::with_capacity(described.partitions.len());
         for (i, partition) in described.partitions.iter().enumerate() {
             let topic_partition = TopicPartition::new(&self.topic, partition.partition);
-            let end = patiently(|| self.consumer.watermarks(&topic_partition)).await?.high;
+            let watermarks = || self.consumer.watermarks(&topic_partition);
+            let end = once_it_is_there(watermarks).await?.high;
             let before = self.ends_before.get(i).copied().unwrap_or(0);
             partitions.push(PartitionReport {
                 topic: self.topic.clone(),

@@ -5,10 +5,13 @@
 //! - A transaction sees what was committed when it looked, and its own writes. It commits whole or
 //!   not at all: if a row that it read has changed, or a key that it inserts is taken, nothing of
 //!   it happens.
+//! - A [sequence](Transaction::next_of) gives each transaction another number, at once and for
+//!   good: numbers are in the order in which they were taken, not in that of the commits, and those
+//!   of a transaction that does not commit are missing for ever. So it is in every database.
 //!
 //! Absent: a commit whose outcome the client does not learn.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,6 +41,15 @@ struct Database {
     rows: BTreeMap<Key, Stored>,
     /// How many transactions were committed; the version of the rows that the last one wrote.
     commits: u64,
+    sequences: BTreeMap<&'static str, Sequence>,
+}
+
+#[derive(Debug, Default)]
+struct Sequence {
+    /// The number that was given last.
+    last: u64,
+    /// Those that open transactions have.
+    open: BTreeSet<u64>,
 }
 
 /// Table and key.
@@ -52,7 +64,20 @@ struct Stored {
 impl Store {
     /// Begins a transaction. Dropping it aborts it.
     pub fn begin(&self) -> Transaction {
-        Transaction { store: self.clone(), reads: BTreeMap::new(), writes: BTreeMap::new() }
+        Transaction {
+            reads: BTreeMap::new(),
+            writes: BTreeMap::new(),
+            numbers: Numbers { store: self.clone(), taken: Vec::new() },
+        }
+    }
+
+    /// The number of a sequence before which all is decided: every transaction that took a smaller
+    /// one has committed or is gone. What other databases tell by the oldest transaction that is
+    /// open (`pg_snapshot_xmin`).
+    pub fn decided_before(&self, sequence: &'static str) -> u64 {
+        let database = self.database.lock();
+        let Some(sequence) = database.sequences.get(sequence) else { return 1 };
+        sequence.open.first().copied().unwrap_or(sequence.last + 1)
     }
 
     /// The committed rows of a table, sorted by key.
@@ -69,13 +94,46 @@ impl Store {
 /// A transaction that is open.
 #[derive(Debug)]
 pub struct Transaction {
-    store: Store,
     /// The version of each row that was looked at; 0 for none.
     reads: BTreeMap<Key, u64>,
     writes: BTreeMap<Key, Option<Value>>,
+    /// Let go last: what it took is decided then.
+    numbers: Numbers,
+}
+
+/// The numbers that a transaction took from sequences; open until this is dropped.
+#[derive(Debug)]
+struct Numbers {
+    store: Store,
+    taken: Vec<(&'static str, u64)>,
+}
+
+impl Drop for Numbers {
+    fn drop(&mut self) {
+        let mut database = self.store.database.lock();
+        for (name, number) in &self.taken {
+            if let Some(sequence) = database.sequences.get_mut(name) {
+                sequence.open.remove(number);
+            }
+        }
+    }
 }
 
 impl Transaction {
+    /// Takes the next number of a sequence, from 1 on. It is taken even if this transaction never
+    /// commits, and others may commit greater ones before.
+    pub fn next_of(&mut self, sequence: &'static str) -> u64 {
+        let number = {
+            let mut database = self.numbers.store.database.lock();
+            let sequence = database.sequences.entry(sequence).or_default();
+            sequence.last += 1;
+            sequence.open.insert(sequence.last);
+            sequence.last
+        };
+        self.numbers.taken.push((sequence, number));
+        number
+    }
+
     /// Reads a row.
     ///
     /// # Errors
@@ -85,7 +143,7 @@ impl Transaction {
         if let Some(written) = self.writes.get(&key) {
             return written.as_ref().map(|value| decode(&key, value)).transpose();
         }
-        let database = self.store.database.lock();
+        let database = self.numbers.store.database.lock();
         let stored = database.rows.get(&key);
         let version = stored.map_or(0, |stored| stored.version);
         let row = stored.map(|stored| decode(&key, &stored.value)).transpose()?;
@@ -122,9 +180,9 @@ impl Transaction {
     /// [`StoreError::Conflict`] or [`StoreError::DuplicateKey`]; nothing has happened then.
     pub async fn commit(self) -> Result<(), StoreError> {
         tokio::time::sleep(COMMIT_TIME).await;
-        let Self { store, reads, writes } = self;
-        let mut database = store.database.lock();
-        let Database { rows, commits } = &mut *database;
+        let Self { reads, writes, numbers } = self;
+        let mut database = numbers.store.database.lock();
+        let Database { rows, commits, .. } = &mut *database;
         for (key, version) in &reads {
             let found = rows.get(key).map_or(0, |stored| stored.version);
             match (found == *version, version) {
@@ -291,5 +349,21 @@ mod tests {
         assert!(matches!(error, StoreError::Conflict { .. }), "{error}");
         assert_eq!(store.all::<Account>().unwrap(), [account("a", 2)]);
         assert_eq!(bus_core::Error::from(error).recovery(), bus_core::Recovery::Retry);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn numbers_are_taken_before_the_commit() {
+        let store = Store::default();
+        let (mut first, mut second) = (store.begin(), store.begin());
+        assert_eq!(store.decided_before("ids"), 1);
+        assert_eq!((first.next_of("ids"), second.next_of("ids")), (1, 2));
+        second.insert(&account("b", 2)).unwrap();
+        second.commit().await.unwrap();
+        assert_eq!(store.decided_before("ids"), 1, "the first is open");
+        drop(first);
+        assert_eq!(store.decided_before("ids"), 3, "the first is gone, and its number with it");
+        let mut third = store.begin();
+        assert_eq!(third.next_of("ids"), 3);
+        assert_eq!(third.next_of("others"), 1);
     }
 }

@@ -47,6 +47,10 @@ pub(super) fn too_far(model: &Model<'_>, found: &mut Anomalies) {
 }
 
 /// E8: what is committed is less than what was committed last.
+///
+/// A coordinator that has just taken over answers by what lies below the high watermark that it
+/// knows, which may be one fetch behind what the one before it acknowledged. So until all has
+/// settled an old answer is an anomaly that needs a cause.
 pub(super) fn lost(model: &Model<'_>, found: &mut Anomalies) {
     each_told(model, |told| {
         found.examined += 1;
@@ -61,6 +65,12 @@ pub(super) fn lost(model: &Model<'_>, found: &mut Anomalies) {
             anomaly.sentence.truncate(anomaly.sentence.len() - 1);
             anomaly.sentence += &last;
             anomaly.sentence += ".";
+            if !model.is_settled(told.asked) {
+                let group_id = model.history.name(told.group).to_owned();
+                anomaly.promise = Promise::NotPromised;
+                let since = model.at(told.asked);
+                return anomaly.asking(Question::OldCommit { group_id, since });
+            }
             anomaly
         });
     });

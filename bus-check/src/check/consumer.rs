@@ -321,8 +321,16 @@ pub(super) fn stale_end(model: &Model<'_>, found: &mut Anomalies) {
                         model.history.title(operation.client)
                     );
                     let witness = [told, operation.invoked.unwrap_or(at), at];
-                    let promise = model.environment.is_kept();
+                    // A leader that has not heard of the next one answers by what it knows.
+                    let asked = operation.invoked.unwrap_or(at);
+                    let promise = if model.is_settled(asked) {
+                        model.environment.is_kept()
+                    } else {
+                        Promise::NotPromised
+                    };
+                    let (topic_partition, since) = (place.clone(), model.at(asked));
                     Anomaly::new(Subject::Operation(*id), promise, witness, sentence)
+                        .asking(Question::OldEnd { topic_partition, since })
                 });
             }
             _ => {}

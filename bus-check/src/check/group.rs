@@ -117,9 +117,10 @@ fn overlapping_owners(model: &Model<'_>, older: &Ownership, newer: &Ownership) -
             ""
         }
     );
-    // Whether the older one was given up, it learns at the latest when all faults are healed.
+    // Whether the older one was given up, it learns at the latest when all has settled.
+    let is_settled = model.history.iter().last().is_some_and(|(last, _)| model.is_settled(last));
     let promise = match model.quiesced {
-        Some(quiesced) if quiesced > newer.began => Promise::Required,
+        Some(quiesced) if quiesced > newer.began && is_settled => Promise::Required,
         _ => Promise::Open,
     };
     let witness =
@@ -132,6 +133,9 @@ fn overlapping_owners(model: &Model<'_>, older: &Ownership, newer: &Ownership) -
 
 /// E3: a commit of a member succeeds, though another member was assigned partitions in a later
 /// generation before, and this one has not joined again since.
+///
+/// A client that has learned that it is no member commits as nobody does (generation -1), which a
+/// group without members accepts. No history shows that, so it is for the ground truth to say.
 pub(super) fn zombie_commit(model: &Model<'_>, found: &mut Anomalies) {
     let deleted = deleted(model);
     // By group: the guards that assign, with their members.
@@ -179,7 +183,9 @@ pub(super) fn zombie_commit(model: &Model<'_>, found: &mut Anomalies) {
                 _ => crate::history::OperationId(0),
             };
             let witness = [*newer_at, invoked, ended];
-            Anomaly::new(Subject::Operation(id), Promise::Required, witness, sentence)
+            let group_id = model.history.name(group).to_owned();
+            Anomaly::new(Subject::Operation(id), Promise::Open, witness, sentence)
+                .asking(Question::ZombieCommit { group_id })
         });
     }
 }

@@ -262,7 +262,9 @@ impl Replicas {
         state.leads.insert(broker, leader_epoch);
         let none = Vec::new();
         let log = state.logs.get(&broker).unwrap_or(&none);
-        let lacking = state.record.iter().find(|batch| !holds(log, batch));
+        // Nobody asks a broker that learns late that it led for what others committed after it.
+        let is_later = state.epochs.range(leader_epoch + 1..).next().is_some();
+        let lacking = state.record.iter().find(|batch| !is_later && !holds(log, batch));
         let lacks = lacking.map(|batch| batch.base);
         let committed_by = lacks.map(|offset| state.commit_of(offset).0);
         let excuse = state.excuse;

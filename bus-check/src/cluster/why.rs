@@ -5,9 +5,11 @@
 //! something is wrong with the simulator or a client. Of the others the cluster knows less than
 //! all, so that without a cause nothing is said.
 
+use std::collections::BTreeMap;
+
 use bus_core::Offset;
 
-use super::{Cluster, ClusterEvent, CutBy, Happened, PlaceId};
+use super::{BrokerId, Cluster, ClusterEvent, CutBy, Happened, PlaceId};
 use crate::truth::{Cause, GroundTruth, Question, Truth};
 
 impl GroundTruth for Cluster {
@@ -43,6 +45,19 @@ impl GroundTruth for Cluster {
                 };
                 self.or_unknown(events.iter().rev().find(is_cause))
             }
+            Question::OldCommit { group_id, since } => {
+                let removed = events.iter().rev().find(|event| is_removed(event, group_id));
+                let late = self.late_coordinator(events, *since);
+                self.or_nothing(late.or(removed))
+            }
+            Question::OldEnd { topic_partition, since } => {
+                let Some(place) = self.find(topic_partition) else { return Truth::Unknown };
+                self.or_nothing(old_leader(events, place, *since))
+            }
+            Question::ZombieCommit { group_id } => {
+                let state = events.iter().rev().find(|event| is_state(event, group_id));
+                self.or_nothing(state.filter(|event| is_empty(event)))
+            }
             Question::Fenced { name } => {
                 let is_cause = |event: &&ClusterEvent| match &event.what {
                     Happened::Fenced { transactional_id, .. } => transactional_id == name,
@@ -75,6 +90,46 @@ impl Cluster {
         Truth::Because(Cause { event: event.number, sentence: format!("{sentence}.") })
     }
 
+    /// A leader of the topic of commits whose high watermark had not reached that of the one before
+    /// it at some time from `since` on: it did not know yet that what is above is committed.
+    fn late_coordinator<'a>(
+        &self,
+        events: &'a [ClusterEvent],
+        since: u64,
+    ) -> Option<&'a ClusterEvent> {
+        /// Of a partition: how high the high watermark ever was, and a leader that is behind it.
+        #[derive(Clone, Copy, Default)]
+        struct Known<'a> {
+            high_watermark: Offset,
+            late: Option<(BrokerId, &'a ClusterEvent)>,
+        }
+        let mut known = BTreeMap::<PlaceId, Known<'a>>::new();
+        for event in events {
+            match event.what {
+                Happened::EpochStart { broker, place, .. } if self.is_of_commits(place) => {
+                    let known = known.entry(place).or_default();
+                    known.late = (known.high_watermark > 0).then_some((broker, event));
+                }
+                Happened::HighWatermark { broker, place, offset } if self.is_of_commits(place) => {
+                    let known = known.entry(place).or_default();
+                    if offset >= known.high_watermark {
+                        known.high_watermark = offset;
+                        // The leader before it may still learn what was replicated.
+                        let is_late = |(late, _): &(BrokerId, _)| *late != broker;
+                        known.late = known.late.filter(|late| event.at >= since || is_late(late));
+                    }
+                }
+                _ => {}
+            }
+        }
+        let late = known.into_values().filter_map(|known| known.late);
+        late.map(|(_, event)| event).max_by_key(|event| event.number)
+    }
+
+    fn is_of_commits(&self, place: PlaceId) -> bool {
+        self.places[place.index()].topic.as_str() == OFFSETS_TOPIC
+    }
+
     /// A batch that was appended twice was sent twice: a retry whose first attempt was not
     /// answered.
     fn duplicated(&self, events: &[ClusterEvent], place: PlaceId, offsets: &[Offset]) -> Truth {
@@ -101,6 +156,52 @@ impl Cluster {
         Truth::Because(Cause { event: later.number, sentence })
     }
 }
+
+/// The election of another leader that one which led before had perhaps not heard of at `since`: a
+/// leader goes on until it hears that it is none, and answers by what it knows.
+fn old_leader(events: &[ClusterEvent], place: PlaceId, since: u64) -> Option<&ClusterEvent> {
+    let mut leads = BTreeMap::<BrokerId, i32>::new();
+    let mut elected = None;
+    for event in events {
+        match event.what {
+            Happened::Leader { place: at, leader_epoch, .. } if at == place => {
+                elected = Some((leader_epoch, event));
+            }
+            Happened::EpochStart { place: at, broker, leader_epoch, .. } if at == place => {
+                leads.insert(broker, leader_epoch);
+            }
+            // Whoever follows has heard of it.
+            Happened::Replicated { place: at, broker, leader_epoch, .. }
+                if at == place && event.at < since && leads.get(&broker) < Some(&leader_epoch) =>
+            {
+                leads.remove(&broker);
+            }
+            _ => {}
+        }
+    }
+    let (leader_epoch, event) = elected?;
+    leads.values().any(|led| *led < leader_epoch).then_some(event)
+}
+
+/// A group changed its state.
+fn is_state(event: &ClusterEvent, group_id: &str) -> bool {
+    matches!(&event.what, Happened::Group { group_id: at, what }
+        if at == group_id && what.contains(", generation "))
+}
+
+/// It has no members any more.
+fn is_empty(event: &ClusterEvent) -> bool {
+    matches!(&event.what, Happened::Group { what, .. } if what.starts_with("Empty"))
+}
+
+/// Commits of a group were removed: with a topic, or as they grew old.
+fn is_removed(event: &ClusterEvent, group_id: &str) -> bool {
+    matches!(&event.what, Happened::Group { group_id: at, what }
+        if at == group_id && what.ends_with("was removed"))
+}
+
+/// Where Kafka keeps what groups have committed.
+const OFFSETS_TOPIC: &str = "__consumer_offsets";
 
 /// The end of a log is gone, this offset with it.
 fn is_cut_at(event: &ClusterEvent, place: PlaceId, offset: Offset) -> bool {

@@ -108,6 +108,13 @@ impl<'a> Model<'a> {
         &self.operations[id.index()]
     }
 
+    /// Whether everything had time to settle after the last fault.
+    pub fn is_settled(&self, entry: EntryId) -> bool {
+        let settling = u64::try_from(self.environment.settling.as_nanos()).unwrap_or(u64::MAX);
+        let settled = self.quiesced.map(|quiesced| self.at(quiesced).saturating_add(settling));
+        settled.is_some_and(|settled| self.at(entry) >= settled)
+    }
+
     /// When an entry was written.
     pub fn at(&self, id: EntryId) -> u64 {
         self.history.entry(id).at

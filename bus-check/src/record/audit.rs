@@ -12,7 +12,7 @@ use bus_core::{
 };
 
 use super::Recorder;
-use crate::history::{Call, Note, Role, What};
+use crate::history::{Call, Client, Note, Role, What};
 
 /// How long one poll takes at most.
 const STEP: Duration = Duration::from_millis(200);
@@ -22,7 +22,8 @@ const STEP: Duration = Duration::from_millis(200);
 const PATIENCE: Duration = Duration::from_secs(3);
 
 impl Recorder {
-    /// Reads every log of the history's topics from its start to its end, and notes it.
+    /// Reads every log of the history's topics from its start to its end, and notes it; and asks
+    /// what each group has committed.
     ///
     /// Call it when the application is over and all faults are healed.
     ///
@@ -34,7 +35,7 @@ impl Recorder {
             return Err(Error::new(ErrorKind::InvalidState, "no bus is recorded"));
         };
         let recorded = self.of_process(&bus, PROCESS, 1);
-        let admin = bus.admin()?;
+        let admin = recorded.admin()?;
         for topic in self.topics() {
             let partitions = match admin.describe_topic(topic.clone()).await {
                 Ok(description) => description.partitions.len(),
@@ -48,7 +49,25 @@ impl Recorder {
                 }
             }
         }
+        for group in self.groups() {
+            match admin.group_offsets(&group).await {
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::GroupIdNotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
         Ok(())
+    }
+
+    /// The groups of the consumers.
+    fn groups(&self) -> BTreeSet<String> {
+        let writer = self.shared.writer.lock();
+        let history = writer.history();
+        let group = |client: &Client| match &client.role {
+            Role::Consumer(facts) => facts.group.map(|group| history.name(group).to_owned()),
+            Role::Producer(_) | Role::Admin => None,
+        };
+        history.clients().iter().filter_map(group).collect()
     }
 
     /// The topics that the application works on.

@@ -47,7 +47,7 @@ impl Link {
     }
 }
 
-/// librdkafka's `socket.timeout.ms`.
+/// librdkafka's `socket.timeout.ms`, if nothing else is said.
 pub(crate) const SOCKET_TIMEOUT: Duration = Duration::from_mins(1);
 /// librdkafka's `socket.connection.setup.timeout.ms`.
 const SETUP_TIMEOUT: Duration = Duration::from_secs(30);
@@ -136,6 +136,11 @@ impl<T> Connections<T> {
             next_ordinal: 0,
             draws: 0,
         }
+    }
+
+    /// Until when a request that is sent now waits for its response.
+    pub(crate) fn deadline(&self, now: SimTime) -> SimTime {
+        now + self.identity.socket_timeout
     }
 
     /// Sends a request once the link is up. It fails if it has no response by `deadline`.

@@ -2,6 +2,7 @@
 //! the other backend.
 //!
 //! - `connections`: connections to brokers, requests in flight, timeouts, back-off;
+//! - `timeout`: how long they wait for a response;
 //! - `metadata`: what a client knows of the cluster, and how stale that is;
 //! - `producer`: accumulator, batches, retries, sequences;
 //! - `consumer`: positions, fetches, membership, commits;
@@ -12,6 +13,7 @@ pub(crate) mod connections;
 pub(crate) mod consumer;
 pub(crate) mod metadata;
 pub(crate) mod producer;
+pub(crate) mod timeout;
 
 use std::fmt;
 use std::task::Waker;
@@ -107,10 +109,27 @@ pub(crate) struct Identity {
     pub(crate) node: NodeId,
     pub(crate) name: u64,
     pub(crate) choices: Choices,
+    /// `socket.timeout.ms`.
+    pub(crate) socket_timeout: Duration,
     pub(crate) policy: ClientPolicy,
 }
 
 impl Identity {
+    pub(crate) fn new(node: NodeId, name: u64, choices: Choices) -> Self {
+        let policy = ClientPolicy::default();
+        Self { node, name, choices, socket_timeout: connections::SOCKET_TIMEOUT, policy }
+    }
+
+    /// With other policies.
+    pub(crate) fn with_policy(self, policy: ClientPolicy) -> Self {
+        Self { policy, ..self }
+    }
+
+    /// With another `socket.timeout.ms`.
+    pub(crate) fn with_socket_timeout(self, socket_timeout: Duration) -> Self {
+        Self { socket_timeout, ..self }
+    }
+
     /// Draws a number below `bound`; `cause` says what asks.
     pub(crate) fn choose(&self, label: Label, cause: impl std::hash::Hash, bound: u64) -> u64 {
         self.choices.below(label, (self.name, cause), bound, || self.node.to_string())

@@ -10,6 +10,7 @@ use bus_core::{
 };
 
 use crate::client::producer::TransactionSettings;
+use crate::client::timeout::{socket_timeout, transactional_socket_timeout};
 use crate::client::{ClientMachine, Identity, admin, consumer, producer};
 use crate::config::check_passed_through;
 use crate::node::{ClientId, NodeId};
@@ -44,7 +45,9 @@ impl SimBus {
             }
             let choices = world.choices.clone();
             let policy = world.config.client;
-            let machine = |node: NodeId, name: u64| make(Identity { node, name, choices, policy });
+            let machine = |node: NodeId, name: u64| {
+                make(Identity::new(node, name, choices).with_policy(policy))
+            };
             Ok(world.add_client(self.process, machine))
         });
         added.unwrap_or_else(|| Err(over()))
@@ -76,8 +79,10 @@ impl Backend for SimBus {
         self.apply_properties(&mut config)?;
         config.validate()?;
         check_passed_through(&config.properties)?;
+        let timeout = socket_timeout(&config.properties)?;
         let (brokers, mutation, _) = self.settings();
         let client = self.add_client(|identity| {
+            let identity = identity.with_socket_timeout(timeout);
             let machine = producer::Producer::new(identity, config, brokers, mutation);
             ClientMachine::Producer(Box::new(machine))
         })?;
@@ -95,6 +100,8 @@ impl Backend for SimBus {
         transaction.validate(&config)?;
         config.validate()?;
         check_passed_through(&config.properties)?;
+        let timeout = transaction.transaction_timeout;
+        let timeout = transactional_socket_timeout(&config.properties, timeout)?;
         let (brokers, mutation, _) = self.settings();
         let (is_version_2, reuses_sequences) = {
             let world = self.shared.world.lock();
@@ -107,6 +114,7 @@ impl Backend for SimBus {
             reuses_sequences,
         };
         let client = self.add_client(|identity| {
+            let identity = identity.with_socket_timeout(timeout);
             let machine =
                 producer::Producer::transactional(identity, config, settings, brokers, mutation);
             ClientMachine::Producer(Box::new(machine))
@@ -123,9 +131,11 @@ impl Backend for SimBus {
         }
         config.validate()?;
         check_passed_through(&config.properties)?;
+        let timeout = socket_timeout(&config.properties)?;
         let (brokers, mutation, process) = self.settings();
         let client_id = config.client_id.clone().unwrap_or(process);
         let client = self.add_client(|identity| {
+            let identity = identity.with_socket_timeout(timeout);
             let machine = consumer::Consumer::new(identity, config, &client_id, brokers, mutation);
             ClientMachine::Consumer(Box::new(machine))
         })?;

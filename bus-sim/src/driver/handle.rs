@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use bus_core::{Bus, Error, ErrorKind, Result};
 
+use crate::explore::Violation;
 use crate::protocol::Api;
 use crate::time::SimTime;
 use crate::world::{Action, Direction, Endpoint, MAIN, ProcessId, ProcessState, Rule, Side, World};
 
-use super::Shared;
 use super::bus::{SimBus, over, start_process};
 use super::process::Control;
+use super::{Shared, SimReport};
 
 /// The handle of a simulation. Cheap to clone.
 ///
@@ -217,6 +218,31 @@ impl SimHandle {
     pub fn quiesce(&self) {
         // After the end of the simulation there is nothing to heal.
         let _over = self.shared.enter(World::quiesce);
+    }
+
+    /// Has `judge` look at the simulation when it is over, also if it stalled. What it finds is in
+    /// [`Outcome::violations`](crate::Outcome::violations), and
+    /// [exploration](crate::explore) takes it as what the application itself returns.
+    ///
+    /// ```
+    /// use bus_sim::Sim;
+    /// use bus_sim::explore::Violation;
+    ///
+    /// let outcome = Sim::new(Default::default())?.run(|sim| async move {
+    ///     sim.judge_afterwards(|report| {
+    ///         let is_long = report.virtual_time.as_secs() > 60;
+    ///         is_long.then(|| Violation::new("short", "it took minutes")).into_iter().collect()
+    ///     });
+    ///     tokio::time::sleep(std::time::Duration::from_secs(90)).await;
+    /// });
+    /// assert_eq!(outcome.violations.len(), 1);
+    /// # Ok::<_, bus_core::Error>(())
+    /// ```
+    pub fn judge_afterwards(
+        &self,
+        judge: impl FnOnce(&SimReport) -> Vec<Violation> + Send + 'static,
+    ) {
+        self.shared.judges.lock().push(Box::new(judge));
     }
 
     /// Says that a process is at a crash point of the application, between two effects: the

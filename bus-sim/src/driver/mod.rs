@@ -33,8 +33,9 @@ use tokio::time::{Instant, Sleep};
 use crate::choice::{ChoiceReport, Choices};
 use crate::config::SimConfig;
 use crate::event::SimEvent;
+use crate::explore::Violation;
 use crate::fact::ToldFact;
-use crate::fault::FaultReport;
+use crate::fault::{Envelope, FaultReport};
 use crate::time::SimTime;
 use crate::world::{ProcessChange, ProcessId, ProcessState, TraceHash, World};
 
@@ -70,6 +71,8 @@ pub struct Outcome<T> {
     pub result: Result<T, Stalled>,
     /// What the simulation did.
     pub report: SimReport,
+    /// What the judges found that [`SimHandle::judge_afterwards`] was given, in their order.
+    pub violations: Vec<Violation>,
 }
 
 /// The application waits for something that will not come.
@@ -108,6 +111,8 @@ pub struct SimReport {
     pub choices: ChoiceReport,
     /// What came of each fault of the plan, in its order.
     pub faults: Vec<FaultReport>,
+    /// Whether they stayed within what the configuration promises to survive.
+    pub envelope: Envelope,
     /// Tasks of the application that were still there at its end, but for those of the bus.
     pub tasks_left: usize,
 }
@@ -150,7 +155,9 @@ impl Sim {
         let report = shared.report(seed, tasks_left);
         shared.processes.forget();
         drop(runtime);
-        Outcome { result, report }
+        let judges = std::mem::take(&mut *shared.judges.lock());
+        let violations = judges.into_iter().flat_map(|judge| judge(&report)).collect();
+        Outcome { result, report, violations }
     }
 }
 
@@ -187,7 +194,6 @@ fn warn_once(seed: u64) {
 }
 
 /// What the driver and the handles of the application share.
-#[derive(Debug)]
 pub(crate) struct Shared {
     world: Mutex<World>,
     /// The time of tokio at the start of the world.
@@ -197,7 +203,11 @@ pub(crate) struct Shared {
     processes: Processes,
     /// Properties of the bus URL, for every client.
     properties: Vec<(String, String)>,
+    judges: Mutex<Vec<Judge>>,
 }
+
+/// Looks at a simulation that is over.
+type Judge = Box<dyn FnOnce(&SimReport) -> Vec<Violation> + Send>;
 
 impl Shared {
     fn new(config: SimConfig, choices: Choices) -> Arc<Self> {
@@ -208,6 +218,7 @@ impl Shared {
             driver: AtomicWaker::new(),
             is_over: AtomicBool::new(false),
             processes: Processes::default(),
+            judges: Mutex::default(),
         })
     }
 
@@ -274,8 +285,15 @@ impl Shared {
             recorded: world.take_recorded(),
             choices: world.choices.report(),
             faults: world.fault_reports(),
+            envelope: world.config.plan.envelope,
             tasks_left,
         }
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").finish_non_exhaustive()
     }
 }
 

@@ -93,6 +93,7 @@ where
                     Ok(Err(_panic)) => {}
                     Err(stalled) => violations.push(Violation::new(PROGRESS, stalled.to_string())),
                 }
+                violations.extend(outcome.violations);
                 Some(outcome.report)
             }
             Some(Err(error)) => {

@@ -87,6 +87,7 @@ fn of_question(events: &[SimEvent], question: &Question) -> Vec<EventSeq> {
             let both = [*earlier, *later].into_iter();
             both.filter_map(|offset| appended(topic_partition, offset)).collect()
         }
+        Question::OldEnd { .. } => Vec::new(),
         Question::Moved { topic_partition, from, to } => {
             let offset = (*from).min(*to);
             let gone = events.iter().find(|event| is_gone(event, topic_partition, offset));
@@ -96,7 +97,9 @@ fn of_question(events: &[SimEvent], question: &Question) -> Vec<EventSeq> {
             let polls = events.iter().filter(|event| is_polled(event, topic_partition, *offset));
             polls.take(2).map(|event| event.seq).collect()
         }
-        Question::Fenced { name } => {
+        Question::OldCommit { group_id: name, .. }
+        | Question::ZombieCommit { group_id: name }
+        | Question::Fenced { name } => {
             let fenced = events.iter().filter(|event| is_fenced(event, name));
             fenced.take(2).map(|event| event.seq).collect()
         }

@@ -1,6 +1,6 @@
 //! The judge: compares the orders of the shop with the ledger of the platform.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bus_core::Result;
 
@@ -17,6 +17,13 @@ pub(super) enum End {
     Settled,
     /// Something still was when the time was up.
     OutOfTime,
+}
+
+/// Whether every confirmed order is at the platform.
+pub(super) fn is_complete(world: &World) -> Result<bool> {
+    let received: BTreeSet<OrderId> = world.platform.received_order_ids().into_iter().collect();
+    let orders = world.store.all::<Order>()?;
+    Ok(orders.iter().all(|order| !order.is_confirmed() || received.contains(&order.id)))
 }
 
 /// Judges a run that has ended.

@@ -1,10 +1,10 @@
 //! `coop-stale-owned-partitions` (C17): two members own a partition, because both say so.
 //!
 //! The cooperative assignor lets members keep what they claim to own. A member misses an assignment
-//! and is put out of its group, its partitions go to others, and it joins again with the claims that
-//! it had. In the buggy form claims have no date, as before KIP-792: the assignor lets both keep the
-//! partition. The fix is that claims carry the generation in which they were given, and the newer
-//! one counts.
+//! and is put out of its group, its partitions go to others, and it joins again with the claims
+//! that it had. In the buggy form claims have no date, as before KIP-792: the assignor lets both
+//! keep the partition. The fix is that claims carry the generation in which they were given, and
+//! the newer one counts.
 //!
 //! KAFKA-12984, KAFKA-13419; KIP-792.
 

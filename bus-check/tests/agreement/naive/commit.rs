@@ -126,9 +126,21 @@ pub(crate) fn e4(facts: &Facts<'_>) -> Broken {
     told(facts, |wrong| matches!(wrong, Wrong::Beyond))
 }
 
-/// What is committed is less than what was committed last.
+/// What is committed is less than what was committed last; required of who asks when all has
+/// settled.
 pub(crate) fn e8(facts: &Facts<'_>) -> Broken {
-    told(facts, |wrong| matches!(wrong, Wrong::Lost))
+    let is_settled = |told: &Told| {
+        let quiesced = facts.quiesced();
+        quiesced.is_some_and(|q| facts.at(told.asked) >= facts.at(q) + facts.settling())
+    };
+    let all = facts.told_commits();
+    let lost = all.iter().filter(|told| matches!(wrong(facts, told), Some(Wrong::Lost)));
+    lost.map(|told| {
+        let subject = Subject::Handled(told.group, told.partition, told.offset.unwrap_or(-1));
+        let promise = if is_settled(told) { facts.is_not_cut() } else { Promise::NotPromised };
+        (subject, promise)
+    })
+    .collect()
 }
 
 fn claimed(facts: &Facts<'_>) -> Promise {

@@ -134,7 +134,11 @@ pub(crate) fn d9(facts: &Facts<'_>) -> Broken {
                 && send.told_at().is_some_and(|(id, offset)| id == *partition && offset >= *high)
         });
         if is_stale && !is_bounded {
-            broken.insert((Subject::Operation(op.id), facts.is_kept()));
+            let is_settled = facts
+                .quiesced()
+                .is_some_and(|q| facts.at(op.invoked) >= facts.at(q) + facts.settling());
+            let promise = if is_settled { facts.is_kept() } else { Promise::NotPromised };
+            broken.insert((Subject::Operation(op.id), promise));
         }
     }
     broken

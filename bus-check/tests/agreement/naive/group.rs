@@ -201,7 +201,8 @@ pub(crate) fn overlap(facts: &Facts<'_>, is_revoking: bool) -> Broken {
                 && !is_given_up
         });
         if is_overlapping {
-            let is_settled = facts.quiesced().is_some_and(|quiesced| quiesced > newer.began);
+            let is_settled = settled(facts).is_some()
+                && facts.quiesced().is_some_and(|quiesced| quiesced > newer.began);
             let promise = if is_settled { Promise::Required } else { Promise::Open };
             broken.insert((subject(newer), promise));
         }
@@ -235,7 +236,7 @@ pub(crate) fn e3(facts: &Facts<'_>) -> Broken {
                 && guard.generation.is_some_and(|newer| newer > generation)
         });
         if is_zombie {
-            broken.insert((Subject::Operation(op.id), Promise::Required));
+            broken.insert((Subject::Operation(op.id), Promise::Open));
         }
     }
     broken

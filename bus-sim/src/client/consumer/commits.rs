@@ -1,5 +1,5 @@
 //! Commits: one request at a time, in the order of the calls, so that an older commit can never
-//! overwrite a newer one; and auto commit of stored offsets.
+//! overwrite a newer one.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -9,9 +9,8 @@ use bus_core::{
     TopicPartition,
 };
 
-use crate::client::connections::{Link, SOCKET_TIMEOUT};
+use crate::client::connections::Link;
 use crate::client::{ClientTimer, Completion};
-use crate::mutation::Mutation;
 use crate::node::{Effects, Name, Timer};
 use crate::protocol::{Request, offset_commit};
 use crate::time::SimTime;
@@ -41,6 +40,8 @@ struct Call {
     /// Generation and member at the time of the call: a commit never borrows a newer one.
     generation: i32,
     member_id: Name,
+    /// An attempt was not answered: whatever is answered to the next one, it may have counted.
+    is_possibly_committed: bool,
 }
 
 impl Commits {
@@ -76,54 +77,6 @@ impl Consumer {
         partitions.sort_by(|a, b| a.topic_partition.cmp(&b.topic_partition));
         self.enqueue_commit(now, partitions, Some(sender), effects);
         commit
-    }
-
-    /// Commits what is stored and not committed yet, of these partitions or of all.
-    pub(super) fn commit_stored(
-        &mut self,
-        now: SimTime,
-        of: Option<&[TopicPartition]>,
-        effects: &mut Effects,
-    ) {
-        if !self.config.enable_auto_commit || self.member.is_none() {
-            return;
-        }
-        let fetched_counts = self.mutation == Some(Mutation::CommitPassesUnfinishedRecord);
-        let mut partitions = Vec::new();
-        for (topic_partition, partition) in &mut self.partitions {
-            if of.is_some_and(|of| !of.contains(topic_partition)) {
-                continue;
-            }
-            let stored = match partition.fetched_to() {
-                Some(end) if fetched_counts => Some(end),
-                _ => partition.stored,
-            };
-            let Some(offset) = stored.filter(|offset| Some(*offset) != partition.committed) else {
-                continue;
-            };
-            partition.committed = Some(offset);
-            partitions.push(offset_commit::PartitionRequest {
-                topic_partition: topic_partition.clone(),
-                offset,
-                leader_epoch: partition.leader_epoch,
-                metadata: Name::from(""),
-            });
-        }
-        if !partitions.is_empty() {
-            self.enqueue_commit(now, partitions, None, effects);
-        }
-    }
-
-    pub(super) fn auto_commit(&mut self, now: SimTime, effects: &mut Effects) {
-        self.commit_stored(now, None, effects);
-        self.watch_auto_commit(now, effects);
-    }
-
-    pub(super) fn watch_auto_commit(&mut self, now: SimTime, effects: &mut Effects) {
-        if self.config.enable_auto_commit && self.closing.is_none() {
-            let at = now + self.config.auto_commit_interval;
-            effects.set_timer(Timer::Client(ClientTimer::AutoCommit), at);
-        }
     }
 
     /// Sends the next commit, if the coordinator is known and none is in flight.
@@ -187,6 +140,9 @@ impl Consumer {
 
     pub(super) fn commit_unanswered(&mut self, now: SimTime, effects: &mut Effects) {
         self.commits.is_in_flight = false;
+        if let Some(call) = self.commits.queue.front_mut() {
+            call.is_possibly_committed = true;
+        }
         self.coordinator_lost(now, effects);
         self.retry_commit(now, effects);
     }
@@ -211,7 +167,7 @@ impl Consumer {
         partition.leader_epoch.filter(|_| partition.position == Some(offset))
     }
 
-    fn enqueue_commit(
+    pub(super) fn enqueue_commit(
         &mut self,
         now: SimTime,
         partitions: Vec<offset_commit::PartitionRequest>,
@@ -226,8 +182,15 @@ impl Consumer {
             // former member cannot commit on its own.
             (member.last_generation, Name::from(""))
         };
-        let deadline = now + SOCKET_TIMEOUT;
-        self.commits.queue.push_back(Call { partitions, sender, deadline, generation, member_id });
+        let deadline = self.connections.deadline(now);
+        self.commits.queue.push_back(Call {
+            partitions,
+            sender,
+            deadline,
+            generation,
+            member_id,
+            is_possibly_committed: false,
+        });
         self.pump_commits(now, effects);
     }
 
@@ -247,8 +210,10 @@ impl Consumer {
 
     fn finish_commit(&mut self, outcome: Result<(), Error>, effects: &mut Effects) {
         let group_id = self.member.as_ref().map(|member| member.group_id.to_string());
-        if let Some(Call { sender: Some(sender), .. }) = self.commits.queue.pop_front() {
+        let Some(call) = self.commits.queue.pop_front() else { return };
+        if let Some(sender) = call.sender {
             let outcome = outcome.map_err(|error| {
+                let error = if call.is_possibly_committed { error.indeterminate() } else { error };
                 error.with_operation(Operation::Commit).with_group_id(group_id.unwrap_or_default())
             });
             effects.complete(Completion::Committed(sender, outcome));

@@ -8,7 +8,7 @@ use bus_core::{
     Error, ErrorKind, IsolationLevel, OffsetAndMetadata, Operation, Recovery, TopicPartition,
 };
 
-use crate::client::connections::{Link, SOCKET_TIMEOUT};
+use crate::client::connections::Link;
 use crate::client::{ClientTimer, Reply, backoff};
 use crate::node::{Effects, Timer};
 use crate::protocol::offset_fetch::PartitionResponse;
@@ -60,6 +60,12 @@ impl Consumer {
         self.pump_committed_calls(now, effects);
     }
 
+    /// Whether committed offsets that a transaction is about to change are waited for (KIP-447).
+    pub(super) fn requires_stable(&self) -> bool {
+        self.config.isolation_level == IsolationLevel::ReadCommitted
+            && self.policy.offset_fetch_requires_stable
+    }
+
     pub(super) fn pump_committed_calls(&mut self, now: SimTime, effects: &mut Effects) {
         if self.committed_calls.is_empty() {
             return;
@@ -77,11 +83,18 @@ impl Consumer {
             let request = Request::OffsetFetch(offset_fetch::Request {
                 group_id: group_id.clone(),
                 partitions: Some(call.partitions.clone()),
-                require_stable: self.config.isolation_level == IsolationLevel::ReadCommitted,
+                require_stable: self.requires_stable(),
             });
             let token = Token::Committed(call);
             let link = Link::coordinator(coordinator);
-            self.connections.send(now, link, token, request, now + SOCKET_TIMEOUT, effects);
+            self.connections.send(
+                now,
+                link,
+                token,
+                request,
+                self.connections.deadline(now),
+                effects,
+            );
         }
     }
 

@@ -2,12 +2,10 @@
 
 use std::time::Duration;
 
-use bus_core::{
-    Error, ErrorKind, IsolationLevel, Offset, OffsetReset, Operation, StartAt, TopicPartition,
-};
+use bus_core::{Error, ErrorKind, Offset, OffsetReset, Operation, StartAt, TopicPartition};
 
 use crate::client::ClientTimer;
-use crate::client::connections::{Link, SOCKET_TIMEOUT};
+use crate::client::connections::Link;
 use crate::mutation::Mutation;
 use crate::node::{BrokerId, Effects, Timer};
 use crate::protocol::list_offsets::OffsetSpec;
@@ -80,11 +78,11 @@ impl Consumer {
         let request = Request::OffsetFetch(offset_fetch::Request {
             group_id: member.group_id.clone(),
             partitions: Some(partitions),
-            require_stable: self.config.isolation_level == IsolationLevel::ReadCommitted,
+            require_stable: self.requires_stable(),
         });
         let link = Link::coordinator(coordinator);
         let token = Token::StartFromCommitted(parts);
-        self.connections.send(now, link, token, request, now + SOCKET_TIMEOUT, effects);
+        self.connections.send(now, link, token, request, self.connections.deadline(now), effects);
     }
 
     fn ask_list(
@@ -121,7 +119,7 @@ impl Consumer {
             }],
         });
         let token = Token::StartFromList(topic_partition, version);
-        let deadline = now + SOCKET_TIMEOUT;
+        let deadline = self.connections.deadline(now);
         self.connections.send(now, Link::data(leader), token, request, deadline, effects);
     }
 
@@ -314,7 +312,7 @@ impl Consumer {
             isolation_level: self.config.isolation_level,
             partitions,
         });
-        let deadline = now + SOCKET_TIMEOUT + self.config.fetch_max_wait;
+        let deadline = self.connections.deadline(now) + self.config.fetch_max_wait;
         let token = Token::Fetch(broker, parts);
         self.connections.send(now, Link::data(broker), token, request, deadline, effects);
     }

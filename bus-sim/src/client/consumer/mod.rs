@@ -6,6 +6,7 @@
 //! - `subscription`: the topics, as the metadata knows them;
 //! - `member`: joining, heartbeats, rebalances; `assignor`, `wire`;
 //! - `commits`: one commit at a time, in the order of the calls; `committed`: what was committed;
+//!   `stored`: what the next auto commit commits, and when;
 //! - `queries`: watermarks and offsets by time;
 //! - `poll`: what the application gets.
 
@@ -17,6 +18,7 @@ mod member;
 mod partition;
 mod poll;
 mod queries;
+mod stored;
 mod subscription;
 mod validation;
 pub(crate) mod wire;
@@ -47,6 +49,7 @@ use member::{Leaving, Member};
 use partition::Partition;
 pub(crate) use poll::Ready;
 use queries::Query;
+use stored::Stored;
 
 /// What a request is remembered by.
 #[derive(Debug)]
@@ -76,8 +79,8 @@ pub(crate) enum Token {
 pub(crate) struct Consumer {
     config: ConsumerConfig,
     client_id: Name,
-    mutation: Option<Mutation>,
     policy: ClientPolicy,
+    mutation: Option<Mutation>,
     connections: Connections<Token>,
     metadata: Metadata,
     refresh: Refresh,
@@ -96,6 +99,7 @@ pub(crate) struct Consumer {
     backoff_at: Option<SimTime>,
     member: Option<Member>,
     commits: Commits,
+    stored: Stored,
     queries: BTreeMap<u64, Query>,
     /// Calls for committed offsets that wait for the coordinator.
     committed_calls: Vec<CommittedCall>,
@@ -145,6 +149,7 @@ impl Consumer {
         });
         Self {
             policy: identity.policy,
+            stored: Stored::default(),
             connections: Connections::new(identity, brokers),
             metadata: Metadata::new(brokers),
             refresh: Refresh::default(),
@@ -318,27 +323,6 @@ impl Consumer {
         }
         self.pump(now, effects);
         self.wake_if_ready(effects);
-        Ok(())
-    }
-
-    pub(crate) fn store_offsets(&mut self, offsets: &[(TopicPartition, Offset)]) -> Result<()> {
-        self.check_open()?;
-        if self.config.enable_auto_offset_store {
-            let message = "offsets are stored by delivery; set enable.auto.offset.store=false";
-            return Err(Error::new(ErrorKind::InvalidState, message));
-        }
-        for (topic_partition, offset) in offsets {
-            topic_partition.validate()?;
-            bus_core::consumer::validate_offset(topic_partition, *offset)?;
-            if !self.partitions.contains_key(topic_partition) {
-                return Err(not_assigned(topic_partition));
-            }
-        }
-        for (topic_partition, offset) in offsets {
-            if let Some(partition) = self.partitions.get_mut(topic_partition) {
-                partition.stored = Some(*offset);
-            }
-        }
         Ok(())
     }
 
@@ -533,10 +517,13 @@ impl Consumer {
 
     fn add_partition(&mut self, topic_partition: TopicPartition, start: StartAt) {
         let version = self.new_version();
-        self.partitions.insert(topic_partition, Partition::new(start, version));
+        let mut partition = Partition::new(start, version);
+        self.stored.give_back(&topic_partition, &mut partition);
+        self.partitions.insert(topic_partition, partition);
     }
 
     fn drop_partitions(&mut self, effects: &mut Effects) {
+        self.keep_stored(None);
         self.partitions.clear();
         self.errors.clear();
         effects.cancel_timer(Timer::Client(ClientTimer::AutoCommit));

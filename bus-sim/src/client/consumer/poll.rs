@@ -9,6 +9,7 @@ use bus_core::{Error, ErrorKind, Operation, Rebalance, Record, Result, TopicPart
 use crate::client::ClientTimer;
 use crate::mutation::Mutation;
 use crate::node::{Effects, Timer};
+use crate::policy::AutoCommit;
 use crate::time::SimTime;
 
 use super::{Consumer, Partition};
@@ -65,7 +66,9 @@ impl Consumer {
         if let Some(rebalance) = &self.rebalance {
             return Some(Ok(Ready::Rebalance(Arc::clone(rebalance))));
         }
+        self.auto_commit_in_poll(now, AutoCommit::Poll, effects);
         let records = self.take_records(now);
+        self.auto_commit_in_poll(now, AutoCommit::Prefetch, effects);
         if !records.is_empty() {
             self.pump(now, effects);
             return Some(Ok(Ready::Records(records)));

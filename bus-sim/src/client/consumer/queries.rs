@@ -166,7 +166,7 @@ impl Consumer {
             }
         }
         for (leader, token, request) in asks {
-            let deadline = now + SOCKET_TIMEOUT;
+            let deadline = self.connections.deadline(now);
             self.connections.send(now, Link::data(leader), token, request, deadline, effects);
         }
         if is_unknown {

@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use bus_core::{Error, ErrorKind, Operation, Topic, TopicPartition};
 use regex::Regex;
 
-use crate::client::connections::SOCKET_TIMEOUT;
 use crate::node::Effects;
 use crate::protocol::{Request, metadata};
 use crate::time::SimTime;
@@ -23,7 +22,7 @@ impl Consumer {
         self.asked_topics = self.topics_of_interest();
         let topics = self.asked_topics.clone();
         let request = Request::Metadata(metadata::Request { topics });
-        let deadline = now + SOCKET_TIMEOUT;
+        let deadline = self.connections.deadline(now);
         let brokers = &self.metadata.brokers;
         self.connections.send_to_any(now, brokers, Token::Metadata, request, deadline, effects);
     }

@@ -7,7 +7,7 @@
 
 use bus_core::{ErrorKind, OffsetReset};
 
-use crate::client::connections::{Link, SOCKET_TIMEOUT};
+use crate::client::connections::Link;
 use crate::mutation::Mutation;
 use crate::node::Effects;
 use crate::protocol::Request;
@@ -77,7 +77,7 @@ impl Consumer {
                 replica: None,
                 partitions: vec![partition],
             });
-            let (token, deadline) = (Token::Validate(part), now + SOCKET_TIMEOUT);
+            let (token, deadline) = (Token::Validate(part), self.connections.deadline(now));
             self.connections.send(now, Link::data(leader), token, request, deadline, effects);
         }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bus_core::{Acks, Topic, TopicPartition};
 
 use crate::client::ClientTimer;
-use crate::client::connections::{Link, SOCKET_TIMEOUT};
+use crate::client::connections::Link;
 use crate::mutation::Mutation;
 use crate::node::{Effects, Timer};
 use crate::protocol::{Request, init_producer_id, metadata, produce};
@@ -137,7 +137,7 @@ impl Producer {
             return self.delivered(topic_partition, batch, None, effects);
         }
         let out_of_time = batch.enqueued + self.config.delivery_timeout;
-        let deadline = out_of_time.min(now + SOCKET_TIMEOUT);
+        let deadline = out_of_time.min(self.connections.deadline(now));
         self.requests_in_flight += 1;
         let token = Token::Produce(topic_partition, batch);
         self.connections.send(now, link, token, request, deadline, effects);
@@ -171,7 +171,7 @@ impl Producer {
             transactional: None,
             current: None,
         });
-        let deadline = now + SOCKET_TIMEOUT;
+        let deadline = self.connections.deadline(now);
         let (token, brokers) = (Token::InitProducerId, &self.metadata.brokers);
         self.connections.send_to_any(now, brokers, token, request, deadline, effects);
     }
@@ -183,7 +183,7 @@ impl Producer {
         }
         let topics = self.topics.keys().cloned().collect();
         let request = Request::Metadata(metadata::Request { topics: Some(topics) });
-        let deadline = now + SOCKET_TIMEOUT;
+        let deadline = self.connections.deadline(now);
         let brokers = &self.metadata.brokers;
         self.connections.send_to_any(now, brokers, Token::Metadata, request, deadline, effects);
     }

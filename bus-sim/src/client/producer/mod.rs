@@ -26,7 +26,6 @@ use crate::client::metadata::{Metadata, Refresh};
 use crate::client::{ClientTimer, Completion, Identity, Reply};
 use crate::mutation::Mutation;
 use crate::node::{Effects, Input, Timer};
-use crate::policy::ClientPolicy;
 use crate::protocol::Response;
 use crate::protocol::batch::BatchRecord;
 use crate::time::SimTime;
@@ -59,7 +58,6 @@ pub(crate) struct Producer {
     identity: Identity,
     config: ProducerConfig,
     mutation: Option<Mutation>,
-    policy: ClientPolicy,
     connections: Connections<Token>,
     metadata: Metadata,
     refresh: Refresh,
@@ -147,7 +145,6 @@ impl Producer {
             delivery_timeout_at: None,
             retry_at: None,
             closing: None,
-            policy: identity.policy,
             identity,
             config,
             mutation,

@@ -84,7 +84,7 @@ impl Producer {
                 let queue = self.queue(&topic_partition);
                 if queue.is_none_or(|queue| queue.is_oldest(&batch)) {
                     self.drain_session();
-                } else if self.policy.out_of_order == OutOfOrder::BumpEpoch {
+                } else if self.identity.policy.out_of_order == OutOfOrder::BumpEpoch {
                     self.bump_session();
                 }
                 self.send_again(now, topic_partition, batch, effects);
@@ -448,7 +448,8 @@ impl Producer {
         }
     }
 
-    /// Fails a batch for good. Its sequences are missing then, so the session must end.
+    /// Fails a batch for good. Its sequences are missing then, so the session must end; a policy
+    /// gives them out again instead.
     fn give_up(
         &mut self,
         topic_partition: TopicPartition,
@@ -456,8 +457,13 @@ impl Producer {
         kind: ErrorKind,
         effects: &mut Effects,
     ) {
+        let reuses_sequences = self.identity.policy.timeout_reuses_sequences;
         if self.transaction.is_some() {
             self.given_up_in_transaction(&topic_partition, kind, effects);
+        } else if kind == ErrorKind::MessageTimedOut && reuses_sequences {
+            if let Some(queue) = self.queue(&topic_partition) {
+                queue.rewind(&batch);
+            }
         } else {
             self.drain_session();
         }

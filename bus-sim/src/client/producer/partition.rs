@@ -57,6 +57,8 @@ pub(super) struct PartitionQueue {
     /// before they have an outcome.
     is_draining: bool,
     leader: Option<BrokerId>,
+    /// From here on sequences are given out again, once nothing is in flight.
+    rewind_to: Option<Sequence>,
 }
 
 /// What a batch is marked with.
@@ -118,6 +120,9 @@ impl PartitionQueue {
 
     /// Takes the batch to send next: a failed one, or a new one of the open records.
     pub(super) fn take(&mut self, config: &ProducerConfig, stamp: BatchStamp) -> Option<Batch> {
+        if let (Some(first), Some(session)) = (self.rewind_to.take(), stamp.producer) {
+            self.restamp_from(first, session);
+        }
         let batch = match self.retries.pop_front() {
             Some(retry) => retry,
             None => self.cut(config, stamp)?,
@@ -155,6 +160,16 @@ impl PartitionQueue {
         if let Some(stamp) = batch.content.producer {
             self.next_acknowledged = sequence_after(stamp.base_sequence, batch.senders.len());
         }
+        // The log is further on.
+        self.rewind_to = None;
+    }
+
+    /// Gives the sequences of a batch that is given up out again, as if no leader had it.
+    pub(super) fn rewind(&mut self, batch: &Batch) {
+        if let Some(stamp) = batch.content.producer {
+            self.rewind_to.get_or_insert(stamp.base_sequence);
+            self.drain();
+        }
     }
 
     /// Whether a batch before this one is not acknowledged.
@@ -187,9 +202,18 @@ impl PartitionQueue {
     }
 
     /// Gives the batches that wait sequences from the start, of a new producer session.
-    pub(super) fn restamp(&mut self, (producer_id, producer_epoch): (ProducerId, ProducerEpoch)) {
-        self.next_sequence = 0;
+    pub(super) fn restamp(&mut self, session: (ProducerId, ProducerEpoch)) {
         self.next_acknowledged = 0;
+        self.rewind_to = None;
+        self.restamp_from(0, session);
+    }
+
+    fn restamp_from(
+        &mut self,
+        first: Sequence,
+        (producer_id, producer_epoch): (ProducerId, ProducerEpoch),
+    ) {
+        self.next_sequence = first;
         for batch in &mut self.retries {
             let stamp =
                 ProducerStamp { producer_id, producer_epoch, base_sequence: self.next_sequence };

@@ -3,7 +3,6 @@
 use bus_core::ErrorKind;
 
 use crate::client::ClientTimer;
-use crate::client::connections::SOCKET_TIMEOUT;
 use crate::node::{BrokerId, Effects, Timer};
 use crate::protocol::find_coordinator::CoordinatorType;
 use crate::protocol::{Request, find_coordinator};
@@ -28,7 +27,7 @@ impl Consumer {
             coordinator_type: CoordinatorType::Group,
             key: member.group_id.clone(),
         });
-        let (token, deadline) = (Token::FindCoordinator, now + SOCKET_TIMEOUT);
+        let (token, deadline) = (Token::FindCoordinator, self.connections.deadline(now));
         let brokers = &self.metadata.brokers;
         self.connections.send_to_any(now, brokers, token, request, deadline, effects);
     }

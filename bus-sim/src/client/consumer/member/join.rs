@@ -7,7 +7,7 @@ use std::time::Duration;
 use bus_core::{Bytes, Error, ErrorKind, Rebalance, RebalanceKind, Topic, TopicPartition};
 
 use crate::client::ClientTimer;
-use crate::client::connections::{Link, SOCKET_TIMEOUT};
+use crate::client::connections::Link;
 use crate::mutation::Mutation;
 use crate::node::{Effects, Name, Timer};
 use crate::protocol::{Request, join_group, metadata, sync_group};
@@ -195,7 +195,7 @@ impl Consumer {
         let topics = members.iter().flat_map(|member| member.subscription.topics.iter().cloned());
         let topics = topics.collect::<BTreeSet<_>>().into_iter().collect();
         let request = Request::Metadata(metadata::Request { topics: Some(topics) });
-        let (token, deadline) = (Token::LeaderMetadata, now + SOCKET_TIMEOUT);
+        let (token, deadline) = (Token::LeaderMetadata, self.connections.deadline(now));
         let brokers = &self.metadata.brokers;
         self.connections.send_to_any(now, brokers, token, request, deadline, effects);
     }

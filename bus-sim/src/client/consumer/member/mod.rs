@@ -293,6 +293,7 @@ impl Consumer {
     }
 
     fn remove_partitions(&mut self, gone: &[TopicPartition]) {
+        self.keep_stored(Some(gone));
         for topic_partition in gone {
             self.partitions.remove(topic_partition);
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bus_core::ErrorKind;
 
-use crate::client::connections::{Link, SOCKET_TIMEOUT};
+use crate::client::connections::Link;
 use crate::node::{BrokerId, Effects};
 use crate::protocol::Request;
 use crate::protocol::find_coordinator::{self, CoordinatorType};
@@ -79,7 +79,7 @@ impl Producer {
         let key = transaction.settings.id.clone();
         let coordinator_type = CoordinatorType::Transaction;
         let request = Request::FindCoordinator(find_coordinator::Request { coordinator_type, key });
-        let (token, deadline) = (Token::FindCoordinator, now + SOCKET_TIMEOUT);
+        let (token, deadline) = (Token::FindCoordinator, self.connections.deadline(now));
         let brokers = &self.metadata.brokers;
         self.connections.send_to_any(now, brokers, token, request, deadline, effects);
     }

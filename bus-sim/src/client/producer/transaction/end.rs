@@ -3,7 +3,6 @@
 use bus_core::ErrorKind;
 
 use crate::client::backoff;
-use crate::client::connections::SOCKET_TIMEOUT;
 use crate::mutation::Mutation;
 use crate::node::Effects;
 use crate::protocol::batch::{ProducerEpoch, ProducerId};
@@ -135,7 +134,7 @@ impl Producer {
             is_commit: end.is_commit,
             is_version_2: transaction.settings.is_version_2,
         });
-        let deadline = now + SOCKET_TIMEOUT;
+        let deadline = self.connections.deadline(now);
         self.connections.send(now, link, Token::EndTxn, request, deadline, effects);
     }
 

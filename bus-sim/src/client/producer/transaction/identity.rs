@@ -2,7 +2,6 @@
 
 use bus_core::ErrorKind;
 
-use crate::client::connections::SOCKET_TIMEOUT;
 use crate::node::Effects;
 use crate::protocol::batch::{ProducerEpoch, ProducerId};
 use crate::protocol::{Request, init_producer_id};
@@ -49,7 +48,7 @@ impl Producer {
         self.session = Session::Unassigned { retry_at: now, attempt };
         let Some(link) = self.coordinator_link(now) else { return };
         self.session = Session::Requested { attempt };
-        let deadline = now + SOCKET_TIMEOUT;
+        let deadline = self.connections.deadline(now);
         self.connections.send(now, link, Token::InitProducerId, request, deadline, effects);
     }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bus_core::{ErrorKind, GroupMetadata, OffsetAndMetadata, TopicPartition};
 
-use crate::client::connections::{Link, SOCKET_TIMEOUT};
+use crate::client::connections::Link;
 use crate::client::{Reply, backoff};
 use crate::node::{BrokerId, Effects, Name};
 use crate::protocol::find_coordinator::{self, CoordinatorType};
@@ -141,7 +141,7 @@ impl Producer {
         });
         offsets.ask = Ask::Asked;
         transaction.requests += 1;
-        let deadline = now + SOCKET_TIMEOUT;
+        let deadline = self.connections.deadline(now);
         self.connections.send(now, link, Token::AddOffsets, request, deadline, effects);
     }
 
@@ -153,7 +153,7 @@ impl Producer {
             coordinator_type: CoordinatorType::Group,
             key: offsets.group_id.clone(),
         });
-        let (token, deadline) = (Token::FindGroup, now + SOCKET_TIMEOUT);
+        let (token, deadline) = (Token::FindGroup, self.connections.deadline(now));
         let brokers = &self.metadata.brokers;
         self.connections.send_to_any(now, brokers, token, request, deadline, effects);
     }
@@ -183,7 +183,7 @@ impl Producer {
         // The coordinator of a group is asked on the connection for records: it is no coordinator
         // of the producer's own.
         let link = Link::data(broker);
-        let deadline = now + SOCKET_TIMEOUT;
+        let deadline = self.connections.deadline(now);
         self.connections.send(now, link, Token::TxnOffsetCommit, request, deadline, effects);
     }
 

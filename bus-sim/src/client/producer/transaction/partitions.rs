@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use bus_core::{ErrorKind, TopicPartition};
 
-use crate::client::connections::SOCKET_TIMEOUT;
 use crate::node::Effects;
 use crate::protocol::{Request, add_partitions_to_txn};
 use crate::time::SimTime;
@@ -116,7 +115,7 @@ impl Producer {
         });
         transaction.partitions.asked = partitions;
         transaction.requests += 1;
-        let deadline = now + SOCKET_TIMEOUT;
+        let deadline = self.connections.deadline(now);
         self.connections.send(now, link, Token::AddPartitions, request, deadline, effects);
     }
 

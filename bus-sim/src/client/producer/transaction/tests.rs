@@ -33,12 +33,7 @@ type Outcome = Arc<Mutex<Option<Result<()>>>>;
 
 impl Script {
     fn new(is_version_2: bool) -> Self {
-        let identity = Identity {
-            node: NodeId::Client(0),
-            name: 1,
-            choices: crate::choice::Choices::new(7),
-            policy: crate::policy::ClientPolicy::default(),
-        };
+        let identity = Identity::new(NodeId::Client(0), 1, crate::choice::Choices::new(7));
         let settings = TransactionSettings {
             id: "t".into(),
             timeout: Duration::from_mins(1),
