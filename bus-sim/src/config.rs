@@ -122,11 +122,16 @@ impl SimConfig {
         "transaction.version",
         "abort.reuses.sequences",
         "truncation",
+        "out.of.order.sequence",
+        "validate.leader.epochs",
+        "owned.partitions.generation",
         "transaction.partition.verification.enable",
         "offset.fetch.require.stable",
         "auto.commit.policy",
         "offset.store.outlives.assignment",
+        "commit.max.in.flight",
         "delivery.timeout.reuses.sequences",
+        "epoch.bump.keeps.transaction",
         "mutation",
     ];
 
@@ -165,6 +170,7 @@ impl SimConfig {
                     _ => return Err(one_of(name, value, "leader-epoch or high-watermark")),
                 };
             }
+            "epoch.bump.keeps.transaction" => self.client.epoch_bump_keeps_transaction = switch()?,
             "mutation" => {
                 let known = || Mutation::ALL.iter().map(|m| m.name()).collect::<Vec<_>>();
                 self.mutation = Some(Mutation::from_name(value).ok_or_else(|| {
@@ -441,22 +447,4 @@ impl Default for BrokerConfig {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(options: &str) -> Result<SimConfig> {
-        SimConfig::from_url(&format!("sim://?{options}").parse()?)
-    }
-
-    #[test]
-    fn policies_are_read_and_checked() {
-        let truncation = |options| read(options).map(|config| config.broker.truncation);
-        assert_eq!(truncation("").unwrap(), Truncation::ByLeaderEpoch);
-        let old = truncation("truncation=high-watermark").unwrap();
-        assert_eq!(old, Truncation::ToHighWatermark);
-        for wrong in ["truncation=never"] {
-            let error = read(wrong).unwrap_err();
-            assert!(error.to_string().contains(" must be "), "{wrong}: {error}");
-        }
-    }
-}
+mod tests;

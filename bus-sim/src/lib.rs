@@ -49,7 +49,7 @@ pub use config::{BrokerConfig, SimConfig, Truncation};
 pub use driver::{Outcome, Sim, SimHandle, SimReport, Stalled};
 pub use event::{SimEvent, SimEventKind};
 pub use mutation::Mutation;
-pub use policy::{AutoCommit, ClientPolicy};
+pub use policy::{AutoCommit, ClientPolicy, OutOfOrder};
 pub use protocol::Api;
 pub use time::SimTime;
 pub use world::TraceHash;

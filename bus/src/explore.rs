@@ -48,8 +48,8 @@ impl WorstDays {
     }
 
     /// Those with faults of these kinds: names with commas between them, `all`, or `none`; `beyond`
-    /// among them is the envelope of that name. Without any, what the application asks for. A run without faults shows what there is to
-    /// strike.
+    /// among them is the envelope of that name. Without any, what the application asks for. A run
+    /// without faults shows what there is to strike.
     ///
     /// # Errors
     /// [`InvalidArgument`](bus_core::ErrorKind::InvalidArgument) for an unknown kind, naming all.

@@ -94,13 +94,17 @@ pub const fn catalogue() -> &'static [Application] {
 }
 
 const CATALOGUE: &[Application] = &[
+    stories::async_commit_reorder::STORY,
     stories::cancel_then_dedupe_swallow::STORY,
     stories::claim_before_effect::STORY,
     stories::commit_after_revoke::STORY,
     stories::commit_max_with_concurrency::STORY,
+    stories::coop_stale_owned_partitions::STORY,
     stories::delayed_endtxn::STORY,
     stories::delivery_timeout_late_success::STORY,
     stories::dlq_publish_not_awaited::STORY,
+    stories::epoch_bump_collateral_dup::STORY,
+    stories::epoch_bump_splits_transaction::STORY,
     stories::hanging_transaction::STORY,
     stories::hw_truncation_loss::STORY,
     stories::inflight_retry_reorder::STORY,
@@ -109,6 +113,7 @@ const CATALOGUE: &[Application] = &[
     stories::outbox_sequence_gap::STORY,
     stories::prefetch_autocommit::STORY,
     stories::stale_stored_offset_rewind::STORY,
+    stories::unclean_rewrite_under_reader::STORY,
     stories::unstable_offset_read::STORY,
 ];
 

@@ -2,10 +2,10 @@
 //!
 //! Members hand what they poll to workers of their own, and commit what those acknowledge. Some
 //! payments take seconds: the bank has to be asked. Meanwhile the group rebalances, and another
-//! member has the partition, goes on from the last commit, and is far ahead when the worker is done.
-//! In the buggy form its acknowledgment is committed like every other, with the generation of now:
-//! the coordinator does not look whose partition it is, and the offset of the group goes back. The
-//! fix is to drop acknowledgments of an assignment that is over.
+//! member has the partition, goes on from the last commit, and is far ahead when the worker is
+//! done. In the buggy form its acknowledgment is committed like every other, with the generation of
+//! now: the coordinator does not look whose partition it is, and the offset of the group goes back.
+//! The fix is to drop acknowledgments of an assignment that is over.
 //!
 //! See redpanda-data/connect#4477, kafkajs#1046, and segmentio/kafka-go#1308.
 

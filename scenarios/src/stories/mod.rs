@@ -7,14 +7,18 @@
 //!
 //! To write one, copy a short one, and add it to the [catalogue](mod@crate::catalogue).
 
+pub mod async_commit_reorder;
 pub mod cancel_then_dedupe_swallow;
 pub mod claim_before_effect;
 pub mod commit_after_revoke;
 pub mod commit_max_with_concurrency;
 pub mod common;
+pub mod coop_stale_owned_partitions;
 pub mod delayed_endtxn;
 pub mod delivery_timeout_late_success;
 pub mod dlq_publish_not_awaited;
+pub mod epoch_bump_collateral_dup;
+pub mod epoch_bump_splits_transaction;
 pub mod hanging_transaction;
 pub mod hw_truncation_loss;
 pub mod inflight_retry_reorder;
@@ -25,4 +29,5 @@ pub mod outbox_sequence_gap;
 pub mod prefetch_autocommit;
 pub mod read_back;
 pub mod stale_stored_offset_rewind;
+pub mod unclean_rewrite_under_reader;
 pub mod unstable_offset_read;

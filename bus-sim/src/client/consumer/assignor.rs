@@ -21,11 +21,21 @@ pub(crate) struct Member {
 /// The partitions of each member.
 pub(crate) type Assignment = BTreeMap<Name, Vec<TopicPartition>>;
 
+/// What counts if two members claim to own a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Claims {
+    /// The claim of the higher generation; neither if they are equal (KAFKA-12984, KIP-792).
+    Dated,
+    /// Both: each keeps what it claims, as before Kafka 3.0.
+    Trusted,
+}
+
 /// Divides the partitions of the subscribed topics. Topics without partitions do not exist.
 pub(crate) fn assign(
     assignor: Assignor,
     members: &[Member],
     partitions: &BTreeMap<Topic, Partition>,
+    claims: Claims,
 ) -> Assignment {
     let mut members = members.iter().collect::<Vec<_>>();
     // Static members keep their places over restarts, so they sort by their static ids.
@@ -36,7 +46,7 @@ pub(crate) fn assign(
         Assignor::Range => range(&members, partitions, &mut assignment),
         Assignor::RoundRobin => round_robin(&members, partitions, &mut assignment),
         Assignor::CooperativeSticky => {
-            cooperative_sticky(&members, partitions, &mut assignment);
+            cooperative_sticky(&members, partitions, claims, &mut assignment);
         }
     }
     for partitions in assignment.values_mut() {
@@ -96,12 +106,13 @@ fn round_robin(
 fn cooperative_sticky(
     members: &[&Member],
     partitions: &BTreeMap<Topic, Partition>,
+    claims: Claims,
     assignment: &mut Assignment,
 ) {
-    sticky::assign(members, partitions, assignment);
-    let owners = sticky::owners(members);
+    sticky::assign(members, partitions, claims, assignment);
+    let owners = sticky::owners(members, claims);
     for (member, mine) in assignment.iter_mut() {
-        mine.retain(|at| owners.get(at).is_none_or(|owner| owner == member));
+        mine.retain(|at| owners.get(at).is_none_or(|owners| owners.contains(member)));
     }
 }
 
@@ -124,7 +135,16 @@ mod tests {
 
     fn assigned(assignor: Assignor, members: &[Member], partitions: i32) -> Vec<Vec<i32>> {
         let topics = BTreeMap::from([(Topic::from("t"), partitions)]);
-        assign(assignor, members, &topics)
+        assigned_by(assignor, members, &topics, Claims::Dated)
+    }
+
+    fn assigned_by(
+        assignor: Assignor,
+        members: &[Member],
+        topics: &BTreeMap<Topic, Partition>,
+        claims: Claims,
+    ) -> Vec<Vec<i32>> {
+        assign(assignor, members, topics, claims)
             .into_values()
             .map(|mine| mine.into_iter().map(|tp| tp.partition).collect())
             .collect()
@@ -161,5 +181,13 @@ mod tests {
     fn of_two_claims_the_newer_generation_counts() {
         let members = [member("a", &[0], 1), member("b", &[0], 2)];
         assert_eq!(assigned(Assignor::CooperativeSticky, &members, 1), [vec![], vec![0]]);
+    }
+
+    #[test]
+    fn members_that_are_trusted_both_keep_a_partition() {
+        let topics = BTreeMap::from([(Topic::from("t"), 2)]);
+        let members = [member("a", &[0], -1), member("b", &[0, 1], -1)];
+        let assigned = assigned_by(Assignor::CooperativeSticky, &members, &topics, Claims::Trusted);
+        assert_eq!(assigned, [vec![0], vec![0, 1]]);
     }
 }

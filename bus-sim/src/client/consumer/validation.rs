@@ -37,7 +37,9 @@ impl Consumer {
                 partition.fetch = FetchState::At(offset);
             }
             let has_epoch = partition.fetch_epoch.is_some();
-            if is_newer && has_epoch && self.mutation != Some(Mutation::TruncationNotDetected) {
+            let validates = self.policy.validates_epochs
+                && self.mutation != Some(Mutation::TruncationNotDetected);
+            if is_newer && has_epoch && validates {
                 partition.fetch = match partition.fetch {
                     FetchState::At(offset) | FetchState::Fetching(offset, _) => {
                         FetchState::Validate(offset)

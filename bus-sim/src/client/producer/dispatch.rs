@@ -70,6 +70,7 @@ impl Producer {
                 Session::Unassigned { .. }
                 | Session::Requested { .. }
                 | Session::Draining
+                | Session::Bumping { .. }
                 | Session::Uninitialized
                 | Session::AwaitingAbort
                 | Session::Failed => return,
@@ -148,6 +149,12 @@ impl Producer {
             return self.pump_transactional_session(now, effects);
         }
         let attempt = match self.session {
+            Session::Bumping { id, epoch } if self.requests_in_flight == 0 => {
+                let epoch = epoch + 1;
+                self.session = Session::Assigned { id, epoch };
+                self.restamp_queues((id, epoch));
+                return self.pump_all(now, effects);
+            }
             Session::Draining if self.requests_in_flight == 0 => 0,
             Session::Unassigned { retry_at, attempt }
                 if retry_at <= now && self.buffered_records > 0 =>

@@ -8,6 +8,7 @@ use bus_core::{
 
 use crate::client::{Completion, DeliveredBatch, backoff};
 use crate::node::Effects;
+use crate::policy::OutOfOrder;
 use crate::protocol::batch::{BATCH_OVERHEAD, ProducerEpoch, ProducerId};
 use crate::protocol::{metadata, produce};
 use crate::time::SimTime;
@@ -83,6 +84,8 @@ impl Producer {
                 let queue = self.queue(&topic_partition);
                 if queue.is_none_or(|queue| queue.is_oldest(&batch)) {
                     self.drain_session();
+                } else if self.identity.policy.out_of_order == OutOfOrder::BumpEpoch {
+                    self.bump_session();
                 }
                 self.send_again(now, topic_partition, batch, effects);
             }
@@ -513,8 +516,14 @@ impl Producer {
         }
     }
 
-    fn drain_session(&mut self) {
-        if matches!(self.session, Session::Assigned { .. }) {
+    fn bump_session(&mut self) {
+        if let Session::Assigned { id, epoch } = self.session {
+            self.session = Session::Bumping { id, epoch };
+        }
+    }
+
+    pub(super) fn drain_session(&mut self) {
+        if matches!(self.session, Session::Assigned { .. } | Session::Bumping { .. }) {
             self.session = Session::Draining;
         }
     }

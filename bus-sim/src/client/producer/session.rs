@@ -17,6 +17,8 @@ pub(super) enum Session {
     /// Another one is needed, once nothing is in flight: until then nothing is sent, because what
     /// is in flight might be appended and could not be recognized under a new id.
     Draining,
+    /// Without a request: the same producer id with the next epoch, once nothing is in flight.
+    Bumping { id: ProducerId, epoch: ProducerEpoch },
     /// Of a transactional producer before `init_transactions`.
     Uninitialized,
     /// Of a transactional producer: another epoch is needed, once the transaction is aborted. Until

@@ -18,12 +18,13 @@ use bus_core::{Partition, Topic, TopicPartition};
 
 use crate::node::Name;
 
-use super::{Assignment, Member, all, is_subscribed};
+use super::{Assignment, Claims, Member, all, is_subscribed};
 
 /// Divides the partitions of the topics among the members.
 pub(super) fn assign(
     members: &[&Member],
     partitions: &BTreeMap<Topic, Partition>,
+    claims: Claims,
     assignment: &mut Assignment,
 ) {
     let potential = members.iter().map(|member| {
@@ -36,16 +37,15 @@ pub(super) fn assign(
         previous: BTreeMap::new(),
         moves: Vec::new(),
     };
-    let needs_revocation = sticky.take_claims(members, partitions);
+    let needs_revocation = sticky.take_claims(members, partitions, claims);
     sticky.divide(needs_revocation);
     *assignment = sticky.mine;
 }
 
 /// Who owns a partition by the claims of the members, and who did before.
 ///
-/// Of two claims the one of the higher generation counts; with equal generations neither does
-/// (KAFKA-12984, KIP-792).
-fn claims(members: &[&Member]) -> BTreeMap<TopicPartition, Vec<(i32, Name)>> {
+/// Sorted by their generations; without those of equal ones, unless members are trusted.
+fn claims(members: &[&Member], which: Claims) -> BTreeMap<TopicPartition, Vec<(i32, Name)>> {
     let mut claims = BTreeMap::<TopicPartition, Vec<(i32, Name)>>::new();
     for member in members {
         for at in &member.subscription.owned {
@@ -55,16 +55,18 @@ fn claims(members: &[&Member]) -> BTreeMap<TopicPartition, Vec<(i32, Name)>> {
     }
     claims.retain(|_, claims| {
         claims.sort_by_key(|(generation, _)| *generation);
-        !claims.windows(2).any(|pair| pair[0].0 == pair[1].0)
+        which == Claims::Trusted || !claims.windows(2).any(|pair| pair[0].0 == pair[1].0)
     });
     claims
 }
 
-/// The owner of each partition, by the claims of the members.
-pub(super) fn owners(members: &[&Member]) -> BTreeMap<TopicPartition, Name> {
-    let owner =
-        |(at, claims): (TopicPartition, Vec<(i32, Name)>)| Some((at, claims.last()?.1.clone()));
-    claims(members).into_iter().filter_map(owner).collect()
+/// The owners of each partition, by the claims of the members: one, unless members are trusted.
+pub(super) fn owners(members: &[&Member], which: Claims) -> BTreeMap<TopicPartition, Vec<Name>> {
+    let owners = |(at, claims): (TopicPartition, Vec<(i32, Name)>)| {
+        let skipped = if which == Claims::Trusted { 0 } else { claims.len() - 1 };
+        (at, claims.into_iter().skip(skipped).map(|(_, member)| member).collect())
+    };
+    claims(members, which).into_iter().map(owners).collect()
 }
 
 struct Sticky {
@@ -85,18 +87,21 @@ impl Sticky {
         &mut self,
         members: &[&Member],
         partitions: &BTreeMap<Topic, Partition>,
+        which: Claims,
     ) -> bool {
         let mut needs_revocation = false;
-        for (at, claims) in claims(members) {
+        for (at, claims) in claims(members, which) {
             let exists = partitions.get(&at.topic).is_some_and(|count| at.partition < *count);
-            let Some((_, owner)) = claims.last() else { continue };
-            if claims.len() > 1 {
+            if claims.len() > 1 && which == Claims::Dated {
                 self.previous.insert(at.clone(), claims[claims.len() - 2].1.clone());
             }
-            if self.may_have(owner, &at) {
-                self.mine.entry(owner.clone()).or_default().push(at);
-            } else {
-                needs_revocation |= exists;
+            let skipped = if which == Claims::Trusted { 0 } else { claims.len() - 1 };
+            for (_, owner) in claims.into_iter().skip(skipped) {
+                if self.may_have(&owner, &at) {
+                    self.mine.entry(owner).or_default().push(at.clone());
+                } else {
+                    needs_revocation |= exists;
+                }
             }
         }
         needs_revocation

@@ -13,7 +13,7 @@ use crate::node::{Effects, Name, Timer};
 use crate::protocol::{Request, join_group, metadata, sync_group};
 use crate::time::SimTime;
 
-use super::super::assignor::{self, assign};
+use super::super::assignor::{self, Claims, assign};
 use super::super::wire::{MemberSubscription, decode_assignment, encode_assignment};
 use super::super::{Consumer, Token};
 use super::{GROUP_RETRY, Next, State};
@@ -86,8 +86,11 @@ impl Consumer {
             member.state = State::Out;
             return self.want_coordinator(now, effects);
         };
-        // An eager member owns nothing when it joins, so its generation says nothing.
-        let generation = if is_cooperative { member.generation } else { -1 };
+        // An eager member owns nothing when it joins, so its generation says nothing. What a
+        // cooperative one owns is of the last assignment that it was given, not of a generation
+        // that it joined without being given one.
+        let is_dated = is_cooperative && self.policy.dates_claims && member.generation >= 0;
+        let generation = if is_dated { member.assigned_generation } else { -1 };
         let owned =
             if is_cooperative { self.partitions.keys().cloned().collect() } else { Vec::new() };
         let subscription = MemberSubscription { topics, owned, generation };
@@ -205,7 +208,9 @@ impl Consumer {
         let partitions = topics
             .filter_map(|topic| Some((topic.clone(), self.metadata.partitions(topic)?)))
             .collect::<BTreeMap<Topic, i32>>();
-        let assignment = assign(*assignor, members, &partitions);
+        let is_dated = self.policy.dates_claims;
+        let claims = if is_dated { Claims::Dated } else { Claims::Trusted };
+        let assignment = assign(*assignor, members, &partitions, claims);
         let assignments =
             assignment.iter().map(|(id, mine)| (id.clone(), encode_assignment(mine))).collect();
         self.sync(now, assignments, effects);
@@ -241,6 +246,7 @@ impl Consumer {
         }
         match result {
             Ok(assignment) => {
+                member.assigned_generation = member.generation;
                 member.session_ends = now + self.config.session_timeout;
                 member.heartbeat_in_flight = false;
                 let mut assigned = decode_assignment(&assignment).unwrap_or_default();

@@ -32,6 +32,8 @@ pub(super) struct Member {
     pub(super) member_id: Name,
     /// -1 outside of a generation.
     pub(super) generation: i32,
+    /// The generation whose assignment it was given last; -1 if it never was given one.
+    assigned_generation: i32,
     /// The generation that this was a member in last; -1 if it never was.
     pub(super) last_generation: i32,
     pub(super) coordinator: Option<BrokerId>,
@@ -94,6 +96,7 @@ impl Member {
             group_instance_id,
             member_id: Name::from(""),
             generation: -1,
+            assigned_generation: -1,
             last_generation: -1,
             coordinator: None,
             is_finding: false,
