@@ -167,7 +167,7 @@ impl Cluster {
 /// leader goes on until it hears that it is none, and answers by what it knows.
 fn old_leader(events: &[ClusterEvent], place: PlaceId, since: u64) -> Option<&ClusterEvent> {
     let mut leads = BTreeMap::<BrokerId, i32>::new();
-    let mut elected = None;
+    let mut elected: Option<(i32, &ClusterEvent)> = None;
     for event in events {
         match event.what {
             Happened::Leader { place: at, leader_epoch, .. } if at == place => {
@@ -175,6 +175,11 @@ fn old_leader(events: &[ClusterEvent], place: PlaceId, since: u64) -> Option<&Cl
             }
             Happened::EpochStart { place: at, broker, leader_epoch, .. } if at == place => {
                 leads.insert(broker, leader_epoch);
+            }
+            // Of topics that were there from the start no election is told.
+            Happened::HighWatermark { place: at, broker, .. } if at == place => {
+                let leader_epoch = elected.map_or(0, |(leader_epoch, _)| leader_epoch);
+                leads.entry(broker).or_insert(leader_epoch);
             }
             // Whoever follows has heard of it.
             Happened::Replicated { place: at, broker, leader_epoch, .. }
