@@ -39,14 +39,19 @@
 //! ```
 //!
 //! `BUS_SEED=29 cargo test` runs that seed only, and `BUS_SEEDS=0..5000 cargo test` those.
+//!
+//! What must be seen on some day is said in the code, with [`always!`](crate::always),
+//! [`sometimes!`](crate::sometimes), and [`reachable!`](crate::reachable): see [`Check`].
 
 mod audit;
 mod case;
+mod checks;
 mod environment;
 mod panics;
 mod replay;
 mod shrink;
 
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::path::PathBuf;
@@ -63,7 +68,13 @@ use crate::fault::Drawn;
 pub use audit::Divergence;
 pub use case::{Case, NO_PANIC, PROGRESS, Violation};
 use case::{Ran, Subject};
+use checks::Seen;
+pub use checks::{Check, CheckKind, Checked};
+#[doc(hidden)]
+pub use checks::{Registered, demand, note};
 use environment::Environment;
+#[doc(hidden)]
+pub use inventory;
 pub use replay::{Expected, Replay, ReplayError, Replayed, Shrunk};
 
 /// How an application is explored. See the [module](self) for an example.
@@ -76,6 +87,7 @@ pub struct Exploration<'a> {
     violations: usize,
     shrink_runs: u32,
     audit_every: u64,
+    modules: Vec<String>,
     reads_environment: bool,
     progress: Box<dyn Fn(&Progress) + Sync + 'a>,
 }
@@ -106,6 +118,8 @@ pub struct Explored {
     pub divergences: Vec<Divergence>,
     /// How many of the runs were repeated.
     pub audited: u64,
+    /// What came of the [`Check`]s of the program, in the order of their places.
+    pub checks: Vec<Checked>,
     /// How much time passed in the worlds.
     pub virtual_time: Duration,
     /// How many events they handled.
@@ -138,6 +152,7 @@ impl<'a> Exploration<'a> {
             violations: 1,
             shrink_runs: 2_000,
             audit_every: 50,
+            modules: Vec::new(),
             reads_environment: true,
             progress: Box::new(|_| {}),
         }
@@ -182,6 +197,14 @@ impl<'a> Exploration<'a> {
     #[must_use]
     pub const fn audit_every(mut self, seeds: u64) -> Self {
         self.audit_every = seeds;
+        self
+    }
+
+    /// Counts only the [`Check`]s in this module and those inside of it, such as `shop::orders`, and
+    /// in others that are named so. All of the program.
+    #[must_use]
+    pub fn checks_in(mut self, module: impl Into<String>) -> Self {
+        self.modules.push(module.into());
         self
     }
 
@@ -278,6 +301,7 @@ struct RunOfSeed {
     violations: Vec<Violation>,
     divergence: Option<Divergence>,
     is_audited: bool,
+    checks: BTreeMap<Check, Seen>,
 }
 
 impl Search<'_, '_> {
@@ -311,6 +335,7 @@ impl Search<'_, '_> {
             violations: ran.violations,
             divergence,
             is_audited,
+            checks: ran.checks,
         }
     }
 
@@ -355,6 +380,7 @@ impl Search<'_, '_> {
             violations: Vec::new(),
             divergences: Vec::new(),
             audited: 0,
+            checks: checks::count(&self.exploration.modules, runs.iter().map(|run| &run.checks)),
             virtual_time: Duration::ZERO,
             events: 0,
             wall_time,
@@ -409,6 +435,34 @@ impl Explored {
     pub fn runs_per_second(&self) -> f64 {
         let seconds = self.wall_time.as_secs_f64();
         if seconds > 0.0 { (self.seeds_run + self.audited) as f64 / seconds } else { 0.0 }
+    }
+
+    /// The checks that no run showed: a `sometimes!` that was never true, and others that never ran.
+    pub fn never(&self) -> impl Iterator<Item = &Checked> {
+        self.checks.iter().filter(|checked| checked.is_never())
+    }
+
+    /// For tests: passes if no check is [never](Self::never) shown; and always if `BUS_SEED` asked
+    /// for one seed, or if a violation ended the exploration early.
+    ///
+    /// # Panics
+    /// If not, with these checks.
+    #[track_caller]
+    pub fn assert_covered(&self) {
+        if self.environment.is_one_seed || !self.violations.is_empty() {
+            return;
+        }
+        let never: Vec<_> = self.never().map(|checked| format!("\n  {checked}")).collect();
+        assert!(
+            never.is_empty(),
+            "{}: {} of {} checks are not covered by {} seeds:{}\nhint: more seeds, other faults, \
+             or more work per run; `checks_in` leaves out those of other tests",
+            self.name,
+            never.len(),
+            self.checks.len(),
+            self.seeds_run,
+            never.concat()
+        );
     }
 
     /// For tests: passes if it [held](Self::held).

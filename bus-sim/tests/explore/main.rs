@@ -1,5 +1,6 @@
 //! Exploration: what it finds, how it shrinks, and that a replay gives the same run.
 
+mod checks;
 mod environment;
 
 use std::sync::Arc;
