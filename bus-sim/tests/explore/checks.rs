@@ -69,6 +69,25 @@ fn checks_count_each_run_once_whatever_the_number_of_jobs() {
     assert_eq!(counts("a seed is 30 or more"), (1, 1));
 }
 
+/// The checks that docs/exploring.md shows.
+fn sell(stock: i64, attempts: u64) {
+    always!(stock >= 0, "stock is never negative", "it is {stock}");
+    sometimes!(attempts > 1, "an order is sent again");
+    reachable!("an order is done");
+}
+
+#[test]
+fn the_guide_shows_checks_that_run() {
+    let explored = explore(3, 1, |seed| sell(1, seed));
+    assert_eq!(checked(&explored, "an order is sent again").runs_true, 1);
+    let here = include_str!("checks.rs");
+    let guide = include_str!("../../../docs/exploring.md");
+    let block =
+        guide.split("```rust\n").find(|block| block.contains("always!")).expect("it is there");
+    let block = block.split("```").next().unwrap_or_default();
+    assert!(here.contains(block), "this is in docs/exploring.md only:\n{block}");
+}
+
 /// Nobody calls it: its checks are known nevertheless.
 #[expect(dead_code, reason = "that is what is tested")]
 fn nobody_calls_it<T: PartialEq>(one: &T, other: &T) {
