@@ -27,11 +27,6 @@ impl Environment {
     ///
     /// # Panics
     /// If a variable has a value that means nothing, naming both, and what it may be.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "which seeds are run is for people to say; what \
-        a run does is not changed by it"
-    )]
     pub(super) fn read() -> Self {
         let read = |name: &str| std::env::var_os(name).map(|value| value.to_string_lossy().into());
         let test = thread::current().name().map(str::to_owned);

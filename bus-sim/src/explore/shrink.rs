@@ -186,7 +186,11 @@ mod tests {
         let run = |case: &Case, _: bool| {
             let has = |key: &u64| case.overrides.values.contains_key(&ChoiceKey(*key));
             let fails = needed.iter().all(has);
-            Ran { violations: fails.then(|| violation.clone()).into_iter().collect(), report: None }
+            Ran {
+                violations: fails.then(|| violation.clone()).into_iter().collect(),
+                report: None,
+                checks: Default::default(),
+            }
         };
         let mut shrinker =
             Shrinker { run: &run, wanted: &violation, best: case, runs: 0, budget, told: |_| {} };

@@ -3,23 +3,21 @@
 use std::process::Command;
 
 use bus_sim::SimConfig;
-use bus_sim::explore::{Exploration, Violation};
+use bus_sim::explore::{Exploration, Explored, Violation};
 
 /// Set in the process that this test starts: what a user's own test would be.
 const INNER: &str = "BUS_TEST_IS_INNER";
 
 /// Breaks with seeds of 20 and above.
-fn small_seeds_hold() {
+fn small_seeds_hold() -> Explored {
     let exploration = Exploration::new("small-seeds", SimConfig::default()).seeds(0..3);
-    let explored = exploration.run(|sim| async move {
+    exploration.run(|sim| async move {
         sim.judge_afterwards(|report| {
             let is_broken = report.seed >= 20;
             is_broken.then(|| Violation::new("small", "it is not")).into_iter().collect()
         });
         Ok(())
-    });
-    println!("ran {} seeds", explored.seeds_run);
-    explored.assert_held();
+    })
 }
 
 /// What this test prints in a process with a variable, and whether it passes there.
@@ -42,7 +40,9 @@ fn with(variable: &str, value: &str) -> (bool, String) {
 #[test]
 fn the_environment_says_which_seeds_are_run() {
     if std::env::var_os(INNER).is_some() {
-        return small_seeds_hold();
+        let explored = small_seeds_hold();
+        println!("ran {} seeds", explored.seeds_run);
+        return explored.assert_held();
     }
     let (passed, text) = with("BUS_SEED", "");
     assert!(passed && text.contains("ran 3 seeds"), "{text}");
