@@ -52,6 +52,8 @@
 
 mod draw;
 mod report;
+#[cfg(feature = "proptest")]
+pub mod strategy;
 mod surroundings;
 pub(crate) mod text;
 mod trigger;
