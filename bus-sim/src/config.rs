@@ -453,9 +453,9 @@ mod tests {
 
     #[test]
     fn policies_are_read_and_checked() {
-        let truncation = |options| read(options).map(|config| config.broker.truncation);
-        assert_eq!(truncation(""), Ok(Truncation::ByLeaderEpoch));
-        assert_eq!(truncation("truncation=high-watermark"), Ok(Truncation::ToHighWatermark));
+        let truncation = |options| read(options).unwrap().broker.truncation;
+        assert_eq!(truncation(""), Truncation::ByLeaderEpoch);
+        assert_eq!(truncation("truncation=high-watermark"), Truncation::ToHighWatermark);
         for wrong in ["truncation=never"] {
             let error = read(wrong).unwrap_err();
             assert!(error.to_string().contains(" must be "), "{wrong}: {error}");

@@ -33,8 +33,13 @@ impl Producer {
         appended: Option<produce::Appended>,
         effects: &mut Effects,
     ) {
+        let mut earlier = Vec::new();
         if let Some(queue) = self.queue(&topic_partition) {
+            earlier = queue.take_acknowledged_with(&batch);
             queue.acknowledge(&batch);
+        }
+        for batch in earlier {
+            self.delivered(topic_partition.clone(), batch, None, effects);
         }
         self.delivered(topic_partition, batch, appended, effects);
     }

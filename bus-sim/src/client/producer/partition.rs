@@ -172,6 +172,23 @@ impl PartitionQueue {
         }
     }
 
+    /// Takes what was to be sent again, and is in the log, because this later batch of the same
+    /// session is: nobody knows its offset. As librdkafka does; but it does so also if nothing was
+    /// acknowledged in this session, when the broker takes any batch for the first (KAFKA-14359).
+    pub(super) fn take_acknowledged_with(&mut self, later: &Batch) -> Vec<Batch> {
+        let session = |batch: &Batch| {
+            batch.content.producer.map(|stamp| (stamp.producer_id, stamp.producer_epoch))
+        };
+        if session(later).is_none() || self.next_acknowledged == 0 {
+            return Vec::new();
+        }
+        let is_there = |batch: &Batch| {
+            batch.first_number < later.first_number && session(batch) == session(later)
+        };
+        let count = self.retries.iter().take_while(|batch| is_there(batch)).count();
+        self.retries.drain(..count).collect()
+    }
+
     /// Whether a batch before this one is not acknowledged.
     pub(super) fn is_ahead(&self, batch: &Batch) -> bool {
         let first = batch.content.producer.map_or(0, |stamp| stamp.base_sequence);
