@@ -129,7 +129,9 @@ impl SimConfig {
         "offset.fetch.require.stable",
         "auto.commit.policy",
         "offset.store.outlives.assignment",
+        "commit.max.in.flight",
         "delivery.timeout.reuses.sequences",
+        "epoch.bump.keeps.transaction",
         "mutation",
     ];
 
@@ -168,6 +170,7 @@ impl SimConfig {
                     _ => return Err(one_of(name, value, "leader-epoch or high-watermark")),
                 };
             }
+            "epoch.bump.keeps.transaction" => self.client.epoch_bump_keeps_transaction = switch()?,
             "mutation" => {
                 let known = || Mutation::ALL.iter().map(|m| m.name()).collect::<Vec<_>>();
                 self.mutation = Some(Mutation::from_name(value).ok_or_else(|| {
@@ -444,21 +447,4 @@ impl Default for BrokerConfig {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(options: &str) -> Result<SimConfig> {
-        SimConfig::from_url(&format!("sim://?{options}").parse()?)
-    }
-
-    #[test]
-    fn policies_are_read_and_checked() {
-        let truncation = |options| read(options).unwrap().broker.truncation;
-        assert_eq!(truncation(""), Truncation::ByLeaderEpoch);
-        assert_eq!(truncation("truncation=high-watermark"), Truncation::ToHighWatermark);
-        for wrong in ["truncation=never"] {
-            let error = read(wrong).unwrap_err();
-            assert!(error.to_string().contains(" must be "), "{wrong}: {error}");
-        }
-    }
-}
+mod tests;

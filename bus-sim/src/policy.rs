@@ -17,6 +17,11 @@ pub struct ClientPolicy {
     /// another producer id. True as in franz-go before 1.20.7 (#1217): a record after them may be
     /// taken for a repetition, so that it is acknowledged and lost.
     pub timeout_reuses_sequences: bool,
+    /// `epoch.bump.keeps.transaction`: a transactional producer that skipped a sequence asks for
+    /// the next epoch and goes on with its transaction, although that made its coordinator abort
+    /// it. False: the transaction has failed. True as in librdkafka before 1.8.2 (#3575): what was
+    /// sent before is lost, and the commit succeeds.
+    pub epoch_bump_keeps_transaction: bool,
     /// `auto.commit.policy`: when a consumer commits by itself. By its timer.
     pub auto_commit: AutoCommit,
     /// `offset.store.outlives.assignment`: whether a stored offset is kept while its partition is
@@ -24,6 +29,11 @@ pub struct ClientPolicy {
     /// refuses to store it without one. True as before its 1.9 (librdkafka#2782): when the
     /// partition comes back, the next auto commit commits it, wherever the group has come since.
     pub offset_store_outlives_assignment: bool,
+    /// `commit.max.in.flight`: how many commits a consumer has in flight, from 1 to 100. 1: they
+    /// count in the order of the calls, as in librdkafka, which has one connection for all. More as
+    /// in clients that commit from several threads, each on a connection of its own, such as
+    /// segmentio/kafka-go (#439): an older commit may come after a newer one, and is the last then.
+    pub commit_max_in_flight: u8,
     /// `out.of.order.sequence`: what an idempotent producer does about a batch that is out of order
     /// behind one that failed. It sends it again.
     pub out_of_order: OutOfOrder,
@@ -68,8 +78,10 @@ impl Default for ClientPolicy {
         Self {
             offset_fetch_requires_stable: true,
             timeout_reuses_sequences: false,
+            epoch_bump_keeps_transaction: false,
             auto_commit: AutoCommit::Timer,
             offset_store_outlives_assignment: false,
+            commit_max_in_flight: 1,
             out_of_order: OutOfOrder::Retry,
             validates_epochs: true,
             dates_claims: true,
@@ -97,7 +109,7 @@ impl ClientPolicy {
             ("out.of.order.sequence", _) => return wrong("retry or bump-epoch"),
             ("validate.leader.epochs", "true" | "false") => self.validates_epochs = value == "true",
             ("owned.partitions.generation", "true" | "false") => {
-                self.dates_claims = value == "true"
+                self.dates_claims = value == "true";
             }
             (
                 "offset.store.outlives.assignment"
@@ -105,6 +117,10 @@ impl ClientPolicy {
                 | "owned.partitions.generation",
                 _,
             ) => return wrong("true or false"),
+            ("commit.max.in.flight", number) => match number.parse() {
+                Ok(most @ 1..=100) => self.commit_max_in_flight = most,
+                _ => return wrong("from 1 to 100"),
+            },
             _ => return Ok(false),
         }
         Ok(true)
@@ -123,8 +139,10 @@ mod tests {
     #[test]
     fn policies_are_those_of_today_unless_told_otherwise() {
         assert_eq!(read("").unwrap(), ClientPolicy::default());
-        let told = read("auto.commit.policy=prefetch&offset.store.outlives.assignment=true");
-        let told = told.unwrap();
+        let told = "auto.commit.policy=prefetch&offset.store.outlives.assignment=true&\
+                    commit.max.in.flight=4";
+        let told = read(told).unwrap();
+        assert_eq!(told.commit_max_in_flight, 4);
         assert_eq!(told.auto_commit, AutoCommit::Prefetch);
         assert!(told.offset_store_outlives_assignment);
         let told = read("validate.leader.epochs=false&owned.partitions.generation=false").unwrap();
@@ -135,14 +153,17 @@ mod tests {
 
     #[test]
     fn wrong_values_are_refused() {
-        for wrong in [
-            "auto.commit.policy=never",
-            "offset.store.outlives.assignment=1",
-            "out.of.order.sequence=no",
-            "validate.leader.epochs=no",
-            "owned.partitions.generation=no",
-        ] {
-            let error = read(wrong).unwrap_err();
+        let named = [
+            "auto.commit.policy",
+            "offset.store.outlives.assignment",
+            "out.of.order.sequence",
+            "validate.leader.epochs",
+            "owned.partitions.generation",
+        ];
+        let named = named.iter().map(|name| format!("{name}=7"));
+        let numbers = ["0", "101", "-1", "all"].map(|n| format!("commit.max.in.flight={n}"));
+        for wrong in named.chain(numbers) {
+            let error = read(&wrong).unwrap_err();
             assert!(error.to_string().contains(" must be "), "{wrong}: {error}");
         }
     }

@@ -94,6 +94,7 @@ pub const fn catalogue() -> &'static [Application] {
 }
 
 const CATALOGUE: &[Application] = &[
+    stories::async_commit_reorder::STORY,
     stories::cancel_then_dedupe_swallow::STORY,
     stories::claim_before_effect::STORY,
     stories::commit_after_revoke::STORY,
@@ -103,6 +104,7 @@ const CATALOGUE: &[Application] = &[
     stories::delivery_timeout_late_success::STORY,
     stories::dlq_publish_not_awaited::STORY,
     stories::epoch_bump_collateral_dup::STORY,
+    stories::epoch_bump_splits_transaction::STORY,
     stories::hanging_transaction::STORY,
     stories::hw_truncation_loss::STORY,
     stories::inflight_retry_reorder::STORY,

@@ -47,7 +47,9 @@ impl GroundTruth for Cluster {
             }
             Question::OldCommit { group_id, since } => {
                 let removed = events.iter().rev().find(|event| is_removed(event, group_id));
-                let late = self.late_coordinator(events, *since);
+                let of_commits = self.place_ids().filter(|place| self.is_of_commits(*place));
+                let old = of_commits.filter_map(|place| old_leader(events, place, *since)).last();
+                let late = self.late_coordinator(events, *since).or(old);
                 self.or_nothing(late.or(removed))
             }
             Question::OldEnd { topic_partition, since } => {
@@ -126,6 +128,10 @@ impl Cluster {
         late.map(|(_, event)| event).max_by_key(|event| event.number)
     }
 
+    fn place_ids(&self) -> impl Iterator<Item = PlaceId> {
+        (0..).take(self.places.len()).map(PlaceId)
+    }
+
     fn is_of_commits(&self, place: PlaceId) -> bool {
         self.places[place.index()].topic.as_str() == OFFSETS_TOPIC
     }
@@ -161,7 +167,7 @@ impl Cluster {
 /// leader goes on until it hears that it is none, and answers by what it knows.
 fn old_leader(events: &[ClusterEvent], place: PlaceId, since: u64) -> Option<&ClusterEvent> {
     let mut leads = BTreeMap::<BrokerId, i32>::new();
-    let mut elected = None;
+    let mut elected: Option<(i32, &ClusterEvent)> = None;
     for event in events {
         match event.what {
             Happened::Leader { place: at, leader_epoch, .. } if at == place => {
@@ -169,6 +175,11 @@ fn old_leader(events: &[ClusterEvent], place: PlaceId, since: u64) -> Option<&Cl
             }
             Happened::EpochStart { place: at, broker, leader_epoch, .. } if at == place => {
                 leads.insert(broker, leader_epoch);
+            }
+            // Of topics that were there from the start no election is told.
+            Happened::HighWatermark { place: at, broker, .. } if at == place => {
+                let leader_epoch = elected.map_or(0, |(leader_epoch, _)| leader_epoch);
+                leads.entry(broker).or_insert(leader_epoch);
             }
             // Whoever follows has heard of it.
             Happened::Replicated { place: at, broker, leader_epoch, .. }

@@ -4,13 +4,13 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use bus_core::{Error, ErrorKind, Operation, Recovery};
+use bus_core::{Error, ErrorKind, Operation, Recovery, TopicPartition};
 
 use crate::client::connections::{Connections, Link, Outcome};
 use crate::client::{ClientTimer, Identity, Reply};
 use crate::node::{BrokerId, Effects, Input, Name, Timer};
 use crate::protocol::find_coordinator::CoordinatorType;
-use crate::protocol::{Request, Response, find_coordinator};
+use crate::protocol::{Request, Response, find_coordinator, metadata};
 use crate::time::SimTime;
 
 /// How long an operation may take (librdkafka's `socket.timeout.ms`, its default for admin).
@@ -25,6 +25,9 @@ pub(crate) enum Target {
     Any,
     /// This broker.
     Broker(BrokerId),
+    /// The leader of this partition: the broker that is said to be it, and if that is none, or not
+    /// known, whoever metadata says.
+    Leader(Option<BrokerId>, TopicPartition),
     /// The coordinator of this group.
     Coordinator(Name),
 }
@@ -42,6 +45,7 @@ pub(crate) struct Admin {
 #[derive(Debug)]
 pub(crate) enum Token {
     Call(u64),
+    FindLeader(u64),
     FindCoordinator(u64),
 }
 
@@ -124,8 +128,12 @@ impl Admin {
                     Err(kind) => self.try_again(now, id, Some(kind), effects),
                 }
             }
+            Outcome::Response(Token::FindLeader(id), Response::Metadata(metadata)) => {
+                self.found_leader(now, id, &metadata, effects);
+            }
             Outcome::Response(..) | Outcome::Down => {}
-            Outcome::Failed { token: Token::Call(id) | Token::FindCoordinator(id), .. } => {
+            Outcome::Failed { token, .. } => {
+                let (Token::Call(id) | Token::FindLeader(id) | Token::FindCoordinator(id)) = token;
                 self.try_again(now, id, None, effects);
             }
         }
@@ -135,7 +143,15 @@ impl Admin {
         let Some(call) = self.calls.get(&id) else { return };
         match &call.target {
             Target::Any => self.send_to(now, id, None, effects),
-            Target::Broker(broker) => self.send_to(now, id, Some(Link::data(*broker)), effects),
+            Target::Broker(broker) | Target::Leader(Some(broker), _) => {
+                self.send_to(now, id, Some(Link::data(*broker)), effects);
+            }
+            Target::Leader(None, TopicPartition { topic, .. }) => {
+                let topics = Some(vec![topic.clone()]);
+                let request = Request::Metadata(metadata::Request { topics });
+                let (token, deadline) = (Token::FindLeader(id), call.deadline);
+                self.connections.send_to_any(now, &[], token, request, deadline, effects);
+            }
             Target::Coordinator(group_id) => {
                 let request = Request::FindCoordinator(find_coordinator::Request {
                     coordinator_type: CoordinatorType::Group,
@@ -144,6 +160,27 @@ impl Admin {
                 let (token, deadline) = (Token::FindCoordinator(id), call.deadline);
                 self.connections.send_to_any(now, &[], token, request, deadline, effects);
             }
+        }
+    }
+
+    fn found_leader(
+        &mut self,
+        now: SimTime,
+        id: u64,
+        response: &metadata::Response,
+        effects: &mut Effects,
+    ) {
+        let Some(Call { target: Target::Leader(leader, place), .. }) = self.calls.get_mut(&id)
+        else {
+            return;
+        };
+        let details = response.topics.iter().find(|topic| topic.topic == place.topic);
+        let details = details.and_then(|topic| topic.result.as_ref().ok());
+        let index = usize::try_from(place.partition).unwrap_or(usize::MAX);
+        *leader = details.and_then(|details| details.partitions.get(index)?.leader);
+        match *leader {
+            Some(broker) => self.send_to(now, id, Some(Link::data(broker)), effects),
+            None => self.try_again(now, id, Some(ErrorKind::LeaderNotAvailable), effects),
         }
     }
 
@@ -166,7 +203,10 @@ impl Admin {
         error: Option<ErrorKind>,
         effects: &mut Effects,
     ) {
-        let Some(call) = self.calls.get(&id) else { return };
+        let Some(call) = self.calls.get_mut(&id) else { return };
+        if let Target::Leader(leader, _) = &mut call.target {
+            *leader = None;
+        }
         if now + RETRY < call.deadline {
             self.again.push_back(id);
             effects.set_timer(Timer::Client(ClientTimer::Retry), now + RETRY);

@@ -24,6 +24,8 @@ pub enum Purpose {
     Data,
     /// The coordinator of a group.
     Coordinator,
+    /// The same, for a commit beside others that are in flight.
+    Commit(u8),
 }
 
 /// A broker and what the connection to it is for.
@@ -44,6 +46,15 @@ impl Link {
     /// The connection for the coordinator.
     pub const fn coordinator(broker: BrokerId) -> Self {
         Self { broker, purpose: Purpose::Coordinator }
+    }
+
+    /// The connection for one of the commits that are in flight; the first shares that of the
+    /// coordinator.
+    pub(crate) const fn commit(broker: BrokerId, slot: u8) -> Self {
+        match slot {
+            0 => Self::coordinator(broker),
+            slot => Self { broker, purpose: Purpose::Commit(slot) },
+        }
     }
 }
 
@@ -316,7 +327,7 @@ impl<T> Connections<T> {
         connection.failures = 0;
         let for_any = match link.purpose {
             Purpose::Data => std::mem::take(&mut self.for_any),
-            Purpose::Coordinator => VecDeque::new(),
+            Purpose::Coordinator | Purpose::Commit(_) => VecDeque::new(),
         };
         if !for_any.is_empty() {
             effects.cancel_timer(Timer::Client(ClientTimer::TryAnotherBroker));

@@ -94,7 +94,8 @@ impl SimAdmin {
                 spec: OffsetSpec::Latest,
             }],
         });
-        let response = match self.request(Target::Broker(leader), operation, request).await? {
+        let target = Target::Leader(Some(leader), topic_partition.clone());
+        let response = match self.request(target, operation, request).await? {
             Response::ListOffsets(response) => response,
             other => return Err(unexpected(&other)),
         };

@@ -42,7 +42,7 @@ pub const STORY: Application = Application {
 };
 
 /// The guarantee that the bug breaks.
-pub const GUARANTEE: &str = "E5 committed too far";
+pub const GUARANTEE: &str = "E5 committed-too-far";
 
 /// Both processes consume.
 pub const PROCESSES: [&str; 2] = ["payments-1", "payments-2"];
@@ -187,3 +187,19 @@ impl Progress {
 
 const LARGE_TAKES: Duration = Duration::from_millis(300);
 const OTHERS_TAKE: Duration = Duration::from_millis(10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_done_is_not_passed() {
+        let mut progress = Progress::default();
+        (5..=8).for_each(|offset| progress.begun(offset));
+        for (done, contiguous, highest) in [(6, 5, 7), (5, 7, 7), (8, 7, 9), (7, 9, 9)] {
+            progress.done(done);
+            assert_eq!(progress.first_that_is_not_done(), contiguous);
+            assert_eq!(progress.after_the_highest(), highest);
+        }
+    }
+}

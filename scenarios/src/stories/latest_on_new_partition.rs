@@ -42,7 +42,7 @@ pub const STORY: Application = Application {
 };
 
 /// The guarantee that the bug breaks.
-pub const GUARANTEE: &str = "E6 skipped by the group";
+pub const GUARANTEE: &str = "E6 skipped-by-the-group";
 
 /// The process that consumes.
 pub const PROCESS: &str = "payments-1";

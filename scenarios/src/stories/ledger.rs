@@ -20,7 +20,7 @@ use super::member;
 use crate::report::Broken;
 
 /// The guarantee that a commit which is overwritten by an older one breaks.
-pub const GUARANTEE: &str = "E7 given again after the commit";
+pub const GUARANTEE: &str = "E7 given-again-after-the-commit";
 
 /// The ledger of a group; outside of its processes. Cheap to clone; its clones are one.
 #[derive(Clone, Debug, Default)]
@@ -99,3 +99,41 @@ impl Ledger {
 /// Polls without a record after which nothing is expected any more.
 const QUIET: u32 = 3;
 const DEADLINE: Duration = Duration::from_mins(2);
+
+#[cfg(test)]
+mod tests {
+    use bus_core::{Headers, Timestamp, TimestampType};
+
+    use super::*;
+
+    fn record(offset: Offset) -> Record {
+        Record {
+            topic: "t".into(),
+            partition: 0,
+            offset,
+            timestamp: Timestamp::EPOCH,
+            timestamp_type: TimestampType::CreateTime,
+            leader_epoch: None,
+            key: None,
+            value: Some(format!("r{offset}").into()),
+            headers: Headers::default(),
+        }
+    }
+
+    #[test]
+    fn only_what_was_committed_for_certain_must_not_come_again() {
+        let ledger = Ledger::default();
+        let partition = TopicPartition::new("t", 0);
+        for offset in [2, 5, 4] {
+            ledger.committed(&[(partition.clone(), offset.into())]);
+        }
+        ledger.given(&record(5));
+        assert!(ledger.broken().is_empty());
+        ledger.given(&record(4));
+        let broken = ledger.broken();
+        assert!(
+            broken[0].sentence.starts_with("r4 (offset 4 of t-0) was given again"),
+            "{broken:?}"
+        );
+    }
+}

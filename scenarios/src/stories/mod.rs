@@ -7,6 +7,7 @@
 //!
 //! To write one, copy a short one, and add it to the [catalogue](mod@crate::catalogue).
 
+pub mod async_commit_reorder;
 pub mod cancel_then_dedupe_swallow;
 pub mod claim_before_effect;
 pub mod commit_after_revoke;
@@ -17,6 +18,7 @@ pub mod delayed_endtxn;
 pub mod delivery_timeout_late_success;
 pub mod dlq_publish_not_awaited;
 pub mod epoch_bump_collateral_dup;
+pub mod epoch_bump_splits_transaction;
 pub mod hanging_transaction;
 pub mod hw_truncation_loss;
 pub mod inflight_retry_reorder;

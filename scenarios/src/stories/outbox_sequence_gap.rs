@@ -16,11 +16,12 @@ use serde::{Deserialize, Serialize};
 
 use super::common::value;
 use super::member;
+use super::read_back::report;
 use crate::catalogue::{Application, Form, Kind, WorstDay};
 use crate::crash_points::CrashPoints;
 use crate::lifecycle::Lifecycle;
 use crate::patience::create_topic;
-use crate::report::{Broken, Observer, Report, Verdict};
+use crate::report::{Broken, Observer, Report};
 use crate::store::{Row, Store};
 
 /// The story in the catalogue.
@@ -109,19 +110,7 @@ pub async fn run(bus: Bus, form: Form, crash_points: CrashPoints) -> Result<Repo
             sentence: format!("{id} is committed as number {number}, and was never published"),
         })
         .collect();
-    let partitions = observer.partitions().await?;
-    Ok(Report {
-        verdict: match (is_settled, broken.is_empty()) {
-            (true, true) => Verdict::Held,
-            (true, false) => Verdict::Violated,
-            (false, _) => Verdict::Stalled,
-        },
-        broken: if is_settled { broken } else { Vec::new() },
-        notes: vec![format!("{} orders are committed", store.all::<Order>()?.len())],
-        records: partitions.iter().map(|partition| partition.records).sum(),
-        partitions,
-        groups: Vec::new(),
-    })
+    Ok(report(is_settled, broken, observer.partitions().await?))
 }
 
 /// Waits until all orders are committed and the relay has passed them, then ends the processes.

@@ -40,7 +40,7 @@ pub const STORY: Application = Application {
 };
 
 /// The guarantee that the bug breaks.
-pub const GUARANTEE: &str = "E5 committed too far";
+pub const GUARANTEE: &str = "E5 committed-too-far";
 
 /// Both processes consume.
 pub const PROCESSES: [&str; 2] = ["payments-1", "payments-2"];

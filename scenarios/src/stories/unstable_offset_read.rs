@@ -54,7 +54,7 @@ const COUNT: usize = 40;
 /// Between two orders.
 const PACE: Duration = Duration::from_millis(150);
 /// How long a worker has partitions before it is deployed anew.
-const DEPLOYED: Duration = Duration::from_secs(1);
+const DEPLOYED: Duration = Duration::from_millis(400);
 
 /// Has invoices made, and looks which orders have more than one.
 ///

@@ -1,5 +1,6 @@
 //! Commits: one request at a time, in the order of the calls, so that an older commit can never
-//! overwrite a newer one.
+//! overwrite a newer one. By `commit.max.in.flight` several at a time, each on a connection of its
+//! own: then they come in any order.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -23,9 +24,9 @@ const COMMIT_RETRY: Duration = Duration::from_millis(100);
 /// The commits of a consumer.
 #[derive(Debug, Default)]
 pub(super) struct Commits {
-    /// The first is in flight if `is_in_flight`.
+    /// In the order of the calls; the first ones may be in flight.
     queue: VecDeque<Call>,
-    is_in_flight: bool,
+    next_id: u64,
     /// The member joins when there are no more: librdkafka does not join while a commit of what it
     /// gives up is under way.
     pub(super) holds_join: bool,
@@ -33,6 +34,9 @@ pub(super) struct Commits {
 
 #[derive(Debug)]
 struct Call {
+    id: u64,
+    /// The connection that it is in flight on.
+    slot: Option<u8>,
     partitions: Vec<offset_commit::PartitionRequest>,
     /// Who waits for it; nobody waits for an auto commit.
     sender: Option<CommitSender>,
@@ -47,6 +51,22 @@ struct Call {
 impl Commits {
     pub(super) fn is_idle(&self) -> bool {
         self.queue.is_empty()
+    }
+
+    /// The first call that is not in flight, of those that may be.
+    fn first_waiting(&self, max_in_flight: u8) -> Option<&Call> {
+        let mut first = self.queue.iter().take(usize::from(max_in_flight));
+        first.find(|call| call.slot.is_none())
+    }
+
+    fn find(&mut self, id: u64) -> Option<&mut Call> {
+        self.queue.iter_mut().find(|call| call.id == id)
+    }
+
+    /// A connection that no call is in flight on.
+    fn free_slot(&self) -> u8 {
+        let is_free = |slot: &u8| self.queue.iter().all(|call| call.slot != Some(*slot));
+        (0..=u8::MAX).find(is_free).unwrap_or(u8::MAX)
     }
 }
 
@@ -81,49 +101,56 @@ impl Consumer {
 
     /// Sends the next commit, if the coordinator is known and none is in flight.
     pub(super) fn pump_commits(&mut self, now: SimTime, effects: &mut Effects) {
-        while self.commits.queue.front().is_some_and(|call| call.deadline <= now)
-            && !self.commits.is_in_flight
+        let max_in_flight = self.policy.commit_max_in_flight;
+        while let Some(call) = self.commits.first_waiting(max_in_flight)
+            && call.deadline <= now
         {
-            let message = "no coordinator answered in time";
-            self.finish_commit(Err(Error::new(ErrorKind::TimedOut, message)), effects);
+            let (id, message) = (call.id, "no coordinator answered in time");
+            self.finish_commit(id, Err(Error::new(ErrorKind::TimedOut, message)), effects);
         }
         if self.commits.is_idle() && std::mem::take(&mut self.commits.holds_join) {
             self.join_if_out(now, effects);
         }
-        if self.commits.is_in_flight || self.commits.queue.is_empty() {
-            return;
+        while let Some(call) = self.commits.first_waiting(max_in_flight) {
+            let Some(member) = &self.member else { return };
+            let Some(coordinator) = member.coordinator else {
+                return self.want_coordinator(now, effects);
+            };
+            let request = Request::OffsetCommit(offset_commit::Request {
+                group_id: member.group_id.clone(),
+                generation: call.generation,
+                member_id: call.member_id.clone(),
+                group_instance_id: member.group_instance_id.clone(),
+                partitions: call.partitions.clone(),
+            });
+            let (id, deadline, slot) = (call.id, call.deadline, self.commits.free_slot());
+            if let Some(call) = self.commits.find(id) {
+                call.slot = Some(slot);
+            }
+            let link = Link::commit(coordinator, slot);
+            self.connections.send(now, link, Token::Commit(id), request, deadline, effects);
         }
-        let Some(coordinator) = self.member.as_ref().and_then(|member| member.coordinator) else {
-            return self.want_coordinator(now, effects);
-        };
-        let (Some(member), Some(call)) = (&self.member, self.commits.queue.front()) else { return };
-        let request = Request::OffsetCommit(offset_commit::Request {
-            group_id: member.group_id.clone(),
-            generation: call.generation,
-            member_id: call.member_id.clone(),
-            group_instance_id: member.group_instance_id.clone(),
-            partitions: call.partitions.clone(),
-        });
-        let deadline = call.deadline;
-        self.commits.is_in_flight = true;
-        let link = Link::coordinator(coordinator);
-        self.connections.send(now, link, Token::Commit, request, deadline, effects);
     }
 
     pub(super) fn commit_answered(
         &mut self,
         now: SimTime,
+        id: u64,
         partitions: &[(TopicPartition, Option<ErrorKind>)],
         effects: &mut Effects,
     ) {
-        self.commits.is_in_flight = false;
+        if let Some(call) = self.commits.find(id) {
+            call.slot = None;
+        }
         let refused = partitions.iter().find_map(|(tp, error)| Some((tp, (*error)?)));
         match refused {
             None => {
-                self.note_committed();
-                self.finish_commit(Ok(()), effects);
+                self.note_committed(id);
+                self.finish_commit(id, Ok(()), effects);
             }
             Some((_, kind)) if is_retried(kind) => {
+                // Perhaps it was written and not replicated in time: that is no different error.
+                self.may_have_counted(id);
                 self.note_coordinator_error(now, kind, effects);
                 self.retry_commit(now, effects);
             }
@@ -132,17 +159,17 @@ impl Consumer {
                     self.fenced(effects);
                 }
                 let error = Error::new(kind, "").with_topic_partition(topic_partition.clone());
-                self.finish_commit(Err(error), effects);
+                self.finish_commit(id, Err(error), effects);
             }
         }
         self.pump_commits(now, effects);
     }
 
-    pub(super) fn commit_unanswered(&mut self, now: SimTime, effects: &mut Effects) {
-        self.commits.is_in_flight = false;
-        if let Some(call) = self.commits.queue.front_mut() {
-            call.is_possibly_committed = true;
+    pub(super) fn commit_unanswered(&mut self, now: SimTime, id: u64, effects: &mut Effects) {
+        if let Some(call) = self.commits.find(id) {
+            call.slot = None;
         }
+        self.may_have_counted(id);
         self.coordinator_lost(now, effects);
         self.retry_commit(now, effects);
     }
@@ -183,7 +210,11 @@ impl Consumer {
             (member.last_generation, Name::from(""))
         };
         let deadline = self.connections.deadline(now);
+        let id = self.commits.next_id;
+        self.commits.next_id += 1;
         self.commits.queue.push_back(Call {
+            id,
+            slot: None,
             partitions,
             sender,
             deadline,
@@ -194,9 +225,16 @@ impl Consumer {
         self.pump_commits(now, effects);
     }
 
-    /// Notes what the commit in front has committed.
-    fn note_committed(&mut self) {
-        let Some(call) = self.commits.queue.front() else { return };
+    /// Notes that a commit has perhaps been written.
+    fn may_have_counted(&mut self, id: u64) {
+        if let Some(call) = self.commits.find(id) {
+            call.is_possibly_committed = true;
+        }
+    }
+
+    /// Notes what a commit has committed.
+    fn note_committed(&mut self, id: u64) {
+        let Some(call) = self.commits.find(id) else { return };
         for committed in &call.partitions {
             if let Some(partition) = self.partitions.get_mut(&committed.topic_partition) {
                 partition.committed = Some(committed.offset);
@@ -208,9 +246,10 @@ impl Consumer {
         effects.set_timer(Timer::Client(ClientTimer::CommitRetry), now + COMMIT_RETRY);
     }
 
-    fn finish_commit(&mut self, outcome: Result<(), Error>, effects: &mut Effects) {
+    fn finish_commit(&mut self, id: u64, outcome: Result<(), Error>, effects: &mut Effects) {
         let group_id = self.member.as_ref().map(|member| member.group_id.to_string());
-        let Some(call) = self.commits.queue.pop_front() else { return };
+        let place = self.commits.queue.iter().position(|call| call.id == id);
+        let Some(call) = place.and_then(|at| self.commits.queue.remove(at)) else { return };
         if let Some(sender) = call.sender {
             let outcome = outcome.map_err(|error| {
                 let error = if call.is_possibly_committed { error.indeterminate() } else { error };

@@ -62,7 +62,7 @@ pub(crate) enum Token {
     /// In this generation.
     Heartbeat(i32),
     LeaveGroup,
-    Commit,
+    Commit(u64),
     Committed(CommittedCall),
     StartFromCommitted(Vec<(TopicPartition, u64)>),
     StartFromList(TopicPartition, u64),
@@ -419,8 +419,8 @@ impl Consumer {
                 self.heartbeat_answered(now, generation, response.error, effects);
             }
             (Token::LeaveGroup, Response::LeaveGroup(_)) => self.left(),
-            (Token::Commit, Response::OffsetCommit(response)) => {
-                self.commit_answered(now, &response.partitions, effects);
+            (Token::Commit(id), Response::OffsetCommit(response)) => {
+                self.commit_answered(now, id, &response.partitions, effects);
             }
             (Token::Committed(call), Response::OffsetFetch(response)) => {
                 self.committed_answered(now, call, response.result, effects);
@@ -466,7 +466,7 @@ impl Consumer {
                 self.heartbeat_answered(now, generation, Some(kind), effects);
             }
             Token::LeaveGroup => self.left(),
-            Token::Commit => self.commit_unanswered(now, effects),
+            Token::Commit(id) => self.commit_unanswered(now, id, effects),
             Token::Committed(call) => {
                 self.coordinator_lost(now, effects);
                 self.ask_committed_again(now, call, effects);

@@ -527,7 +527,7 @@ impl Producer {
         }
     }
 
-    fn drain_session(&mut self) {
+    pub(super) fn drain_session(&mut self) {
         if matches!(self.session, Session::Assigned { .. } | Session::Bumping { .. }) {
             self.session = Session::Draining;
         }

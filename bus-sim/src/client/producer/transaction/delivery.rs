@@ -26,6 +26,9 @@ impl Producer {
                 // One before it failed, so it is only early. It would be sent again, were it not
                 // for the abort.
                 self.send_again(now, topic_partition, batch, effects);
+                if self.identity.policy.epoch_bump_keeps_transaction {
+                    return self.drain_session();
+                }
                 let message = "a batch was refused because one before it had failed";
                 self.abortable_error_with_bump(kind, message, effects);
             }
