@@ -328,13 +328,9 @@ pub(super) fn stale_end(model: &Model<'_>, found: &mut Anomalies) {
                     } else {
                         Promise::NotPromised
                     };
-                    let anomaly = Anomaly::new(Subject::Operation(*id), promise, witness, sentence);
-                    if model.environment.is_kept() == Promise::NotPromised {
-                        // What was acknowledged may be gone.
-                        return anomaly;
-                    }
-                    let (topic_partition, since) = (place.clone(), model.at(asked));
-                    anomaly.asking(Question::OldEnd { topic_partition, since })
+                    let since = model.at(asked);
+                    Anomaly::new(Subject::Operation(*id), promise, witness, sentence)
+                        .asking(Question::OldEnd { topic_partition: place, offset, since })
                 });
             }
             _ => {}
