@@ -77,6 +77,9 @@ async fn repeat(
     time: Duration,
     recorder: &Option<Recorder>,
 ) -> Result<Report, Error> {
+    if recorder.is_some() {
+        expect_fresh(&bus).await?;
+    }
     let begun = bus.elapsed();
     let report = loop {
         let report = (application.run)(bus.clone(), form, CrashPoints::default()).await?;
@@ -90,6 +93,17 @@ async fn repeat(
         recorder.audit().await?;
     }
     Ok(report)
+}
+
+/// What was there before the run is in no history, and could not be told from what is wrong.
+async fn expect_fresh(bus: &Bus) -> Result<(), Error> {
+    let topics = bus.admin()?.list_topics().await?;
+    let Some(topic) = topics.first() else { return Ok(()) };
+    let message = format!(
+        "--check needs a cluster without topics, and {topic} is there; `bus kafka up --name check` \
+         starts a fresh one"
+    );
+    Err(Error::new(ErrorKind::InvalidState, message))
 }
 
 impl Printed {
