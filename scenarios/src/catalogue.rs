@@ -112,7 +112,7 @@ const CATALOGUE: &[Application] = &[
     ORDER_EXPORT,
     stories::outbox_sequence_gap::STORY,
     stories::prefetch_autocommit::STORY,
-    stories::stale_stored_offset_rewind::STORY,
+    stories::stale_stored_offset::STORY,
     stories::unclean_rewrite_under_reader::STORY,
     stories::unstable_offset_read::STORY,
 ];

@@ -328,9 +328,9 @@ pub(super) fn stale_end(model: &Model<'_>, found: &mut Anomalies) {
                     } else {
                         Promise::NotPromised
                     };
-                    let (topic_partition, since) = (place.clone(), model.at(asked));
+                    let since = model.at(asked);
                     Anomaly::new(Subject::Operation(*id), promise, witness, sentence)
-                        .asking(Question::OldEnd { topic_partition, since })
+                        .asking(Question::OldEnd { topic_partition: place, since })
                 });
             }
             _ => {}

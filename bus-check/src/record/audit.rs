@@ -7,8 +7,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bus_core::{
-    Bus, ConsumerConfig, ConsumerExt as _, Error, ErrorKind, IsolationLevel, Partition, Result,
-    StartAt, Topic, TopicPartition,
+    Bus, Consumer, ConsumerConfig, ConsumerExt as _, Error, ErrorKind, IsolationLevel, Partition,
+    Result, StartAt, Topic, TopicPartition, Watermarks,
 };
 
 use super::Recorder;
@@ -109,7 +109,7 @@ impl Recorder {
         let config = ConsumerConfig { isolation_level: isolation, ..Default::default() };
         let consumer = bus.consumer(config)?;
         let pen = self.shared.lives.lock().consumers.get(&super::address(&consumer)).cloned();
-        let ends = consumer.watermarks(place).await?;
+        let ends = ends(bus, &*consumer, place).await?;
         consumer.assign(&[(place.clone(), StartAt::Offset(ends.low))])?;
         let mut silent_since = bus.elapsed();
         loop {
@@ -131,6 +131,22 @@ impl Recorder {
             });
         }
         consumer.close().await
+    }
+}
+
+/// The ends of a log. A broker that was cut off may not have heard of the topic yet.
+async fn ends(bus: &Bus, consumer: &dyn Consumer, place: &TopicPartition) -> Result<Watermarks> {
+    let begun = bus.elapsed();
+    loop {
+        match consumer.watermarks(place).await {
+            Err(error)
+                if error.kind() == ErrorKind::UnknownTopicOrPartition
+                    && bus.elapsed() - begun < PATIENCE =>
+            {
+                tokio::time::sleep(STEP).await;
+            }
+            outcome => return outcome,
+        }
     }
 }
 

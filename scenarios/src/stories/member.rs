@@ -28,19 +28,7 @@ pub fn config(name: &str, group: &str) -> ConsumerConfig {
 /// # Errors
 /// Those that end the member.
 pub async fn polled(consumer: &dyn Consumer, life: &Lifecycle) -> Result<Option<Vec<Record>>> {
-    let polled = life.unless_stopping(consumer.poll_records(POLL)).await;
-    passed(polled, life).await
-}
-
-/// An error that passes by itself is no records, a little later.
-///
-/// # Errors
-/// Those that end the member.
-pub async fn passed(
-    polled: Option<Result<Vec<Record>>>,
-    life: &Lifecycle,
-) -> Result<Option<Vec<Record>>> {
-    match polled {
+    match life.unless_stopping(consumer.poll_records(POLL)).await {
         Some(Err(error)) if matches!(error.recovery(), Recovery::Rejoin | Recovery::Retry) => {
             life.unless_stopping(tokio::time::sleep(PAUSE)).await;
             Ok(Some(Vec::new()))

@@ -28,6 +28,6 @@ pub mod member;
 pub mod outbox_sequence_gap;
 pub mod prefetch_autocommit;
 pub mod read_back;
-pub mod stale_stored_offset_rewind;
+pub mod stale_stored_offset;
 pub mod unclean_rewrite_under_reader;
 pub mod unstable_offset_read;
