@@ -63,6 +63,8 @@ pub enum Question {
     OldEnd {
         /// The partition.
         topic_partition: TopicPartition,
+        /// An offset that was acknowledged, and lies behind that end.
+        offset: Offset,
         /// When it was asked for, in nanoseconds.
         since: u64,
     },

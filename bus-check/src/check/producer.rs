@@ -132,7 +132,8 @@ pub(super) fn pipelined_inversion(model: &Model<'_>, found: &mut Anomalies) {
         if let Some((higher, earlier)) = highest.of(send.client).filter(|(own, _)| *own > offset) {
             found.add(|| {
                 let facts = model.history.producer(send.client);
-                let promise = Promise::when(facts.is_some_and(|facts| facts.keeps_order()));
+                let keeps_order = facts.is_some_and(|facts| facts.keeps_order());
+                let promise = Promise::when(keeps_order).and(model.environment.is_not_cut());
                 inversion(model, (&model.sends[earlier], higher), (send, offset), id, promise)
             });
         }
