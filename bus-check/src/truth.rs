@@ -77,6 +77,8 @@ pub enum Question {
     Fenced {
         /// Its group or transactional id.
         name: String,
+        /// Since when it was the newest, in nanoseconds.
+        since: u64,
     },
 }
 

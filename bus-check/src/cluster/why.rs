@@ -61,13 +61,27 @@ impl GroundTruth for Cluster {
                 let state = events.iter().rev().find(|event| is_state(event, group_id));
                 self.or_nothing(state.filter(|event| is_empty(event)))
             }
-            Question::Fenced { name } => {
+            Question::Fenced { name, since } => {
+                let is_of = |event: &&ClusterEvent| match &event.what {
+                    Happened::Fenced { transactional_id, .. }
+                    | Happened::Transaction { transactional_id, .. } => transactional_id == name,
+                    _ => false,
+                };
                 let is_cause = |event: &&ClusterEvent| match &event.what {
-                    Happened::Fenced { transactional_id, .. } => transactional_id == name,
+                    Happened::Fenced { .. } => event.at >= *since && is_of(event),
+                    // A producer id was asked for, and given out with the next epoch.
+                    Happened::Transaction { state, .. } => {
+                        event.at > *since && *state == "Empty" && is_of(event)
+                    }
                     Happened::Group { group_id, .. } => group_id == name,
                     _ => false,
                 };
-                self.or_unknown(events.iter().rev().find(is_cause))
+                let cause = events.iter().rev().find(is_cause);
+                if events.iter().any(|event| is_of(&event)) {
+                    self.or_nothing(cause)
+                } else {
+                    self.or_unknown(cause)
+                }
             }
         }
     }

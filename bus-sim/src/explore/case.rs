@@ -1,5 +1,6 @@
 //! A case: what decides a run beside the configuration and the code; and what comes of it.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
@@ -7,6 +8,7 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use serde::{Deserialize, Serialize};
 
+use super::checks::{self, Check, Seen};
 use super::panics;
 use crate::choice::Overrides;
 use crate::config::SimConfig;
@@ -63,6 +65,8 @@ pub(super) struct Ran {
     pub(super) violations: Vec<Violation>,
     /// What the simulation did; none if it panicked before it could tell.
     pub(super) report: Option<SimReport>,
+    /// The checks that it came to.
+    pub(super) checks: BTreeMap<Check, Seen>,
 }
 
 /// An application and its judge, as a function.
@@ -77,13 +81,15 @@ where
     Fut: Future<Output = Result<(), Vec<Violation>>>,
 {
     fn run(&self, config: SimConfig) -> Ran {
-        let (ran, panicked) = panics::catch(|| {
+        let run = || {
             let sim = Sim::new(config)?;
             // Caught inside of the simulation, so that there is a report.
             Ok(sim.run(|sim| AssertUnwindSafe(async move { self(sim).await }).catch_unwind()))
-        });
-        let mut violations: Vec<_> =
-            panicked.into_iter().map(|panic| Violation::new(NO_PANIC, panic)).collect();
+        };
+        let ((ran, panicked), checks) = checks::collect(|| panics::catch(run));
+        // What somebody gave a name comes first; a panic may well follow from it.
+        let mut violations = checks.violations;
+        violations.extend(panicked.into_iter().map(|panic| Violation::new(NO_PANIC, panic)));
         let report = match ran {
             Some(Ok(outcome)) => {
                 match outcome.result {
@@ -104,7 +110,7 @@ where
             // A destructor panicked, or the simulator itself.
             None => None,
         };
-        Ran { violations, report }
+        Ran { violations, report, checks: checks.seen }
     }
 }
 

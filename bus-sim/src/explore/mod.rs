@@ -37,13 +37,21 @@
 //! explored.assert_held();
 //! assert_eq!(explored.seeds_run, 20);
 //! ```
+//!
+//! `BUS_SEED=29 cargo test` runs that seed only, and `BUS_SEEDS=0..5000 cargo test` those.
+//!
+//! What must be seen on some day is said in the code, with [`always!`](crate::always),
+//! [`sometimes!`](crate::sometimes), and [`reachable!`](crate::reachable): see [`Check`].
 
 mod audit;
 mod case;
+mod checks;
+mod environment;
 mod panics;
 mod replay;
 mod shrink;
 
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::path::PathBuf;
@@ -60,6 +68,13 @@ use crate::fault::Drawn;
 pub use audit::Divergence;
 pub use case::{Case, NO_PANIC, PROGRESS, Violation};
 use case::{Ran, Subject};
+use checks::Seen;
+pub use checks::{Check, CheckKind, Checked};
+#[doc(hidden)]
+pub use checks::{Registered, demand, note};
+use environment::Environment;
+#[doc(hidden)]
+pub use inventory;
 pub use replay::{Expected, Replay, ReplayError, Replayed, Shrunk};
 
 /// How an application is explored. See the [module](self) for an example.
@@ -72,6 +87,8 @@ pub struct Exploration<'a> {
     violations: usize,
     shrink_runs: u32,
     audit_every: u64,
+    modules: Vec<String>,
+    reads_environment: bool,
     progress: Box<dyn Fn(&Progress) + Sync + 'a>,
 }
 
@@ -101,12 +118,15 @@ pub struct Explored {
     pub divergences: Vec<Divergence>,
     /// How many of the runs were repeated.
     pub audited: u64,
+    /// What came of the [`Check`]s of the program, in the order of their places.
+    pub checks: Vec<Checked>,
     /// How much time passed in the worlds.
     pub virtual_time: Duration,
     /// How many events they handled.
     pub events: u64,
     /// How much time passed here, without shrinking.
     pub wall_time: Duration,
+    environment: Environment,
 }
 
 /// A violation that was found.
@@ -132,6 +152,8 @@ impl<'a> Exploration<'a> {
             violations: 1,
             shrink_runs: 2_000,
             audit_every: 50,
+            modules: Vec::new(),
+            reads_environment: true,
             progress: Box::new(|_| {}),
         }
     }
@@ -178,6 +200,21 @@ impl<'a> Exploration<'a> {
         self
     }
 
+    /// Counts only the [`Check`]s in this module and those inside of it, such as `shop::orders`, and
+    /// in others that are named so. All of the program.
+    #[must_use]
+    pub fn checks_in(mut self, module: impl Into<String>) -> Self {
+        self.modules.push(module.into());
+        self
+    }
+
+    /// Leaves `BUS_SEED` and `BUS_SEEDS` alone: for a program with arguments of its own.
+    #[must_use]
+    pub const fn without_environment(mut self) -> Self {
+        self.reads_environment = false;
+        self
+    }
+
     /// Whom to tell how far it is, after each run, from any thread.
     #[must_use]
     pub fn on_progress(mut self, tell: impl Fn(&Progress) + Sync + 'a) -> Self {
@@ -188,16 +225,27 @@ impl<'a> Exploration<'a> {
     /// Explores an application together with its judge: it returns the guarantees that were broken.
     ///
     /// The result does not depend on the number of jobs.
+    ///
+    /// `BUS_SEED=29` in the environment runs that seed only, and `BUS_SEEDS=0..5000` (or `5000`)
+    /// those, whatever [`seeds`](Self::seeds) says.
+    ///
+    /// # Panics
+    /// If one of these variables has another value.
     pub fn run<F, Fut>(&self, app: F) -> Explored
     where
         F: Fn(SimHandle) -> Fut + Sync,
         Fut: Future<Output = Result<(), Vec<Violation>>>,
     {
+        let environment =
+            if self.reads_environment { Environment::read() } else { Environment::default() };
+        let seeds = environment.seeds.clone().unwrap_or_else(|| self.seeds.clone());
         let search = Search {
             exploration: self,
             app: &app,
-            next: AtomicU64::new(self.seeds.start),
-            end: AtomicU64::new(self.seeds.end.max(self.seeds.start)),
+            next: AtomicU64::new(seeds.start),
+            end: AtomicU64::new(seeds.end.max(seeds.start)),
+            seeds: seeds.end.saturating_sub(seeds.start),
+            environment,
             tally: Mutex::new(Tally::default()),
         };
         let clock = wall_clock();
@@ -233,6 +281,9 @@ struct Search<'a, 'b> {
     next: AtomicU64,
     /// No seed from here on: a lower one completed the violations that were asked for.
     end: AtomicU64,
+    /// How many there are.
+    seeds: u64,
+    environment: Environment,
     tally: Mutex<Tally>,
 }
 
@@ -250,6 +301,7 @@ struct RunOfSeed {
     violations: Vec<Violation>,
     divergence: Option<Divergence>,
     is_audited: bool,
+    checks: BTreeMap<Check, Seen>,
 }
 
 impl Search<'_, '_> {
@@ -283,6 +335,7 @@ impl Search<'_, '_> {
             violations: ran.violations,
             divergence,
             is_audited,
+            checks: ran.checks,
         }
     }
 
@@ -306,7 +359,7 @@ impl Search<'_, '_> {
             }
             Progress {
                 runs: tally.runs.len() as u64,
-                seeds: self.exploration.seeds.end - self.exploration.seeds.start,
+                seeds: self.seeds,
                 violations: tally.violations,
                 shrinking: None,
             }
@@ -319,20 +372,19 @@ impl Search<'_, '_> {
         let mut runs = std::mem::take(&mut self.tally.lock().runs);
         runs.retain(|run| run.seed < end);
         runs.sort_by_key(|run| run.seed);
-        let mut progress = Progress {
-            runs: runs.len() as u64,
-            seeds: self.exploration.seeds.end - self.exploration.seeds.start,
-            ..Progress::default()
-        };
+        let mut progress =
+            Progress { runs: runs.len() as u64, seeds: self.seeds, ..Progress::default() };
         let mut explored = Explored {
             name: self.exploration.name.clone(),
             seeds_run: progress.runs,
             violations: Vec::new(),
             divergences: Vec::new(),
             audited: 0,
+            checks: checks::count(&self.exploration.modules, runs.iter().map(|run| &run.checks)),
             virtual_time: Duration::ZERO,
             events: 0,
             wall_time,
+            environment: self.environment.clone(),
         };
         for run in runs {
             explored.virtual_time += run.virtual_time;
@@ -385,23 +437,62 @@ impl Explored {
         if seconds > 0.0 { (self.seeds_run + self.audited) as f64 / seconds } else { 0.0 }
     }
 
+    /// The checks that no run showed: a `sometimes!` that was never true, and others that never ran.
+    pub fn never(&self) -> impl Iterator<Item = &Checked> {
+        self.checks.iter().filter(|checked| checked.is_never())
+    }
+
+    /// For tests: passes if no check is [never](Self::never) shown; and always if `BUS_SEED` asked
+    /// for one seed, or if a violation ended the exploration early.
+    ///
+    /// # Panics
+    /// If not, with these checks.
+    #[track_caller]
+    pub fn assert_covered(&self) {
+        if self.environment.is_one_seed || !self.violations.is_empty() {
+            return;
+        }
+        let never: Vec<_> = self.never().map(|checked| format!("\n  {checked}")).collect();
+        assert!(
+            never.is_empty(),
+            "{}: {} of {} checks are not covered by {} seeds:{}\nhint: more seeds, other faults, \
+             or more work per run; `checks_in` leaves out those of other tests",
+            self.name,
+            never.len(),
+            self.checks.len(),
+            self.seeds_run,
+            never.concat()
+        );
+    }
+
     /// For tests: passes if it [held](Self::held).
     ///
     /// # Panics
     /// If not, with the first violation, after its replay file was written to
-    /// `target/bus-sim/<name>-<seed>.busplay`.
+    /// `target/bus-sim/<name>-<seed>.busplay`, and with the command line that runs its seed again.
     #[track_caller]
     pub fn assert_held(&self) {
         if let Some(divergence) = self.divergences.first() {
-            panic!("{}: {divergence}", self.name);
+            let again = self.environment.again(divergence.seed);
+            panic!("{}: {divergence}\nagain: {again}", self.name);
         }
         let Some(found) = self.violations.first() else { return };
         let folder = PathBuf::from(TARGET);
         let path = folder.join(format!("{}-{}.busplay", self.name, found.seed));
         let written = std::fs::create_dir_all(&folder)
             .and_then(|()| std::fs::write(&path, found.replay.to_text()))
-            .map_or_else(|error| format!("not written: {error}"), |()| path.display().to_string());
-        panic!("{} after {} seeds: {}\nreplay: {written}", self.name, self.seeds_run, found.replay);
+            .and_then(|()| path.canonicalize())
+            .map_or_else(
+                |error| format!("not written: {error}"),
+                |path| path.display().to_string(),
+            );
+        panic!(
+            "{} after {} seeds: {}\nreplay: {written}\nagain: {}",
+            self.name,
+            self.seeds_run,
+            found.replay,
+            self.environment.again(found.seed)
+        );
     }
 }
 

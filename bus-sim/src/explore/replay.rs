@@ -184,7 +184,7 @@ impl Replay {
         F: Fn(SimHandle) -> Fut + Sync,
         Fut: Future<Output = Result<(), Vec<Violation>>>,
     {
-        let Ran { violations, report } = Subject::run(&app, self.case.config(config));
+        let Ran { violations, report, .. } = Subject::run(&app, self.case.config(config));
         let expect = &self.expect;
         let hash = report.as_ref().map(|report| report.trace_hash.to_string());
         Replayed {

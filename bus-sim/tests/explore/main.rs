@@ -1,5 +1,8 @@
 //! Exploration: what it finds, how it shrinks, and that a replay gives the same run.
 
+mod checks;
+mod environment;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;

@@ -138,6 +138,7 @@ fn explore_one(
         .seeds(arguments.seeds.clone())
         .violations(arguments.violations)
         .shrink_runs(arguments.shrink)
+        .without_environment()
         .on_progress(|progress| tell(&bar, progress));
     if let Some(surroundings) = days.surroundings() {
         exploration = exploration.faults(|seed| draw(seed, surroundings));
