@@ -64,7 +64,10 @@ impl World {
     ) -> bool {
         let is_due = self.notice(Stage::Answered, api, connection.owner, node);
         // A connection keeps its order: behind a response that waits, others wait, too.
-        let is_behind = |withheld: &Withheld| matches!(withheld.input, Input::Response { connection: at, .. } if at == connection);
+        let is_behind = |withheld: &Withheld| match withheld.input {
+            Input::Response { connection: at, .. } => at == connection,
+            _ => false,
+        };
         is_due
             || self.withhold.contains(&(connection, correlation))
             || self.withheld.iter().any(is_behind)
