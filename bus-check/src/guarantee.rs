@@ -97,7 +97,7 @@ guarantees! {
         "SAFE";
     C2, "pipelined inversion",
         "Records of one producer are in the order of its calls.",
-        "idempotence, or one request in flight";
+        "idempotence, or one request in flight; no unclean election";
     C3, "realtime inversion",
         "A record sent after another producer's was acknowledged is behind it.",
         "SAFE";

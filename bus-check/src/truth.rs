@@ -63,6 +63,8 @@ pub enum Question {
     OldEnd {
         /// The partition.
         topic_partition: TopicPartition,
+        /// An offset that was acknowledged, and lies behind that end.
+        offset: Offset,
         /// When it was asked for, in nanoseconds.
         since: u64,
     },
@@ -75,6 +77,8 @@ pub enum Question {
     Fenced {
         /// Its group or transactional id.
         name: String,
+        /// Since when it was the newest, in nanoseconds.
+        since: u64,
     },
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bus_core::{
@@ -11,6 +11,7 @@ use bus_core::{
     Partition, Result, Topic, TopicDescription, TopicPartition,
 };
 use futures_util::FutureExt as _;
+use rdkafka::ClientConfig;
 use rdkafka::client::Client;
 use rdkafka::types::RDKafkaType;
 use tokio::runtime::Handle;
@@ -27,6 +28,12 @@ use crate::{Attempts, OPERATION_TIMEOUT, blocking, metadata};
 /// The client that administers, and by which `connect` finds out whether a Kafka is there.
 pub(crate) struct AdminClient {
     native: Arc<Offloaded<Native>>,
+    /// The client that asks what groups have committed, made when it is first needed. It is of the
+    /// kind of consumers: librdkafka 2.12.1 ends the process with a segmentation fault if a
+    /// coordinator tells another client that it has moved (`rd_kafka_handle_OffsetFetch` takes the
+    /// group of the client, and only a consumer has one).
+    of_groups: OnceLock<Arc<Offloaded<Native>>>,
+    group_config: ClientConfig,
     runtime: Handle,
 }
 
@@ -53,25 +60,14 @@ impl AdminClient {
     /// Not async: librdkafka's configuration must not be held while a future waits, because it is
     /// not `Send`.
     fn create(options: &Options, runtime: &Handle) -> Result<Self> {
-        let failed = |error| from_rdkafka(&error, Operation::Connect);
-        let config = options.admin_config();
-        let native_config = config.create_native_config().map_err(failed)?;
-        crate::ffi::enable_events(&native_config);
         // Of the two kinds a producer has less: no group and no fetchers.
         let kind = RDKafkaType::RD_KAFKA_PRODUCER;
-        let client =
-            Client::new(&config, native_config, kind, Context::default()).map_err(failed)?;
-        let mut queue = Queue::main(client.native_client()).ok_or_else(|| {
-            Error::new(ErrorKind::Backend, "librdkafka's client has no main queue")
-        })?;
-        let arrived = Arc::new(Notify::new());
-        let notifier = Arc::clone(&arrived);
-        queue.on_nonempty(move || notifier.notify_one());
-        // Events may have come before the callback.
-        arrived.notify_one();
-        let native = Arc::new(Offloaded::new(Native { queue, client }));
-        drop(runtime.spawn(serve(Arc::downgrade(&native), arrived)));
-        Ok(Self { native, runtime: runtime.clone() })
+        Ok(Self {
+            native: Native::create(&options.admin_config(), kind, runtime)?,
+            of_groups: OnceLock::new(),
+            group_config: options.group_admin_config(),
+            runtime: runtime.clone(),
+        })
     }
 
     /// Runs a blocking call.
@@ -81,6 +77,50 @@ impl AdminClient {
     ) -> Result<T> {
         let native = Arc::clone(&self.native);
         blocking(&self.runtime, move || call(&native.client)).await?
+    }
+
+    /// Runs a blocking call of the client that asks what groups have committed.
+    async fn run_of_groups<T: Send + 'static>(
+        &self,
+        call: impl FnOnce(&Client<Context>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let native = Arc::clone(self.of_groups()?);
+        blocking(&self.runtime, move || call(&native.client)).await?
+    }
+
+    fn of_groups(&self) -> Result<&Arc<Offloaded<Native>>> {
+        if let Some(native) = self.of_groups.get() {
+            return Ok(native);
+        }
+        let kind = RDKafkaType::RD_KAFKA_CONSUMER;
+        let native = Native::create(&self.group_config, kind, &self.runtime)?;
+        // Of two that are made at the same time one is dropped.
+        Ok(self.of_groups.get_or_init(|| native))
+    }
+}
+
+impl Native {
+    fn create(
+        config: &ClientConfig,
+        kind: RDKafkaType,
+        runtime: &Handle,
+    ) -> Result<Arc<Offloaded<Self>>> {
+        let failed = |error| from_rdkafka(&error, Operation::Connect);
+        let native_config = config.create_native_config().map_err(failed)?;
+        crate::ffi::enable_events(&native_config);
+        let client =
+            Client::new(config, native_config, kind, Context::default()).map_err(failed)?;
+        let mut queue = Queue::main(client.native_client()).ok_or_else(|| {
+            Error::new(ErrorKind::Backend, "librdkafka's client has no main queue")
+        })?;
+        let arrived = Arc::new(Notify::new());
+        let notifier = Arc::clone(&arrived);
+        queue.on_nonempty(move || notifier.notify_one());
+        // Events may have come before the callback.
+        arrived.notify_one();
+        let native = Arc::new(Offloaded::new(Self { queue, client }));
+        drop(runtime.spawn(serve(Arc::downgrade(&native), arrived)));
+        Ok(native)
     }
 }
 
@@ -218,7 +258,12 @@ impl Admin for KafkaAdmin {
 
     fn group_offsets<'a>(&'a self, group_id: &'a str) -> BoxFuture<'a, Result<Vec<GroupOffset>>> {
         let group_id = group_id.to_owned();
-        self.run(Operation::GroupOffsets, move |client| group_offsets(client, &group_id))
+        let operation = Operation::GroupOffsets;
+        async move {
+            let offsets = self.client.run_of_groups(move |client| group_offsets(client, &group_id));
+            offsets.await.map_err(|error| error.with_operation(operation))
+        }
+        .boxed()
     }
 
     fn delete_group<'a>(&'a self, group_id: &'a str) -> BoxFuture<'a, Result<()>> {

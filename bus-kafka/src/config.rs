@@ -144,6 +144,15 @@ impl Options {
         self.base(both.cloned())
     }
 
+    /// librdkafka's configuration of the client that asks what groups have committed: a consumer
+    /// that joins no group.
+    pub(crate) fn group_admin_config(&self) -> ClientConfig {
+        let mut config = self.admin_config();
+        config.set("group.id", NO_GROUP);
+        config.set("enable.auto.commit", "false");
+        config
+    }
+
     /// The options that a client of this kind has.
     fn of(&self, client: Client) -> impl Iterator<Item = (&str, &str)> {
         let known = move |name: &str| is_known_property(name, client);

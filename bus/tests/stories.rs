@@ -34,7 +34,7 @@ fn buggy_forms_are_found_and_shrunk() {
 #[test]
 fn fixed_forms_hold() {
     for story in stories() {
-        let explored = explore(story, Form::Sound, 300);
+        let explored = explore(story, Form::Sound, 100);
         assert!(explored.held(), "{}: {:?}", story.name, explored.violations);
     }
 }

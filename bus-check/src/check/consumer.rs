@@ -330,7 +330,7 @@ pub(super) fn stale_end(model: &Model<'_>, found: &mut Anomalies) {
                     };
                     let since = model.at(asked);
                     Anomaly::new(Subject::Operation(*id), promise, witness, sentence)
-                        .asking(Question::OldEnd { topic_partition: place, since })
+                        .asking(Question::OldEnd { topic_partition: place, offset, since })
                 });
             }
             _ => {}

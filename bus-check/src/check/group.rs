@@ -128,7 +128,7 @@ fn overlapping_owners(model: &Model<'_>, older: &Ownership, newer: &Ownership) -
     let subject = Subject::Owned(newer.partition, newer.began);
     let name = model.history.name(newer.group).to_owned();
     Anomaly::new(subject, promise, witness.into_iter().flatten(), sentence)
-        .asking(Question::Fenced { name })
+        .asking(Question::Fenced { name, since: 0 })
 }
 
 /// E3: a commit of a member succeeds, though another member was assigned partitions in a later

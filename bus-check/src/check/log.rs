@@ -136,7 +136,9 @@ pub(super) fn mutated_record(model: &Model<'_>, found: &mut Anomalies) {
                         let witness =
                             [send.invoked, send.ended.unwrap_or(send.invoked), read.entry];
                         let subject = Subject::Operation(send.id);
-                        Anomaly::new(subject, Promise::Required, witness, sentence)
+                        // By its offset alone it may be another one, if that was given out again.
+                        Anomaly::new(subject, model.environment.is_not_cut(), witness, sentence)
+                            .asking(lost(model, id, cell.offset))
                     });
                 }
             }
@@ -283,7 +285,9 @@ pub(super) fn wrong_offset_told(model: &Model<'_>, found: &mut Anomalies) {
                 model.history.partition(id)
             );
             let witness = [send.invoked, ended, read];
-            Anomaly::new(Subject::Operation(send.id), Promise::Required, witness, sentence)
+            let promise = model.environment.is_not_cut();
+            Anomaly::new(Subject::Operation(send.id), promise, witness, sentence)
+                .asking(lost(model, id, offset))
         });
     }
 }

@@ -132,7 +132,8 @@ pub(super) fn pipelined_inversion(model: &Model<'_>, found: &mut Anomalies) {
         if let Some((higher, earlier)) = highest.of(send.client).filter(|(own, _)| *own > offset) {
             found.add(|| {
                 let facts = model.history.producer(send.client);
-                let promise = Promise::when(facts.is_some_and(|facts| facts.keeps_order()));
+                let keeps_order = facts.is_some_and(|facts| facts.keeps_order());
+                let promise = Promise::when(keeps_order).and(model.environment.is_not_cut());
                 inversion(model, (&model.sends[earlier], higher), (send, offset), id, promise)
             });
         }
@@ -367,7 +368,8 @@ pub(super) fn zombie_append(model: &Model<'_>, found: &mut Anomalies) {
 }
 
 /// C8: a producer is fenced, though no other one was initialized since, and none of its
-/// transactions took too long.
+/// transactions took too long. One cause is left: its own request for an epoch came late, after it
+/// had been sent again.
 pub(super) fn false_fencing(model: &Model<'_>, found: &mut Anomalies) {
     let initializations = initializations(model);
     let mut told: BTreeMap<ClientId, OperationId> = BTreeMap::new();
@@ -402,7 +404,8 @@ pub(super) fn false_fencing(model: &Model<'_>, found: &mut Anomalies) {
         if is_replaced || is_late {
             continue;
         }
-        found.add(|| fenced_for_nothing(model, (*id, at), operation, name));
+        let since = own.map_or(0, |own| model.at(own));
+        found.add(|| fenced_for_nothing(model, (*id, at), operation, (name, since)));
     }
 }
 
@@ -410,7 +413,7 @@ fn fenced_for_nothing(
     model: &Model<'_>,
     (id, at): (OperationId, EntryId),
     operation: &Operation<'_>,
-    name: NameId,
+    (name, since): (NameId, u64),
 ) -> Anomaly {
     let name = model.history.name(name).to_owned();
     let sentence = format!(
@@ -419,8 +422,8 @@ fn fenced_for_nothing(
         model.history.title(operation.client)
     );
     let witness = [operation.invoked.unwrap_or(at), at];
-    Anomaly::new(Subject::Operation(id), Promise::Required, witness, sentence)
-        .asking(Question::Fenced { name })
+    Anomaly::new(Subject::Operation(id), Promise::NotPromised, witness, sentence)
+        .asking(Question::Fenced { name, since })
 }
 
 /// C9: a flush or a commit has returned, and a send before it ends later.

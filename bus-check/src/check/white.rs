@@ -202,9 +202,11 @@ pub(super) fn illegal_state(_: &Model<'_>, white: &White<'_>, found: &mut Anomal
     }
 }
 
-/// Kafka's `TransactionState.validPreviousStates`. Version 2 ends what is not ongoing, too.
+/// Kafka's `TransactionState.validPreviousStates`. Version 2 ends what is not ongoing, too; and a
+/// coordinator that takes over tells the state that it loaded.
 fn may_move(from: &str, to: &str) -> bool {
     match to {
+        _ if from == to => true,
         "Empty" => matches!(from, "Empty" | "CompleteCommit" | "CompleteAbort" | "Dead"),
         "Ongoing" => matches!(from, "Ongoing" | "Empty" | "CompleteCommit" | "CompleteAbort"),
         "PrepareCommit" => matches!(from, "Ongoing"),

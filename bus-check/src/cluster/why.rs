@@ -52,21 +52,36 @@ impl GroundTruth for Cluster {
                 let late = self.late_coordinator(events, *since).or(old);
                 self.or_nothing(late.or(removed))
             }
-            Question::OldEnd { topic_partition, since } => {
+            Question::OldEnd { topic_partition, offset, since } => {
                 let Some(place) = self.find(topic_partition) else { return Truth::Unknown };
-                self.or_nothing(old_leader(events, place, *since))
+                let cut = || events.iter().rev().find(|event| is_cut_at(event, place, *offset));
+                self.or_nothing(old_leader(events, place, *since).or_else(cut))
             }
             Question::ZombieCommit { group_id } => {
                 let state = events.iter().rev().find(|event| is_state(event, group_id));
                 self.or_nothing(state.filter(|event| is_empty(event)))
             }
-            Question::Fenced { name } => {
+            Question::Fenced { name, since } => {
+                let is_of = |event: &&ClusterEvent| match &event.what {
+                    Happened::Fenced { transactional_id, .. }
+                    | Happened::Transaction { transactional_id, .. } => transactional_id == name,
+                    _ => false,
+                };
                 let is_cause = |event: &&ClusterEvent| match &event.what {
-                    Happened::Fenced { transactional_id, .. } => transactional_id == name,
+                    Happened::Fenced { .. } => event.at >= *since && is_of(event),
+                    // A producer id was asked for, and given out with the next epoch.
+                    Happened::Transaction { state, .. } => {
+                        event.at > *since && *state == "Empty" && is_of(event)
+                    }
                     Happened::Group { group_id, .. } => group_id == name,
                     _ => false,
                 };
-                self.or_unknown(events.iter().rev().find(is_cause))
+                let cause = events.iter().rev().find(is_cause);
+                if events.iter().any(|event| is_of(&event)) {
+                    self.or_nothing(cause)
+                } else {
+                    self.or_unknown(cause)
+                }
             }
         }
     }
@@ -214,10 +229,11 @@ fn is_removed(event: &ClusterEvent, group_id: &str) -> bool {
 /// Where Kafka keeps what groups have committed.
 const OFFSETS_TOPIC: &str = "__consumer_offsets";
 
-/// The end of a log is gone, this offset with it.
+/// The end of a log is gone, this offset with it; or one leads that does not have it.
 fn is_cut_at(event: &ClusterEvent, place: PlaceId, offset: Offset) -> bool {
     match event.what {
         Happened::Cut { place: at, from, to, .. } => at == place && (to..from).contains(&offset),
+        Happened::EpochStart { place: at, end, .. } => at == place && end <= offset,
         _ => false,
     }
 }

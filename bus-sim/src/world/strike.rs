@@ -9,14 +9,14 @@ use std::sync::Arc;
 use bus_core::TopicPartition;
 
 use crate::fault::{Envelope, Fault, FaultReport, Messages, Party, Planned, Stage, Struck, Target};
-use crate::node::{BrokerId, ConnectionId, CorrelationId, Effect, Effects, NodeId};
+use crate::node::{BrokerId, ConnectionId, CorrelationId, Effect, Effects, Input, NodeId};
 use crate::protocol::Api;
 
 use super::director::{Director, Due, Held, Seen};
 use super::network::Message;
 use super::{
     Action, ClientSlot, Direction, Endpoint, Event, MAIN, Process, ProcessChange, ProcessId,
-    ProcessState, Rule, Side, World,
+    ProcessState, Rule, Side, Withheld, World,
 };
 
 /// What the director is told, and what it holds back.
@@ -62,8 +62,15 @@ impl World {
         node: NodeId,
         (connection, correlation): (ConnectionId, CorrelationId),
     ) -> bool {
-        self.notice(Stage::Answered, api, connection.owner, node)
+        let is_due = self.notice(Stage::Answered, api, connection.owner, node);
+        // A connection keeps its order: behind a response that waits, others wait, too.
+        let is_behind = |withheld: &Withheld| match withheld.input {
+            Input::Response { connection: at, .. } => at == connection,
+            _ => false,
+        };
+        is_due
             || self.withhold.contains(&(connection, correlation))
+            || self.withheld.iter().any(is_behind)
     }
 
     /// Prepares for the plan of the configuration.

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use bus::{Error, RunReport};
+use bus_check::verdict::Finding;
 use scenarios::{Application, Form, GroupReport, PartitionReport, Report};
 use serde::Serialize;
 
@@ -17,11 +18,13 @@ pub(crate) struct Printed {
     /// What the application says, or that the simulation stalled.
     pub(crate) outcome: Result<Report, Error>,
     pub(crate) report: RunReport,
+    /// What the guarantees say of its history, if it was recorded.
+    pub(crate) checked: Option<bus_check::Report>,
 }
 
 /// Writes one JSON object.
 pub(crate) fn to_json(printed: &Printed) -> Result<String, Failure> {
-    let Printed { application, form, outcome, report } = printed;
+    let Printed { application, form, outcome, report, checked } = printed;
     let found = outcome.as_ref().ok();
     let stalled = outcome.as_ref().err().map(|error| vec![error.to_string()]);
     let said = |report: &Report| report.explanations().map(str::to_owned).collect();
@@ -39,6 +42,10 @@ pub(crate) fn to_json(printed: &Printed) -> Result<String, Failure> {
         trace_hash: report.trace_hash.as_deref(),
         partitions: found.map_or(&[], |report| &report.partitions),
         groups: found.map_or(&[], |report| &report.groups),
+        broken: checked.as_ref().map(|checked| {
+            let sentence = |finding: &Finding| format!("{} {}", finding.id(), finding.sentence());
+            checked.violations().map(sentence).collect()
+        }),
     };
     serde_json::to_string(&object).map_err(|error| Failure::output(error.into()))
 }
@@ -58,11 +65,14 @@ struct Object<'a> {
     trace_hash: Option<&'a str>,
     partitions: &'a [PartitionReport],
     groups: &'a [GroupReport],
+    /// Findings of `--check`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    broken: Option<Vec<String>>,
 }
 
 /// Writes what a person would like to read.
 pub(crate) fn to_text(printed: &Printed) -> String {
-    let Printed { application, form, outcome, report } = printed;
+    let Printed { application, form, outcome, report, checked } = printed;
     let mut text =
         format!("{}, {}: {}\n", application.name, application.form_name(*form), application.title);
     let _ = writeln!(text, "on {}\n", report.bus);
@@ -88,6 +98,9 @@ pub(crate) fn to_text(printed: &Printed) -> String {
         _ => {
             let _ = write!(text, "\n{wall}");
         }
+    }
+    if let Some(checked) = checked {
+        let _ = write!(text, "\n\n{checked}");
     }
     text
 }

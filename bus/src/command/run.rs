@@ -1,8 +1,10 @@
 //! `bus run`: an application, once.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
-use bus::{Error, ErrorKind, Run};
+use bus::{Bus, Error, ErrorKind, Run};
+use bus_check::{Environment, NoTruth, Recorder};
 use clap::Args;
 use scenarios::{Application, CrashPoints, Form, Report, Verdict};
 
@@ -25,6 +27,14 @@ pub(crate) struct Arguments {
     /// What it runs on: `sim://` or `kafka://`, see below
     #[arg(long, value_name = "URL", default_value = DEFAULT_BUS)]
     bus: String,
+    /// Record what every client does, and judge it by the guarantees of docs/semantics.md. The
+    /// cluster is taken to keep what it acknowledges with acks=all
+    #[arg(long)]
+    check: bool,
+    /// Run it again and again until so much time has passed, with one history for --check; such as
+    /// 90, to kill a broker meanwhile
+    #[arg(long = "for", value_name = "SECONDS", default_value_t = 0)]
+    seconds: u32,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -32,22 +42,68 @@ pub(crate) struct Arguments {
 
 /// Runs an application and prints what came of it.
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
-    let (application, form) = find(&arguments.application, arguments.form.as_deref())?;
-    let printed = execute(application, form, &arguments.bus)?;
+    let printed = execute(arguments)?;
     print(&if arguments.json { to_json(&printed)? } else { to_text(&printed) })?;
-    Ok(exit_code(printed.verdict()))
+    let is_broken = printed.checked.as_ref().is_some_and(|checked| !checked.holds());
+    Ok(if is_broken { exit_code(Verdict::Violated) } else { exit_code(printed.verdict()) })
 }
 
-fn execute(application: &'static Application, form: Form, url: &str) -> Result<Printed, Failure> {
+fn execute(arguments: &Arguments) -> Result<Printed, Failure> {
+    let (application, form) = find(&arguments.application, arguments.form.as_deref())?;
+    let url = &arguments.bus;
+    let recorder = arguments.check.then(Recorder::default);
     let spinner = Spinner::start(&format!("{} ({form}) runs on {url}", application.name));
-    let ran = bus::try_run(url, |bus| (application.run)(bus, form, CrashPoints::default()));
+    let ran = bus::try_run(url, |bus| {
+        let bus = recorder.as_ref().map_or_else(|| bus.clone(), |recorder| recorder.record(&bus));
+        repeat(application, form, bus, Duration::from_secs(arguments.seconds.into()), &recorder)
+    });
     drop(spinner);
     let Run { output, report } = ran?;
     let outcome = match output {
         Ok(outcome) => Ok(outcome?),
         Err(stalled) => Err(stalled),
     };
-    Ok(Printed { application, form, outcome, report })
+    let checked = recorder
+        .map(|recorder| bus_check::judge(&recorder.into_history(), &Environment::safe(), &NoTruth));
+    Ok(Printed { application, form, outcome, report, checked })
+}
+
+/// Runs it once, and again until that time has passed or it does not hold; then has fresh readers
+/// read everything.
+async fn repeat(
+    application: &Application,
+    form: Form,
+    bus: Bus,
+    time: Duration,
+    recorder: &Option<Recorder>,
+) -> Result<Report, Error> {
+    if recorder.is_some() {
+        expect_fresh(&bus).await?;
+    }
+    let begun = bus.elapsed();
+    let report = loop {
+        let report = (application.run)(bus.clone(), form, CrashPoints::default()).await?;
+        let is_over = bus.elapsed().saturating_sub(begun) >= time;
+        if is_over || report.verdict != Verdict::Held {
+            break report;
+        }
+    };
+    if let Some(recorder) = recorder {
+        recorder.quiesced();
+        recorder.audit().await?;
+    }
+    Ok(report)
+}
+
+/// What was there before the run is in no history, and could not be told from what is wrong.
+async fn expect_fresh(bus: &Bus) -> Result<(), Error> {
+    let topics = bus.admin()?.list_topics().await?;
+    let Some(topic) = topics.first() else { return Ok(()) };
+    let message = format!(
+        "--check needs a cluster without topics, and {topic} is there; `bus kafka up --name check` \
+         starts a fresh one"
+    );
+    Err(Error::new(ErrorKind::InvalidState, message))
 }
 
 impl Printed {
@@ -89,5 +145,6 @@ Examples:
   bus run order-export
   bus run order-export --form as-written --bus 'sim://?seed=42'
   bus run order-export --bus kafka://127.0.0.1:9092 --json
+  bus run order-export --bus kafka://127.0.0.1:9092 --check --for 60
 
 Exit codes: 0 held, 1 usage or configuration, 2 violated, 3 stalled.";

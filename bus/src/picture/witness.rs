@@ -99,7 +99,7 @@ fn of_question(events: &[SimEvent], question: &Question) -> Vec<EventSeq> {
         }
         Question::OldCommit { group_id: name, .. }
         | Question::ZombieCommit { group_id: name }
-        | Question::Fenced { name } => {
+        | Question::Fenced { name, .. } => {
             let fenced = events.iter().filter(|event| is_fenced(event, name));
             fenced.take(2).map(|event| event.seq).collect()
         }
@@ -220,7 +220,7 @@ mod tests {
             let (group_id, member_id) = (group.into(), "m".into());
             fact(Fact::MemberLeft { group_id, member_id, reason: "session expired" })
         };
-        let question = Question::Fenced { name: "b".to_owned() };
+        let question = Question::Fenced { name: "b".to_owned(), since: 0 };
         assert_eq!(of_question(&numbered(vec![left("a"), left("b")]), &question), [2]);
     }
 

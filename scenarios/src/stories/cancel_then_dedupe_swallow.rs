@@ -95,22 +95,18 @@ const DEADLINE: Duration = Duration::from_mins(5);
 async fn send(bus: Bus, store: Store) -> Result<()> {
     let config = ProducerConfig { delivery_timeout: DELIVERY_TIMEOUT, ..Default::default() };
     let producer = bus.producer(config)?;
-    let mut deliveries = Vec::with_capacity(READINGS);
+    let mut transaction = store.begin();
     for n in 0..READINGS {
         let name = format!("reading-{n:02}");
-        let delivery = producer.send(ProducerRecord::to(TOPIC).value(name.clone()));
-        deliveries.push((name, delivery));
-        tokio::time::sleep(PACE).await;
-    }
-    let mut transaction = store.begin();
-    for (name, delivery) in deliveries {
-        let is_delivered = match delivery.await {
+        let sent = producer.send(ProducerRecord::to(TOPIC).value(name.clone()));
+        let is_delivered = match sent.await {
             Ok(_) => true,
             // The next one is as good.
             Err(error) if error.recovery() != Recovery::Fix || error.is_indeterminate() => false,
             Err(error) => return Err(error),
         };
         transaction.insert(&Reading { name, is_delivered })?;
+        tokio::time::sleep(PACE).await;
     }
     Ok(transaction.commit().await?)
 }

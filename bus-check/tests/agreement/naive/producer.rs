@@ -223,7 +223,7 @@ pub(crate) fn c8(facts: &Facts<'_>) -> Broken {
                     >= timeout.as_nanos()
         });
         if !is_replaced && !is_late {
-            broken.insert((Subject::Operation(*id), Promise::Required));
+            broken.insert((Subject::Operation(*id), Promise::NotPromised));
         }
     }
     broken

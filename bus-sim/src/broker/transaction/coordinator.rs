@@ -7,6 +7,7 @@ use std::time::Duration;
 use bus_core::{ErrorKind, Partition, TopicPartition};
 
 use super::record::TransactionRecord;
+use super::state::Metadata;
 use super::{Answer, Outcome, Shard, Turn, Write};
 use crate::broker::connections::Caller;
 use crate::broker::session::schedule;
@@ -211,7 +212,7 @@ impl Broker {
             && let Some((_, Write { record, reply })) =
                 shard.uncommitted.pop_front_if(|(end, _)| *end <= high_watermark)
         {
-            tell_state(&record, effects);
+            tell_state(&record.transactional_id, record.value.as_ref(), effects);
             let transactional_id = Name::clone(&record.transactional_id);
             shard.replay(record);
             if let Some(reply) = reply {
@@ -264,6 +265,10 @@ impl Broker {
         shard.is_loading = false;
         let records = replica.log.record_count();
         effects.fact(Fact::CoordinatorLoaded { broker: self.id, topic_partition, records });
+        // The coordinator before may not have known yet that they are durable.
+        for (transactional_id, transaction) in &shard.transactions {
+            tell_state(transactional_id, Some(&transaction.metadata), effects);
+        }
         self.with_transactions(now, partition, effects, Shard::loaded);
     }
 
@@ -337,10 +342,10 @@ impl Shard {
     }
 }
 
-/// Tells the trace the state of a transactional id.
-fn tell_state(record: &TransactionRecord, effects: &mut Effects) {
-    let transactional_id = Name::clone(&record.transactional_id);
-    let Some(value) = &record.value else {
+/// Tells the trace the state of a transactional id; none if it has expired.
+fn tell_state(transactional_id: &Name, value: Option<&Metadata>, effects: &mut Effects) {
+    let transactional_id = Name::clone(transactional_id);
+    let Some(value) = value else {
         effects.fact(TransactionFact::Expired { transactional_id }.into());
         return;
     };

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bus_core::{
-    DeliverySender, Error, ErrorKind, Operation, RecordMetadata, Recovery, TopicPartition,
+    Acks, DeliverySender, Error, ErrorKind, Operation, RecordMetadata, Recovery, TopicPartition,
 };
 
 use crate::client::{Completion, DeliveredBatch, backoff};
@@ -33,8 +33,13 @@ impl Producer {
         appended: Option<produce::Appended>,
         effects: &mut Effects,
     ) {
+        let mut implied = Vec::new();
         if let Some(queue) = self.queue(&topic_partition) {
+            implied = queue.take_implied(&batch);
             queue.acknowledge(&batch);
+        }
+        for earlier in implied {
+            self.delivered(topic_partition.clone(), earlier, None, effects);
         }
         self.delivered(topic_partition, batch, appended, effects);
     }
@@ -94,6 +99,9 @@ impl Producer {
             | E::UnknownTopicOrPartition
             | E::FencedLeaderEpoch
             | E::UnknownTopicId => {
+                // A leader that lost the leadership while the batch was replicated says so, too.
+                batch.is_possibly_persisted |=
+                    kind == E::NotLeaderOrFollower && self.config.acks == Acks::All;
                 self.want_metadata(now, effects);
                 self.retry_or_fail(now, topic_partition, batch, kind, effects);
             }

@@ -53,6 +53,8 @@ pub(super) struct PartitionQueue {
     next_sequence: Sequence,
     /// The sequence behind the last batch that was acknowledged.
     next_acknowledged: Sequence,
+    /// The first batch of the session was acknowledged.
+    has_begun: bool,
     /// A batch failed, or the leader changed, and others are still in flight: nothing is sent
     /// before they have an outcome.
     is_draining: bool,
@@ -155,9 +157,19 @@ impl PartitionQueue {
         self.is_draining
     }
 
+    /// Takes the batches before an acknowledged one that wait to be sent again: what follows them
+    /// is in the log, so they are there, too. Only if the first of the session is acknowledged: a
+    /// leader may take for the first what it gets first.
+    pub(super) fn take_implied(&mut self, batch: &Batch) -> Vec<Batch> {
+        let is_before = |other: &Batch| other.first_number < batch.first_number;
+        let count = self.retries.partition_point(is_before);
+        self.retries.drain(..if self.has_begun { count } else { 0 }).collect()
+    }
+
     /// Notes that the log has a batch.
     pub(super) fn acknowledge(&mut self, batch: &Batch) {
         if let Some(stamp) = batch.content.producer {
+            self.has_begun |= stamp.base_sequence == 0;
             self.next_acknowledged = sequence_after(stamp.base_sequence, batch.senders.len());
         }
         // The log is further on.
@@ -204,6 +216,7 @@ impl PartitionQueue {
     /// Gives the batches that wait sequences from the start, of a new producer session.
     pub(super) fn restamp(&mut self, session: (ProducerId, ProducerEpoch)) {
         self.next_acknowledged = 0;
+        self.has_begun = false;
         self.rewind_to = None;
         self.restamp_from(0, session);
     }
