@@ -141,7 +141,7 @@ async fn ends(bus: &Bus, consumer: &dyn Consumer, place: &TopicPartition) -> Res
         match consumer.watermarks(place).await {
             Err(error)
                 if error.kind() == ErrorKind::UnknownTopicOrPartition
-                    && bus.elapsed() - begun < PATIENCE =>
+                    && bus.elapsed() - begun < HEARSAY =>
             {
                 tokio::time::sleep(STEP).await;
             }
@@ -149,6 +149,9 @@ async fn ends(bus: &Bus, consumer: &dyn Consumer, place: &TopicPartition) -> Res
         }
     }
 }
+
+/// For how long a broker may not have heard of a topic: a few sessions with the controller.
+const HEARSAY: Duration = Duration::from_secs(30);
 
 /// The process of the readers.
 const PROCESS: &str = "audit";
