@@ -1,5 +1,5 @@
-//! Checks inside of applications and tests: what is always true, what is true sometimes, and what is
-//! reached. All checks of a program are known before it runs, so one that never ran is told.
+//! Checks inside of applications and tests: what is always true, what is true sometimes, and what
+//! is reached. All checks of a program are known before it runs, so one that never ran is told.
 //!
 //! Simplified: the runs of an exploration are on one thread each, and only what happens on it is
 //! seen; not what an application does on threads of its own.
@@ -93,8 +93,8 @@ impl Check {
 }
 
 impl Checked {
-    /// Whether no run showed what it says: a `sometimes!` that was never true, or another check that
-    /// never ran.
+    /// Whether no run showed what it says: a `sometimes!` that was never true, or another check
+    /// that never ran.
     pub const fn is_never(&self) -> bool {
         match self.check.kind {
             CheckKind::Sometimes => self.runs_true == 0,

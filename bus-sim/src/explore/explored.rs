@@ -56,7 +56,8 @@ impl Explored {
         if seconds > 0.0 { (self.seeds_run + self.audited) as f64 / seconds } else { 0.0 }
     }
 
-    /// The checks that no run showed: a `sometimes!` that was never true, and others that never ran.
+    /// The checks that no run showed: a `sometimes!` that was never true, and others that never
+    /// ran.
     pub fn never(&self) -> impl Iterator<Item = &Checked> {
         self.checks.iter().filter(|checked| checked.is_never())
     }

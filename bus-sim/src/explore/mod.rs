@@ -166,8 +166,8 @@ impl<'a> Exploration<'a> {
         self
     }
 
-    /// Counts only the [`Check`]s in this module and those inside of it, such as `shop::orders`, and
-    /// in others that are named so. All of the program.
+    /// Counts only the [`Check`]s in this module and those inside of it, such as `shop::orders`,
+    /// and in others that are named so. All of the program.
     #[must_use]
     pub fn checks_in(mut self, module: impl Into<String>) -> Self {
         self.modules.push(module.into());
