@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bus_check::verdict::Finding;
 use bus_check::{Durability, Environment, History, Recorder};
-use bus_core::{BusUrl, Error, ErrorKind, Result};
+use bus_core::{Bus, BusUrl, Error, ErrorKind, Result};
 use bus_sim::explore::{PROGRESS, Violation};
 use bus_sim::fault::{Envelope, FaultKind, Surroundings};
 use bus_sim::{Sim, SimConfig, SimHandle, SimReport};
@@ -109,34 +109,58 @@ pub fn judged(
     form: Form,
 ) -> impl Fn(SimHandle) -> Judged + Sync {
     move |sim| {
-        let recorder = Recorder::default();
-        let bus = recorder.record(&sim.bus());
-        let history = recorder.clone();
-        sim.judge_afterwards(move |report| judge_history(&history.into_history(), report));
         let reached = sim.clone();
         let crash_points = CrashPoints::new(move |process, point| {
             if reached.reached(process, point) { Reached::Crash } else { Reached::Continue }
         });
-        let run = (application.run)(bus, form, crash_points);
-        Box::pin(async move {
-            let ran = run.await;
-            let audited = audit(&sim, &recorder).await;
-            let report = ran.and_then(|report| audited.map(|()| report));
-            judge_report(report)
-        })
+        let run = recorded(sim, move |bus| (application.run)(bus, form, crash_points));
+        Box::pin(async move { judge_report(run.await) })
     }
+}
+
+/// Runs code on a bus that records what its clients do, and has [`bus_check`] judge the run when it
+/// is over. In the end all faults are healed, and fresh readers read every log.
+///
+/// ```
+/// use bus::explore::{NO_FAILURE, recorded};
+/// use bus_core::{NewTopic, ProducerConfig, ProducerRecord};
+/// use bus_sim::SimConfig;
+/// use bus_sim::explore::{Exploration, Violation};
+///
+/// let config = SimConfig { record_facts: true, ..SimConfig::default() };
+/// let explored = Exploration::new("orders", config).seeds(0..10).run(|sim| async {
+///     let run = recorded(sim, |bus| async move {
+///         bus.admin()?.create_topic(NewTopic::new("orders")).await?;
+///         let producer = bus.producer(ProducerConfig::default())?;
+///         producer.send(ProducerRecord::to("orders").value("1")).await
+///     });
+///     run.await.map_err(|error| vec![Violation::new(NO_FAILURE, error.to_string())])?;
+///     Ok(())
+/// });
+/// explored.assert_held();
+/// ```
+///
+/// # Errors
+/// That of the code, and of the readers.
+pub async fn recorded<T, F, Fut>(sim: SimHandle, run: F) -> Result<T>
+where
+    F: FnOnce(Bus) -> Fut,
+    Fut: Future<Output = Result<T>>,
+{
+    let recorder = Recorder::default();
+    let bus = recorder.record(&sim.bus());
+    let history = recorder.clone();
+    sim.judge_afterwards(move |report| judge_history(&history.into_history(), report));
+    let ran = run(bus).await;
+    sim.quiesce();
+    recorder.quiesced();
+    recorder.audit().await?;
+    ran
 }
 
 /// A run of an application, and its judge.
 pub type Judged =
     std::pin::Pin<Box<dyn Future<Output = std::result::Result<(), Vec<Violation>>> + Send>>;
-
-/// Heals everything, and lets fresh readers read every log.
-async fn audit(sim: &SimHandle, recorder: &Recorder) -> Result<()> {
-    sim.quiesce();
-    recorder.quiesced();
-    recorder.audit().await
-}
 
 /// What [`bus_check`] says of a run.
 fn judge_history(history: &History, report: &SimReport) -> Vec<Violation> {

@@ -1,0 +1,145 @@
+//! Rates of worst days: whole runs with faults, recorded, and judged by all guarantees.
+//!
+//! `cargo bench -p bus` prints runs per second on one core. The seeds are those of a search: each
+//! iteration runs the next one.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bus::explore::{NO_FAILURE, recorded};
+use bus_core::{
+    Bus, ConsumerConfig, ConsumerExt as _, NewTopic, ProducerConfig, ProducerExt as _,
+    ProducerRecord, Recovery, Result, Subscription,
+};
+use bus_sim::explore::{Exploration, Violation};
+use bus_sim::fault::{Envelope, Surroundings, draw};
+use bus_sim::{Sim, SimConfig, SimHandle};
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use parking_lot::Mutex;
+
+criterion_group! {
+    name = rates;
+    config = Criterion::default().sample_size(20);
+    targets = worst_days
+}
+criterion_main!(rates);
+
+/// How large a run is.
+#[derive(Clone, Copy)]
+struct Size {
+    brokers: i32,
+    producers: usize,
+    members: usize,
+    /// By each producer.
+    records: usize,
+}
+
+fn worst_days(criterion: &mut Criterion) {
+    let tiny = Size { brokers: 1, producers: 1, members: 2, records: 100 };
+    let large = Size { brokers: 3, producers: 3, members: 3, records: 300 };
+    let mut group = criterion.benchmark_group("worst_days");
+    group.throughput(Throughput::Elements(1));
+    for (name, size) in
+        [("1_broker_100_records_group_of_2", tiny), ("3_brokers_900_records_group_of_3", large)]
+    {
+        let surroundings = surroundings(size);
+        let mut seed = 0;
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| {
+                let explored = Exploration::new(name, config(size))
+                    .without_environment()
+                    .seeds(seed..seed + 1)
+                    .jobs(std::num::NonZeroUsize::MIN)
+                    .audit_every(0)
+                    .shrink_runs(0)
+                    .faults(|seed| draw(seed, &surroundings))
+                    .run(|sim| judged(sim, size));
+                assert!(explored.violations.is_empty(), "{:?}", explored.violations);
+                seed += 1;
+            });
+        });
+    }
+}
+
+fn config(size: Size) -> SimConfig {
+    SimConfig { brokers: size.brokers, record_facts: true, ..SimConfig::default() }
+}
+
+/// What there is to strike: what a run without faults has.
+fn surroundings(size: Size) -> Surroundings {
+    let config = SimConfig { record_events: true, ..config(size) };
+    let quiet = Sim::new(config).expect("a valid configuration").run(|sim| judged(sim, size));
+    let nothing = Surroundings {
+        brokers: size.brokers,
+        processes: Vec::new(),
+        topics: Vec::new(),
+        groups: Vec::new(),
+        transactional_ids: Vec::new(),
+        crash_points: Vec::new(),
+        horizon: Duration::from_secs(5),
+        envelope: Envelope::Tolerated,
+        kinds: BTreeSet::new(),
+    };
+    nothing.seen_in(&quiet.report)
+}
+
+async fn judged(sim: SimHandle, size: Size) -> std::result::Result<(), Vec<Violation>> {
+    let ran = recorded(sim, |bus| run(bus, size)).await;
+    ran.map_err(|error| vec![Violation::new(NO_FAILURE, error.to_string())])
+}
+
+/// Producers send, and a group reads until it has everything.
+async fn run(bus: Bus, size: Size) -> Result<()> {
+    scenarios::patience::create_topic(&bus, NewTopic::new("t").partitions(3)).await?;
+    let seen = Arc::new(Mutex::new(BTreeSet::new()));
+    let wanted = size.producers * size.records;
+    let members = (0..size.members)
+        .map(|n| bus.spawn(&format!("member-{n}"), consume(bus.clone(), Arc::clone(&seen), wanted)))
+        .collect::<Vec<_>>();
+    let producers = (0..size.producers)
+        .map(|n| bus.spawn(&format!("producer-{n}"), produce(bus.clone(), n, size.records)))
+        .collect::<Vec<_>>();
+    for task in producers.into_iter().chain(members) {
+        task.await??;
+    }
+    Ok(())
+}
+
+/// Sends until everything is acknowledged; a record whose delivery failed is sent again.
+async fn produce(bus: Bus, producer: usize, records: usize) -> Result<()> {
+    let client = bus.producer(ProducerConfig::default())?;
+    let record = |n: &usize| ProducerRecord::to("t").value(format!("{producer}-{n}"));
+    let mut left: Vec<_> = (0..records).collect();
+    while !left.is_empty() {
+        let sent = client.send_all(left.iter().map(record).collect::<Vec<_>>()).await;
+        left =
+            left.into_iter().zip(sent).filter(|(_, sent)| sent.is_err()).map(|(n, _)| n).collect();
+    }
+    client.close(Duration::from_secs(30)).await
+}
+
+/// Reads and commits until the group has everything.
+async fn consume(bus: Bus, seen: Arc<Mutex<BTreeSet<Vec<u8>>>>, wanted: usize) -> Result<()> {
+    let consumer = bus.consumer(ConsumerConfig::in_group("g"))?;
+    consumer.subscribe(Subscription::topics(["t"]))?;
+    while seen.lock().len() < wanted {
+        let polled = consumer.poll_records(Duration::from_millis(500)).await;
+        let outcome = match polled {
+            Ok(records) if records.is_empty() => Ok(()),
+            Ok(records) => {
+                let values = records.into_iter().filter_map(|record| record.value);
+                seen.lock().extend(values.map(|value| value.to_vec()));
+                consumer.commit_positions().await
+            }
+            Err(error) => Err(error),
+        };
+        match outcome {
+            Err(error) if matches!(error.recovery(), Recovery::Rejoin | Recovery::Retry) => {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            outcome => outcome?,
+        }
+    }
+    consumer.close().await
+}
