@@ -22,7 +22,7 @@ pub struct Explored {
     pub divergences: Vec<Divergence>,
     /// How many of the runs were repeated.
     pub audited: u64,
-    /// What came of the [`Check`]s of the program, in the order of their places.
+    /// What came of the [`Check`](super::Check)s of the program, in the order of their places.
     pub checks: Vec<Checked>,
     /// How much time passed in the worlds.
     pub virtual_time: Duration,
