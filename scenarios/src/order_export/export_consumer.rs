@@ -54,6 +54,9 @@ impl ExportConsumer {
             // A consumer that crashed is missed after this, and its partitions move.
             session_timeout: Duration::from_secs(10),
             heartbeat_interval: Duration::from_secs(1),
+            // Told by a broker that is behind that the topic does not exist, it asks again only
+            // then; the default of 5 minutes was found to be a stall.
+            metadata_refresh_interval: Duration::from_secs(30),
             ..ConsumerConfig::in_group(GROUP)
         })?;
         consumer.subscribe(Subscription::topics([TOPIC]))?;
