@@ -64,7 +64,13 @@ fn worst_days(criterion: &mut Criterion) {
 }
 
 fn config(size: Size) -> SimConfig {
-    SimConfig { brokers: size.brokers, record_facts: true, ..SimConfig::default() }
+    SimConfig {
+        brokers: size.brokers,
+        record_facts: true,
+        // A day that never ends is no rate.
+        time_limit: Duration::from_mins(10),
+        ..SimConfig::default()
+    }
 }
 
 /// What there is to strike: what a run without faults has.
@@ -107,17 +113,22 @@ async fn run(bus: Bus, size: Size) -> Result<()> {
     Ok(())
 }
 
-/// Sends until everything is acknowledged; a record whose delivery failed is sent again.
+/// Sends until everything is acknowledged; records whose delivery failed are sent again by another
+/// producer, since one that has failed for good stays so.
 async fn produce(bus: Bus, producer: usize, records: usize) -> Result<()> {
-    let client = bus.producer(ProducerConfig::default())?;
     let record = |n: &usize| ProducerRecord::to("t").value(format!("{producer}-{n}"));
     let mut left: Vec<_> = (0..records).collect();
     while !left.is_empty() {
+        let client = bus.producer(ProducerConfig::default())?;
         let sent = client.send_all(left.iter().map(record).collect::<Vec<_>>()).await;
-        left =
-            left.into_iter().zip(sent).filter(|(_, sent)| sent.is_err()).map(|(n, _)| n).collect();
+        let failed = left.into_iter().zip(sent).filter(|(_, sent)| sent.is_err());
+        left = failed.map(|(n, _)| n).collect();
+        client.close(Duration::from_secs(30)).await?;
+        if !left.is_empty() {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
     }
-    client.close(Duration::from_secs(30)).await
+    Ok(())
 }
 
 /// Reads and commits until the group has everything.
