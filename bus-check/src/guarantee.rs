@@ -58,7 +58,7 @@ guarantees! {
         "always";
     A4, "mutated record",
         "Key, value, headers, and timestamp are read as they were sent.",
-        "always";
+        "no end of a log is given up";
     A5, "misrouted record",
         "A record is in the partition that was asked for, or that its key maps to.",
         "always; after the topic grew, either mapping";
@@ -70,7 +70,7 @@ guarantees! {
         "records were deleted by an administrator";
     A8, "wrong offset told",
         "A delivered record is at the offset that its producer was told.",
-        "acks 1 or all; with acks 0 no offset is told";
+        "acks 1 or all, no end of a log is given up";
     A10, "disagreeing neighbors",
         "Readers of one isolation level see the same record next.",
         "as A1; no compaction or retention";
