@@ -11,12 +11,13 @@
 use std::time::Duration;
 
 use bus_core::{
-    Bus, Consumer, ConsumerConfig, ConsumerExt as _, NewTopic, ProducerConfig, ProducerExt as _,
-    ProducerRecord, Record, Recovery, Result, Subscription, Topic,
+    Bus, Consumer, ConsumerExt as _, NewTopic, ProducerConfig, ProducerExt as _, ProducerRecord,
+    Record, Recovery, Result, Subscription, Topic,
 };
 use serde::{Deserialize, Serialize};
 
 use super::common::{finished, value};
+use super::member;
 use crate::catalogue::{Application, Form, Kind, WorstDay};
 use crate::crash_points::CrashPoints;
 use crate::lifecycle::Lifecycle;
@@ -116,25 +117,11 @@ struct Books {
 
 impl Books {
     async fn keep(self, bus: Bus, life: Lifecycle) -> Result<()> {
-        let consumer = bus.consumer(ConsumerConfig {
-            client_id: Some(self.name.to_owned()),
-            session_timeout: Duration::from_secs(6),
-            heartbeat_interval: Duration::from_millis(500),
-            ..ConsumerConfig::in_group(GROUP)
-        })?;
+        let consumer = bus.consumer(member::config(self.name, GROUP))?;
         consumer.subscribe(Subscription::topics([TOPIC]))?;
-        let poll = || consumer.poll_records(Duration::from_secs(1));
-        while let Some(polled) = life.unless_stopping(poll()).await {
-            match polled {
-                Ok(records) => {
-                    for record in &records {
-                        self.handle(&*consumer, record).await?;
-                    }
-                }
-                Err(error) if matches!(error.recovery(), Recovery::Rejoin | Recovery::Retry) => {
-                    life.unless_stopping(tokio::time::sleep(Duration::from_millis(100))).await;
-                }
-                Err(error) => return Err(error),
+        while let Some(records) = member::polled(&*consumer, &life).await? {
+            for record in &records {
+                self.handle(&*consumer, record).await?;
             }
         }
         consumer.close().await
