@@ -2,7 +2,9 @@
 //!
 //! The text is [RON](https://docs.rs/ron) and has a version. It names what was run, and holds the
 //! plan of faults and the choices that were not harmless, so it survives a change of what a seed
-//! means; and it is written to be read and edited by hand.
+//! means; and it is written to be read and edited by hand. One that would be large is packed.
+
+mod packed;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,6 +19,9 @@ use crate::choice::{ChoiceKey, Chosen, Label};
 use crate::config::SimConfig;
 use crate::driver::{SimHandle, SimReport, Size};
 use crate::fault::{Planned, text};
+
+/// From which length on a text is packed.
+const LARGE: usize = 1 << 20;
 
 /// The version of replay files that is written and read.
 const VERSION: u32 = 1;
@@ -122,6 +127,12 @@ pub enum ReplayError {
         /// Its version.
         found: u32,
     },
+    /// It is packed, and damaged or not complete.
+    #[error("the replay file is damaged: {message}")]
+    Damaged {
+        /// How one can tell.
+        message: String,
+    },
     /// It is broken or not complete.
     #[error("the replay file is broken in line {line}, column {column}: {message}")]
     Broken {
@@ -192,6 +203,24 @@ impl Replay {
             commented.push('\n');
         }
         commented
+    }
+
+    /// Reads a replay file of either kind.
+    ///
+    /// # Errors
+    /// As [`from_text`](Self::from_text), and if it is packed and damaged.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, ReplayError> {
+        if packed::is_packed(bytes) {
+            return packed::unpack(bytes);
+        }
+        Self::from_text(str::from_utf8(bytes).map_err(|_| ReplayError::Foreign)?)
+    }
+
+    /// Writes it as a file: as a text, or packed if the text is longer than 1 MiB, which takes
+    /// thousands of choices.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let text = self.to_text();
+        if text.len() > LARGE { packed::pack(self) } else { text.into_bytes() }
     }
 
     /// Runs it again: the same application with the same configuration.
