@@ -101,6 +101,8 @@ pub struct Chosen {
     pub cause: String,
     /// What was chosen. The harmless value is 0.
     pub value: u64,
+    /// It had to be below this.
+    pub below: u64,
 }
 
 /// What was chosen in a run.
@@ -247,7 +249,7 @@ impl Book {
             None => drawn,
         };
         if self.is_recorded && value != 0 {
-            self.chosen.push(Chosen { key, label, cause: describe(), value });
+            self.chosen.push(Chosen { key, label, cause: describe(), value, below: bound });
         }
         value
     }

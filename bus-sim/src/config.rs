@@ -52,6 +52,12 @@ pub struct SimConfig {
     /// Properties of Kafka that every client is configured with; they win over what the code says.
     /// None.
     pub client_properties: Vec<(String, String)>,
+    /// Sizes of the application that are smaller than on an ordinary day; see
+    /// [`SimHandle::size`](crate::SimHandle::size). None.
+    pub sizes: BTreeMap<String, usize>,
+    /// Whether a topic that asks for more replicas than there are brokers gets one on each, in a
+    /// cluster that was made smaller. False: Kafka refuses it.
+    pub fewer_replicas: bool,
     /// What goes wrong, and when. Nothing.
     pub plan: Plan,
     /// What is chosen otherwise than the seed says. Nothing.
@@ -80,6 +86,8 @@ impl Default for SimConfig {
             abort_reuses_sequences: true,
             client: ClientPolicy::default(),
             client_properties: Vec::new(),
+            sizes: BTreeMap::new(),
+            fewer_replicas: false,
             plan: Plan::default(),
             overrides: Overrides::default(),
             record_choices: false,

@@ -46,7 +46,7 @@ pub mod time;
 mod world;
 
 pub use config::{BrokerConfig, SimConfig, Truncation};
-pub use driver::{Outcome, Sim, SimHandle, SimReport, Stalled};
+pub use driver::{Outcome, Sim, SimHandle, SimReport, Size, Stalled};
 pub use event::{SimEvent, SimEventKind};
 pub use mutation::Mutation;
 pub use policy::{AutoCommit, ClientPolicy, OutOfOrder};

@@ -1,5 +1,7 @@
 //! Explore: the applications of the catalogue on their worst days.
 
+pub mod zoo;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::time::Duration;
@@ -7,10 +9,10 @@ use std::time::Duration;
 use bus_check::verdict::Finding;
 use bus_check::{Durability, Environment, History, Recorder};
 use bus_core::{Bus, BusUrl, Error, ErrorKind, Result};
-use bus_sim::explore::{PROGRESS, Violation};
-use bus_sim::fault::{Envelope, FaultKind, Surroundings};
+use bus_sim::explore::{Exploration, PROGRESS, Violation};
+use bus_sim::fault::{Envelope, FaultKind, Surroundings, draw};
 use bus_sim::{Sim, SimConfig, SimHandle, SimReport};
-use scenarios::{Application, CrashPoints, Form, Reached, Report, Verdict};
+use scenarios::{Application, CrashPoints, Form, Reached, Report, Setting, Verdict};
 
 /// That no process of an application fails in a way that a person has to mend.
 pub const NO_FAILURE: &str = "no failure";
@@ -90,6 +92,21 @@ impl WorstDays {
         &self.world
     }
 
+    /// An exploration of these days, with their faults; nothing in the environment changes it.
+    pub fn exploration(&self) -> Exploration<'_> {
+        let exploration =
+            Exploration::new(self.application.name, self.world.clone()).without_environment();
+        match &self.surroundings {
+            Some(surroundings) => exploration.faults(|seed| draw(seed, surroundings)),
+            None => exploration,
+        }
+    }
+
+    /// The application and its judge.
+    pub fn judged(&self) -> impl Fn(SimHandle) -> Judged + Sync + use<> {
+        judged(self.application, self.form)
+    }
+
     /// What a replay file has to know to have the same world again.
     pub fn with(&self) -> BTreeMap<String, String> {
         let form = self.application.form_name(self.form).to_owned();
@@ -109,11 +126,13 @@ pub fn judged(
     form: Form,
 ) -> impl Fn(SimHandle) -> Judged + Sync {
     move |sim| {
-        let reached = sim.clone();
+        let (reached, sized) = (sim.clone(), sim.clone());
         let crash_points = CrashPoints::new(move |process, point| {
             if reached.reached(process, point) { Reached::Crash } else { Reached::Continue }
         });
-        let run = recorded(sim, move |bus| (application.run)(bus, form, crash_points));
+        let setting =
+            Setting::new(crash_points).with_sizes(move |name, range| sized.size(name, range));
+        let run = recorded(sim, move |bus| (application.run)(bus, form, setting));
         Box::pin(async move { judge_report(run.await) })
     }
 }

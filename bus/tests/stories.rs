@@ -25,7 +25,7 @@ fn buggy_forms_are_found_and_shrunk() {
     for story in stories() {
         let explored = explore(story, Form::AsWritten, 1_000);
         let Some(found) = explored.violations.first() else { panic!("{}: held", story.name) };
-        let shrunk = found.replay.shrunk;
+        let shrunk = &found.replay.shrunk;
         println!("{}: seed {}, {:?} in {} runs", story.name, found.seed, shrunk, shrunk.runs);
         assert!(shrunk.faults.1 <= 2, "{}", found.replay);
     }

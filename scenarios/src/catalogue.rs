@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use bus_core::{BoxFuture, Bus, Error, ErrorKind, Result};
 
-use crate::crash_points::CrashPoints;
 use crate::order_export::{self, OrderExport};
 use crate::report::Report;
+use crate::setting::Setting;
 use crate::stories;
 
 /// An application that can be run by its name.
@@ -24,7 +24,7 @@ pub struct Application {
     /// What it is explored on.
     pub worst_day: WorstDay,
     /// Runs it once, on any bus, and judges what came of it.
-    pub run: fn(Bus, Form, CrashPoints) -> BoxFuture<'static, Result<Report>>,
+    pub run: fn(Bus, Form, Setting) -> BoxFuture<'static, Result<Report>>,
 }
 
 /// Which kind of code it is.
@@ -123,9 +123,8 @@ const ORDER_EXPORT: Application = Application {
     kind: Kind::Application,
     forms: Form::ALL,
     worst_day: WorstDay { options: |_| "brokers=3", faults: &[], horizon: Duration::from_secs(10) },
-    run: |bus, form, crash_points| {
-        let config = OrderExport { crash_points, ..OrderExport::in_form(form) };
-        Box::pin(order_export::run(bus, config))
+    run: |bus, form, setting| {
+        Box::pin(order_export::run(bus, OrderExport::in_form(form).of(&setting)))
     },
 };
 

@@ -9,6 +9,7 @@
 //! - [`stories`]: real delivery bugs, each as the least code that has it;
 //! - [`store`]: the transactional database that applications share, in memory;
 //! - [`crash_points`]: the places between two effects where a test may crash a process;
+//! - [`setting`]: what an application leaves to whoever runs it;
 //! - [`lifecycle`]: starts the processes of an application, and ends them;
 //! - [`patience`]: tries again what a cluster in trouble does not answer;
 //! - [`report`]: what came of a run.
@@ -23,9 +24,11 @@ pub mod lifecycle;
 pub mod order_export;
 pub mod patience;
 pub mod report;
+pub mod setting;
 pub mod store;
 pub mod stories;
 
 pub use catalogue::{Application, BEYOND, Form, Kind, WorstDay, catalogue, find};
 pub use crash_points::{CrashPoints, Reached};
 pub use report::{Broken, GroupReport, MemberReport, PartitionReport, Report, Verdict};
+pub use setting::Setting;

@@ -158,6 +158,8 @@ impl Controller {
         let default = self.config.broker.default_replication_factor;
         let default = self.config.replication_factor(default);
         let factor = factor.filter(|factor| *factor != -1).unwrap_or(default);
+        let fits = self.config.replication_factor(factor);
+        let factor = if self.config.fewer_replicas { fits } else { factor };
         match usize::try_from(factor) {
             Ok(factor @ 1..) => Ok(factor),
             _ => {

@@ -1,5 +1,6 @@
 //! The handle of a simulation: what its application, or the test around it, can do to the world.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -258,6 +259,22 @@ impl SimHandle {
     /// ```
     pub fn reached(&self, process: &str, point: &str) -> bool {
         self.shared.enter(|world| world.reached(process, point)).unwrap_or(false)
+    }
+
+    /// Asks for a size of the run, such as how many orders there are: the end of the range on an
+    /// ordinary day. When a failure is [shrunk](crate::explore), it may be anything down to the
+    /// start of the range; the replay file says what it was. The same in one run however often it
+    /// is asked for.
+    ///
+    /// ```
+    /// # bus_sim::Sim::new(Default::default())?.run(|sim| async move {
+    /// let orders = sim.size("orders", 1..=20);
+    /// assert_eq!(orders, 20);
+    /// # });
+    /// # Ok::<_, bus_core::Error>(())
+    /// ```
+    pub fn size(&self, name: &str, range: RangeInclusive<usize>) -> usize {
+        self.shared.sizes.ask(name, range)
     }
 
     /// Cuts the link between a process (`main` for what is outside of every named one) and a

@@ -15,6 +15,7 @@ mod consumer;
 mod handle;
 mod process;
 mod producer;
+mod size;
 mod transaction;
 
 use std::fmt;
@@ -42,6 +43,8 @@ use crate::world::{ProcessChange, ProcessId, ProcessState, TraceHash, World};
 use bus::start_process;
 pub use handle::SimHandle;
 use process::Processes;
+pub use size::Size;
+use size::Sizes;
 
 /// A simulation that is about to run.
 ///
@@ -113,6 +116,8 @@ pub struct SimReport {
     pub faults: Vec<FaultReport>,
     /// Whether they stayed within what the configuration promises to survive.
     pub envelope: Envelope,
+    /// The sizes that the application asked for, in this order.
+    pub sizes: Vec<Size>,
     /// Tasks of the application that were still there at its end, but for those of the bus.
     pub tasks_left: usize,
 }
@@ -204,6 +209,7 @@ pub(crate) struct Shared {
     /// Properties of the bus URL, for every client.
     properties: Vec<(String, String)>,
     judges: Mutex<Vec<Judge>>,
+    sizes: Sizes,
 }
 
 /// Looks at a simulation that is over.
@@ -213,6 +219,7 @@ impl Shared {
     fn new(config: SimConfig, choices: Choices) -> Arc<Self> {
         Arc::new(Self {
             properties: config.client_properties.clone(),
+            sizes: Sizes::new(config.sizes.clone()),
             world: Mutex::new(World::new(config, choices)),
             start: Instant::now(),
             driver: AtomicWaker::new(),
@@ -294,6 +301,7 @@ impl Shared {
             choices: world.choices.report(),
             faults: world.fault_reports(),
             envelope: world.config.plan.envelope,
+            sizes: self.sizes.report(),
             tasks_left,
         }
     }

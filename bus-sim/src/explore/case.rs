@@ -24,6 +24,14 @@ pub struct Case {
     /// The most time that a message is under way; none for what the configuration says.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "text::optional_duration")]
     pub latency_max: Option<Duration>,
+    /// How many brokers there are; none for as many as the configuration says. With it, topics have
+    /// at most as many replicas.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub brokers: Option<i32>,
+    /// What the application does less of than on an ordinary day; see
+    /// [`SimHandle::size`](crate::SimHandle::size).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub sizes: BTreeMap<String, usize>,
     /// What goes wrong, and when.
     #[serde(default)]
     pub plan: Plan,
@@ -119,6 +127,9 @@ impl Case {
     pub(super) fn config(&self, base: &SimConfig) -> SimConfig {
         SimConfig {
             seed: self.seed,
+            brokers: self.brokers.unwrap_or(base.brokers),
+            fewer_replicas: self.brokers.is_some() || base.fewer_replicas,
+            sizes: self.sizes.clone(),
             plan: self.plan.clone(),
             latency_max: self.latency_max.unwrap_or(base.latency_max).max(base.latency_min),
             overrides: self.overrides.clone(),

@@ -100,7 +100,7 @@ impl Explored {
         let folder = PathBuf::from(TARGET);
         let path = folder.join(format!("{}-{}.busplay", self.name, found.seed));
         let written = std::fs::create_dir_all(&folder)
-            .and_then(|()| std::fs::write(&path, found.replay.to_text()))
+            .and_then(|()| std::fs::write(&path, found.replay.to_bytes()))
             .and_then(|()| path.canonicalize())
             .map_or_else(
                 |error| format!("not written: {error}"),

@@ -376,7 +376,8 @@ impl Search<'_, '_> {
             (exploration.progress)(&progress);
         };
         let case = self.case(seed);
-        let shrunk = shrink::shrink(&run, &case, &violations[0], exploration.shrink_runs, told);
+        let (brokers, budget) = (exploration.config.brokers, exploration.shrink_runs);
+        let shrunk = shrink::shrink(&run, &case, brokers, &violations[0], budget, told);
         Found { seed, violations, replay: Replay::of(&exploration.name, shrunk) }
     }
 }

@@ -2,20 +2,26 @@
 //!
 //! The text is [RON](https://docs.rs/ron) and has a version. It names what was run, and holds the
 //! plan of faults and the choices that were not harmless, so it survives a change of what a seed
-//! means; and it is written to be read and edited by hand.
+//! means; and it is written to be read and edited by hand. One that would be large is packed.
+
+mod packed;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use ron::ser::PrettyConfig;
 use serde::{Deserialize, Serialize};
 
 use super::case::{Case, Ran, Subject, Violation};
-use super::shrink::ShrunkRun;
-use crate::choice::{ChoiceKey, Chosen};
+use super::shrink::{Before, ShrunkRun};
+use crate::choice::{ChoiceKey, Chosen, Label};
 use crate::config::SimConfig;
-use crate::driver::{SimHandle, SimReport};
-use crate::fault::Planned;
+use crate::driver::{SimHandle, SimReport, Size};
+use crate::fault::{Planned, text};
+
+/// From which length on a text is packed.
+const LARGE: usize = 1 << 20;
 
 /// The version of replay files that is written and read.
 const VERSION: u32 = 1;
@@ -58,11 +64,17 @@ pub struct Expected {
 }
 
 /// How a run was shrunk: each from so many to so many.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Shrunk {
     /// Faults that struck.
     pub faults: (usize, usize),
+    /// Sizes that the application asked for.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub sizes: BTreeMap<String, (usize, usize)>,
+    /// Brokers, if there are fewer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub brokers: Option<(i32, i32)>,
     /// Choices that were not harmless.
     pub choices: (usize, usize),
     /// In so many runs.
@@ -70,6 +82,20 @@ pub struct Shrunk {
 }
 
 impl Shrunk {
+    fn from(before: &Before, case: &Case, choices: usize, runs: u32) -> Self {
+        let size = |size: &Size| {
+            let after = case.sizes.get(&size.name).copied().unwrap_or(size.was);
+            (size.name.clone(), (size.was, after))
+        };
+        Self {
+            faults: (before.faults, case.plan.faults.len()),
+            sizes: before.sizes.iter().map(size).collect(),
+            brokers: case.brokers.map(|after| (before.brokers, after)),
+            choices: (before.choices, choices),
+            runs,
+        }
+    }
+
     /// Faults and choices before and after.
     pub const fn steps(&self) -> (usize, usize) {
         (self.faults.0 + self.choices.0, self.faults.1 + self.choices.1)
@@ -101,6 +127,12 @@ pub enum ReplayError {
         /// Its version.
         found: u32,
     },
+    /// It is packed, and damaged or not complete.
+    #[error("the replay file is damaged: {message}")]
+    Damaged {
+        /// How one can tell.
+        message: String,
+    },
     /// It is broken or not complete.
     #[error("the replay file is broken in line {line}, column {column}: {message}")]
     Broken {
@@ -116,11 +148,10 @@ pub enum ReplayError {
 impl Replay {
     /// The replay of a run that was shrunk.
     pub(super) fn of(name: &str, shrunk: ShrunkRun) -> Self {
-        let ShrunkRun { case, ran, violation, faults_before, choices_before, runs } = shrunk;
+        let ShrunkRun { case, ran, violation, before, runs } = shrunk;
         let report = ran.report.as_ref();
         let chosen = report.map_or(&[][..], |report| &report.choices.chosen);
-        let cause = |chosen: &Chosen| (chosen.key, format!("{:?}: {}", chosen.label, chosen.cause));
-        let causes = chosen.iter().map(cause);
+        let causes = chosen.iter().map(|chosen| (chosen.key, cause(chosen)));
         let causes = causes.filter(|(key, _)| case.overrides.values.contains_key(key)).collect();
         Self {
             busplay: VERSION,
@@ -132,11 +163,7 @@ impl Replay {
                 trace: report.map_or_else(String::new, |report| report.trace_hash.to_string()),
                 events: report.map_or(0, |report| report.events),
             },
-            shrunk: Shrunk {
-                faults: (faults_before, case.plan.faults.len()),
-                choices: (choices_before, chosen.len()),
-                runs,
-            },
+            shrunk: Shrunk::from(&before, &case, chosen.len(), runs),
             case,
             causes,
         }
@@ -178,6 +205,24 @@ impl Replay {
         commented
     }
 
+    /// Reads a replay file of either kind.
+    ///
+    /// # Errors
+    /// As [`from_text`](Self::from_text), and if it is packed and damaged.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, ReplayError> {
+        if packed::is_packed(bytes) {
+            return packed::unpack(bytes);
+        }
+        Self::from_text(str::from_utf8(bytes).map_err(|_| ReplayError::Foreign)?)
+    }
+
+    /// Writes it as a file: as a text, or packed if the text is longer than 1 MiB, which takes
+    /// thousands of choices.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let text = self.to_text();
+        if text.len() > LARGE { packed::pack(self) } else { text.into_bytes() }
+    }
+
     /// Runs it again: the same application with the same configuration.
     pub fn run<F, Fut>(&self, config: &SimConfig, app: F) -> Replayed
     where
@@ -201,16 +246,25 @@ impl fmt::Display for Replay {
         let Self { expect, shrunk, case, .. } = self;
         writeln!(f, "violated: {}", expect.guarantee)?;
         writeln!(f, "  {}", expect.sentence)?;
-        let Shrunk { faults, choices, runs } = shrunk;
-        writeln!(
-            f,
-            "seed {}, shrunk in {runs} runs: {} to {} faults, {} to {} choices",
-            case.seed, faults.0, faults.1, choices.0, choices.1
-        )?;
+        writeln!(f, "seed {}, {shrunk}", case.seed)?;
         for fault in &case.plan.faults {
             writeln!(f, "  {}", line(fault))?;
         }
         write!(f, "trace {} with {} events", expect.trace, expect.events)
+    }
+}
+
+impl fmt::Display for Shrunk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { faults, sizes, brokers, choices, runs } = self;
+        write!(f, "shrunk in {runs} runs: {} to {} faults, ", faults.0, faults.1)?;
+        for (name, (before, after)) in sizes {
+            write!(f, "{before} to {after} {name}, ")?;
+        }
+        if let Some((before, after)) = brokers {
+            write!(f, "{before} to {after} brokers, ")?;
+        }
+        write!(f, "{} to {} choices", choices.0, choices.1)
     }
 }
 
@@ -225,6 +279,18 @@ fn broken(error: ron::error::SpannedError) -> ReplayError {
         line: error.span.start.line,
         column: error.span.start.col,
         message: error.code.to_string(),
+    }
+}
+
+/// What asked for a choice, and what was chosen if that is a time.
+fn cause(chosen: &Chosen) -> String {
+    let Chosen { label, cause, value, .. } = chosen;
+    let time = text::format(Duration::from_nanos(*value));
+    match label {
+        Label::Latency | Label::ControllerElection => {
+            format!("{label:?}, {time} above the least: {cause}")
+        }
+        _ => format!("{label:?}: {cause}"),
     }
 }
 

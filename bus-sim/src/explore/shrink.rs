@@ -1,17 +1,24 @@
 //! Shrinking: a run that breaks a guarantee, made as small as it gets.
 //!
 //! Passes, repeated until none helps or the budget is used up: faults that never struck go; faults
-//! are taken out, by halves first and one by one last; choices become harmless, all at once, then
-//! those of a label, then by halves; what is left of the faults gets rounder numbers. A smaller run
+//! are taken out, by halves first and one by one last; the workload, which may be how many
+//! processes there are, and the cluster become smaller; choices become harmless, all at once, then
+//! those of a label, then by halves; what is left of the faults strikes at an event instead of a
+//! time, and gets rounder numbers; and what is left of the choices becomes rounder. A smaller run
 //! counts if it breaks the guarantee of the same name. Runs are deterministic, so one decides.
+//!
+//! Absent: taking single records or calls of an application out. It does as much less as it lets
+//! others decide ([`SimHandle::size`](crate::SimHandle::size)).
 
+mod choices;
 mod simpler;
+mod smaller;
 
 use super::case::{Case, Ran, Violation};
-use crate::choice::{Chosen, Overrides};
+use crate::driver::{SimReport, Size};
 use crate::fault::Planned;
 
-/// Runs a case; the flag asks for its choices.
+/// Runs a case; the flag asks for its choices, and for the events before its faults.
 pub(super) type Run<'a> = &'a dyn Fn(&Case, bool) -> Ran;
 
 /// A run that was shrunk.
@@ -23,18 +30,31 @@ pub(super) struct ShrunkRun {
     pub(super) ran: Ran,
     /// The violation, as the smallest case has it.
     pub(super) violation: Violation,
-    /// How many faults struck at first.
-    pub(super) faults_before: usize,
-    /// How many choices were not harmless at first.
-    pub(super) choices_before: usize,
+    /// How it was at first.
+    pub(super) before: Before,
     /// How many runs it took.
     pub(super) runs: u32,
 }
 
-/// Shrinks a run in at most so many runs (and two more), telling how many there were.
+/// What a run was before it was shrunk.
+#[derive(Debug)]
+pub(super) struct Before {
+    /// How many faults struck.
+    pub(super) faults: usize,
+    /// How many choices were not harmless.
+    pub(super) choices: usize,
+    /// The sizes that the application asked for.
+    pub(super) sizes: Vec<Size>,
+    /// How many brokers there were.
+    pub(super) brokers: i32,
+}
+
+/// Shrinks a run in a world of so many brokers in at most so many runs (and two more), telling how
+/// many there were.
 pub(super) fn shrink(
     run: Run<'_>,
     case: &Case,
+    brokers: i32,
     violation: &Violation,
     budget: u32,
     told: impl FnMut(u32),
@@ -45,26 +65,31 @@ pub(super) fn shrink(
         let faults = report.map_or(&[][..], |report| &report.faults);
         faults.iter().any(|fault| fault.id == id && fault.struck.is_some())
     };
-    let faults_before = case.plan.faults.iter().filter(|fault| struck(fault.id)).count();
-    let choices_before = report.map_or(0, |report| report.choices.chosen.len());
-    let mut shrinker =
-        Shrinker { run, wanted: violation, best: case.clone(), runs: 0, budget, told };
+    let before = Before {
+        faults: case.plan.faults.iter().filter(|fault| struck(fault.id)).count(),
+        choices: report.map_or(0, |report| report.choices.chosen.len()),
+        sizes: report.map_or_else(Vec::new, |report| report.sizes.clone()),
+        brokers,
+    };
     let mut plan = case.plan.clone();
     plan.faults.retain(|fault| struck(fault.id));
+    let best = case.clone();
+    let mut shrinker = Shrinker { run, wanted: violation, before, best, runs: 0, budget, told };
     if plan != case.plan {
         shrinker.attempt(Case { plan, ..case.clone() });
     }
     while shrinker.round() {}
-    let Shrinker { best, runs, .. } = shrinker;
+    let Shrinker { best, before, runs, .. } = shrinker;
     let ran = run(&best, true);
     let found = ran.violations.iter().find(|found| found.guarantee == violation.guarantee);
     let violation = found.unwrap_or(violation).clone();
-    ShrunkRun { case: best, ran, violation, faults_before, choices_before, runs }
+    ShrunkRun { case: best, ran, violation, before, runs }
 }
 
 struct Shrinker<'a, F> {
     run: Run<'a>,
     wanted: &'a Violation,
+    before: Before,
     best: Case,
     runs: u32,
     budget: u32,
@@ -76,24 +101,40 @@ impl<F: FnMut(u32)> Shrinker<'_, F> {
     fn round(&mut self) -> bool {
         let before = self.best.clone();
         self.without_faults();
+        self.smaller_workload();
+        self.smaller_cluster();
         self.harmless_choices();
         self.simpler_faults();
+        self.rounder_choices();
         self.best != before && self.runs < self.budget
     }
 
     /// Keeps a case if it fails in the same way.
     fn attempt(&mut self, case: Case) -> bool {
-        if self.runs >= self.budget || case == self.best {
+        if case == self.best {
             return false;
         }
-        self.runs += 1;
-        (self.told)(self.runs);
-        let ran = (self.run)(&case, false);
+        let Some(ran) = self.try_out(&case, false) else { return false };
         let is_same = ran.violations.iter().any(|v| v.guarantee == self.wanted.guarantee);
         if is_same {
             self.best = case;
         }
         is_same
+    }
+
+    /// What the smallest case does, with its choices.
+    fn look(&mut self) -> Option<SimReport> {
+        self.try_out(&self.best.clone(), true)?.report
+    }
+
+    /// Runs a case, if that is still within the budget.
+    fn try_out(&mut self, case: &Case, is_recorded: bool) -> Option<Ran> {
+        if self.runs >= self.budget {
+            return None;
+        }
+        self.runs += 1;
+        (self.told)(self.runs);
+        Some((self.run)(case, is_recorded))
     }
 
     fn without_faults(&mut self) {
@@ -106,44 +147,34 @@ impl<F: FnMut(u32)> Shrinker<'_, F> {
         });
     }
 
-    /// Makes choices harmless: all; or all but those that matter.
-    fn harmless_choices(&mut self) {
-        let base = self.best.clone();
-        if self.attempt(Case { overrides: Overrides::only([]), ..base.clone() }) {
-            return;
-        }
-        let Some(report) = (self.run)(&base, true).report else { return };
-        let mut chosen = report.choices.chosen;
-        let with = |chosen: &[Chosen]| {
-            let values = chosen.iter().map(|chosen| (chosen.key, chosen.value));
-            Case { overrides: Overrides::only(values), ..base.clone() }
-        };
-        // The same run from its own choices: from here on the seed decides nothing but ids.
-        if with(&chosen) != base && !self.attempt(with(&chosen)) {
-            return;
-        }
-        let mut labels: Vec<_> = chosen.iter().map(|chosen| chosen.label).collect();
-        labels.sort_unstable();
-        labels.dedup();
-        for label in labels {
-            let others: Vec<_> =
-                chosen.iter().filter(|chosen| chosen.label != label).cloned().collect();
-            if self.attempt(with(&others)) {
-                chosen = others;
-            }
-        }
-        self.minimize(chosen, with);
-    }
-
     fn simpler_faults(&mut self) {
+        self.events_for_times();
         for place in 0..self.best.plan.faults.len() {
             // Each candidate that helps opens new ones.
             while self.simpler_fault(place) {}
         }
     }
 
+    /// Has faults strike at an event that came shortly before their time.
+    fn events_for_times(&mut self) {
+        if !self.best.plan.faults.iter().any(simpler::is_timed) {
+            return;
+        }
+        let Some(report) = self.look() else { return };
+        for place in 0..self.best.plan.faults.len() {
+            let planned = self.best.plan.faults[place].clone();
+            let found = report.faults.iter().find(|fault| fault.id == planned.id);
+            let before = found.map_or(&[][..], |found| &found.before);
+            self.instead(place, simpler::at_events(&planned, before));
+        }
+    }
+
     fn simpler_fault(&mut self, place: usize) -> bool {
-        let candidates: Vec<Planned> = simpler::than(&self.best.plan.faults[place]);
+        self.instead(place, simpler::than(&self.best.plan.faults[place]))
+    }
+
+    /// Puts the first candidate that fails in the same way in the place of a fault.
+    fn instead(&mut self, place: usize, candidates: Vec<Planned>) -> bool {
         candidates.into_iter().any(|candidate| {
             let mut case = self.best.clone();
             case.plan.faults[place] = candidate;
@@ -174,47 +205,4 @@ impl<F: FnMut(u32)> Shrinker<'_, F> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::choice::ChoiceKey;
-
-    /// Shrinks choices 0..50 of a run that fails if it still has all of `needed`.
-    fn shrunk(needed: &[u64], budget: u32) -> (Vec<u64>, u32) {
-        let keys = (0..50).map(|key| (ChoiceKey(key), 1));
-        let case = Case { overrides: Overrides::only(keys), ..Case::default() };
-        let violation = Violation::new("needed", "it is there");
-        let run = |case: &Case, _: bool| {
-            let has = |key: &u64| case.overrides.values.contains_key(&ChoiceKey(*key));
-            let fails = needed.iter().all(has);
-            Ran {
-                violations: fails.then(|| violation.clone()).into_iter().collect(),
-                report: None,
-                checks: Default::default(),
-            }
-        };
-        let mut shrinker =
-            Shrinker { run: &run, wanted: &violation, best: case, runs: 0, budget, told: |_| {} };
-        let items: Vec<_> = shrinker.best.overrides.values.clone().into_iter().collect();
-        shrinker.minimize(items, |items| Case {
-            overrides: Overrides::only(items.iter().copied()),
-            ..Case::default()
-        });
-        let left = shrinker.best.overrides.values.keys().map(|key| key.0).collect();
-        (left, shrinker.runs)
-    }
-
-    #[test]
-    fn what_is_needed_is_left() {
-        assert_eq!(shrunk(&[], 1_000), (vec![], 1));
-        assert_eq!(shrunk(&[17], 1_000).0, [17]);
-        assert_eq!(shrunk(&[0, 17, 49], 1_000).0, [0, 17, 49]);
-        assert_eq!(shrunk(&(0..50).collect::<Vec<_>>(), 1_000).0.len(), 50);
-    }
-
-    #[test]
-    fn the_budget_is_kept() {
-        let (left, runs) = shrunk(&[0, 17, 49], 10);
-        assert_eq!(runs, 10);
-        assert!(left.len() > 3 && left.len() < 50, "{left:?}");
-    }
-}
+mod tests;

@@ -51,6 +51,7 @@
 //! to itself (A) is its own, but for the points at which it may crash ([`Trigger::Reached`]).
 
 mod draw;
+mod fewer;
 mod report;
 #[cfg(feature = "proptest")]
 pub mod strategy;

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::FaultId;
+use super::{FaultId, Trigger};
 use crate::time::SimTime;
 
 /// What came of a fault of a plan.
@@ -15,6 +15,11 @@ pub struct FaultReport {
     pub struck: Option<Struck>,
     /// When it ended; none if it never did, or is over at once.
     pub ended: Option<SimTime>,
+    /// Of a fault that struck at a time: the events that came before, each the last of its kind, as
+    /// triggers; the last one first. Only if choices are
+    /// [recorded](crate::SimConfig::record_choices).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub before: Vec<Trigger>,
 }
 
 /// The strike of a fault.

@@ -12,7 +12,7 @@ use crate::time::SimTime;
 
 /// When a fault strikes, or ends. Events are counted from the start of the world; those that end a
 /// fault, from when it struck.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub enum Trigger {
     /// At a time.

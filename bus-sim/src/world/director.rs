@@ -1,6 +1,8 @@
 //! The director: watches what happens for the triggers of the plan, and keeps what came of its
 //! faults. It does nothing itself: `strike` does.
 
+mod past;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -15,6 +17,7 @@ use crate::protocol::Api;
 use crate::time::SimTime;
 
 use super::{Endpoint, ProcessId};
+use past::Past;
 
 /// What is to be done to a fault, by its place in the plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +71,8 @@ pub(super) struct Director {
     due: Vec<Due>,
     /// How many replicas were in sync when last told.
     in_sync: BTreeMap<TopicPartition, usize>,
+    /// What came so far, if that is to be told.
+    past: Option<Past>,
     /// All is healed, and nothing strikes any more.
     is_over: bool,
 }
@@ -78,6 +83,7 @@ struct Entry {
     struck: Option<Struck>,
     ended: Option<SimTime>,
     held: Held,
+    before: Vec<Trigger>,
 }
 
 #[derive(Debug)]
@@ -90,7 +96,7 @@ struct Watch {
 
 impl Director {
     /// Of a plan, with what is due at which times; none if there is nothing to do.
-    pub(super) fn new(plan: &Plan) -> Option<(Box<Self>, Vec<Timed>)> {
+    pub(super) fn new(plan: &Plan, tells_past: bool) -> Option<(Box<Self>, Vec<Timed>)> {
         if plan.faults.is_empty() {
             return None;
         }
@@ -99,6 +105,7 @@ impl Director {
             struck: None,
             ended: None,
             held: Held::Nothing,
+            before: Vec::new(),
         };
         let mut director = Self {
             entries: plan.faults.iter().map(entry).collect(),
@@ -106,6 +113,7 @@ impl Director {
             followers: Vec::new(),
             due: Vec::new(),
             in_sync: BTreeMap::new(),
+            past: tells_past.then(Past::default),
             is_over: false,
         };
         let timed = plan.faults.iter().enumerate().filter_map(|(index, planned)| {
@@ -139,6 +147,9 @@ impl Director {
 
     /// A request came to a stage. Returns whether that makes something due.
     pub(super) fn request(&mut self, stage: Stage, api: Api, from: Seen<'_>, to: Seen<'_>) -> bool {
+        if let Some(past) = &mut self.past {
+            past.came(Trigger::request(api, stage));
+        }
         self.seen(|trigger| match trigger {
             Trigger::Request { api: of, is, from: sender, to: handler, nth: _ } => {
                 *of == api
@@ -152,7 +163,7 @@ impl Director {
 
     /// Something became true.
     pub(super) fn fact(&mut self, fact: &Fact) {
-        if self.watches.is_empty() {
+        if self.watches.is_empty() && self.past.is_none() {
             return;
         }
         let before = match fact {
@@ -165,6 +176,9 @@ impl Director {
             }
             _ => None,
         };
+        if let (Some(past), Some(pattern)) = (&mut self.past, past::pattern(fact, before)) {
+            past.came(Trigger::fact(pattern));
+        }
         self.seen(|trigger| match trigger {
             Trigger::Fact { is, nth: _ } => is_told(is, fact, before),
             _ => false,
@@ -173,6 +187,10 @@ impl Director {
 
     /// A process came to a crash point.
     pub(super) fn reached(&mut self, name: &str, at: &str) {
+        if let Some(past) = &mut self.past {
+            let (process, point) = (name.to_owned(), at.to_owned());
+            past.came(Trigger::Reached { process, point, nth: 1 });
+        }
         self.seen(|trigger| match trigger {
             Trigger::Reached { process, point, nth: _ } => process == name && point == at,
             _ => false,
@@ -229,6 +247,9 @@ impl Director {
         let now = struck.at;
         let entry = &mut self.entries[index];
         let id = entry.planned.id;
+        if let (Some(past), Trigger::At(_)) = (&self.past, &entry.planned.when) {
+            entry.before = past.last_first();
+        }
         let until = entry.planned.until.clone();
         (entry.struck, entry.held) = (Some(struck), held);
         let mut timed = Vec::new();
@@ -308,6 +329,7 @@ impl Director {
             id: entry.planned.id,
             struck: entry.struck.clone(),
             ended: entry.ended,
+            before: entry.before.clone(),
         };
         self.entries.iter().map(report).collect()
     }

@@ -79,7 +79,9 @@ impl World {
         if let Some(at) = config.plan.quiesce_at {
             self.queue.push(at, Event::Quiesce);
         }
-        let Some((director, timed)) = Director::new(&config.plan) else { return };
+        let Some((director, timed)) = Director::new(&config.plan, config.record_choices) else {
+            return;
+        };
         self.director = Some(director);
         for (at, due) in timed {
             self.queue.push(at, Event::Fault(due));

@@ -5,11 +5,11 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use bus::explore::{self, WorstDays};
+use bus::explore::WorstDays;
 use bus::picture::{of_replay, to_html};
 use bus_sim::SimConfig;
-use bus_sim::explore::{Exploration, Explored, Found, Progress};
-use bus_sim::fault::{Envelope, draw};
+use bus_sim::explore::{Explored, Found, Progress};
+use bus_sim::fault::Envelope;
 use clap::Args;
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 use scenarios::{Application, Form};
@@ -79,8 +79,11 @@ pub(crate) fn demonstrate() -> Result<ExitCode, Failure> {
 /// Returns whether everything held.
 fn explore_and_print(arguments: &Arguments) -> Result<bool, Failure> {
     let (application, form) = find(&arguments.name, arguments.form.as_deref())?;
-    let explored = explore_one(application, form, arguments)?;
-    let files = write_all(application, form, &explored, arguments)?;
+    let envelope = if arguments.beyond { Envelope::Beyond } else { Envelope::Tolerated };
+    let days = WorstDays::new(application, form, &arguments.sim)?
+        .with_faults(arguments.faults.as_deref(), envelope)?;
+    let explored = explore_days(&days, arguments);
+    let files = write_all(&days, &explored, arguments)?;
     print(&if arguments.json {
         to_json(application, form, &explored, &files)?
     } else {
@@ -125,33 +128,23 @@ pub(super) fn find(
     Ok((application, form))
 }
 
-fn explore_one(
-    application: &'static Application,
-    form: Form,
-    arguments: &Arguments,
-) -> Result<Explored, Failure> {
-    let envelope = if arguments.beyond { Envelope::Beyond } else { Envelope::Tolerated };
-    let days = WorstDays::new(application, form, &arguments.sim)?
-        .with_faults(arguments.faults.as_deref(), envelope)?;
+fn explore_days(days: &WorstDays, arguments: &Arguments) -> Explored {
     let bar = progress_bar(arguments.seeds.end.saturating_sub(arguments.seeds.start));
-    let mut exploration = Exploration::new(application.name, days.world().clone())
+    let mut exploration = days
+        .exploration()
         .seeds(arguments.seeds.clone())
         .violations(arguments.violations)
         .shrink_runs(arguments.shrink)
-        .without_environment()
         .on_progress(|progress| tell(&bar, progress));
-    if let Some(surroundings) = days.surroundings() {
-        exploration = exploration.faults(|seed| draw(seed, surroundings));
-    }
     if let Some(jobs) = arguments.jobs {
         exploration = exploration.jobs(jobs);
     }
-    let mut explored = exploration.run(explore::judged(application, form));
+    let mut explored = exploration.run(days.judged());
     bar.finish_and_clear();
     for found in &mut explored.violations {
         found.replay.with = days.with();
     }
-    Ok(explored)
+    explored
 }
 
 /// A bar on the terminal; nothing is drawn if stderr is none.
@@ -179,8 +172,7 @@ struct Files {
 
 /// Writes the replay file and the picture of each violation.
 fn write_all(
-    application: &'static Application,
-    form: Form,
+    days: &WorstDays,
     explored: &Explored,
     arguments: &Arguments,
 ) -> Result<Vec<Files>, Failure> {
@@ -190,16 +182,15 @@ fn write_all(
             Failure::new(message, "--out DIRECTORY names another place")
         })?;
     }
-    let days = WorstDays::new(application, form, &arguments.sim)?;
     let world = SimConfig { record_events: true, ..days.world().clone() };
     let write_one = |found: &Found| {
         let file = |ending: &str| {
-            arguments.out.join(format!("{}-{}.{ending}", application.name, found.seed))
+            arguments.out.join(format!("{}-{}.{ending}", found.replay.name, found.seed))
         };
         let files = Files { replay: file("busplay"), html: file("html") };
-        write(&files.replay, &found.replay.to_text())?;
-        let replayed = found.replay.run(&world, explore::judged(application, form));
-        write(&files.html, &to_html(&of_replay(&found.replay, &replayed)))?;
+        write(&files.replay, found.replay.to_bytes())?;
+        let replayed = found.replay.run(&world, days.judged());
+        write(&files.html, to_html(&of_replay(&found.replay, &replayed)))?;
         Ok(files)
     };
     explored.violations.iter().map(write_one).collect()

@@ -12,6 +12,7 @@ mod replay;
 mod report;
 mod run;
 mod spinner;
+mod zoo;
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
@@ -45,6 +46,8 @@ enum Command {
     Replay(replay::Arguments),
     /// Say what happened in the run of a replay file, and what would have prevented it
     Explain(explain::Arguments),
+    /// Measure the failure stories: how soon each is found, and how small it becomes
+    Zoo(zoo::Arguments),
     /// Run random programs on the simulator and on a real Kafka, and compare
     Differential(differential::Arguments),
     /// Run a real Kafka on this machine, from Maven Central's jars with a JDK
@@ -65,6 +68,7 @@ pub(crate) fn main() -> ExitCode {
         Some(Command::Explore(arguments)) => explore::explore(arguments),
         Some(Command::Replay(arguments)) => replay::replay(arguments),
         Some(Command::Explain(arguments)) => explain::explain(arguments),
+        Some(Command::Zoo(arguments)) => zoo::zoo(arguments),
         Some(Command::Differential(arguments)) => differential::differential(arguments),
         Some(Command::Kafka(arguments)) => {
             kafka::run(arguments).map(|()| ExitCode::SUCCESS).map_err(Failure::from)

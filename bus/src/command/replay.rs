@@ -26,6 +26,9 @@ pub(crate) struct Arguments {
     /// Write the picture of the run to this file
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
+    /// Write the replay file as text to this file, for one that is packed because it is large
+    #[arg(long, value_name = "FILE")]
+    text: Option<PathBuf>,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -34,6 +37,9 @@ pub(crate) struct Arguments {
 /// Replays a file and prints what came of it.
 pub(crate) fn replay(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let replay = read(&arguments.file)?;
+    if let Some(path) = &arguments.text {
+        write(path, replay.to_text())?;
+    }
     let with = |key: &str| replay.with.get(key).map_or("", String::as_str);
     let (application, form) = find(&replay.name, Some(with(FORM)))?;
     let days = WorstDays::new(application, form, with(SIM))?;
@@ -49,7 +55,7 @@ pub(crate) fn replay(arguments: &Arguments) -> Result<ExitCode, Failure> {
         }
     }
     if let Some(path) = &arguments.html {
-        write(path, &to_html(&of_replay(&replay, &replayed)))?;
+        write(path, to_html(&of_replay(&replay, &replayed)))?;
     }
     print(&if arguments.json {
         to_json(&replay, &replayed)?
@@ -63,19 +69,19 @@ pub(crate) fn replay(arguments: &Arguments) -> Result<ExitCode, Failure> {
 
 /// Reads a replay file.
 pub(super) fn read(path: &Path) -> Result<Replay, Failure> {
-    let text = std::fs::read_to_string(path).map_err(|error| {
+    let bytes = std::fs::read(path).map_err(|error| {
         let message = format!("{} cannot be read: {error}", path.display());
         Failure::new(message, "`bus explore` writes replay files")
     })?;
-    Replay::from_text(&text).map_err(|error| {
+    Replay::from_bytes(&bytes).map_err(|error| {
         let message = format!("{}: {error}", path.display());
-        Failure::new(message, "docs/replay.md shows a replay file and explains it")
+        Failure::new(message, "docs/exploring.md shows a replay file and explains it")
     })
 }
 
 /// Writes a file.
-pub(super) fn write(path: &Path, text: &str) -> Result<(), Failure> {
-    std::fs::write(path, text).map_err(|error| {
+pub(super) fn write(path: &Path, content: impl AsRef<[u8]>) -> Result<(), Failure> {
+    std::fs::write(path, content).map_err(|error| {
         let message = format!("{} cannot be written: {error}", path.display());
         Failure::new(message, "name a file in a folder that exists")
     })
@@ -158,5 +164,6 @@ Examples:
   bus replay order-export-3.busplay                      the same run, event by event
   bus replay order-export-3.busplay --until 2.5          with its trace up to 2.5 s
   bus replay order-export-3.busplay --html day.html      with a picture of it
+  bus replay order-export-3.busplay --text day.busplay   a large file as text
 
 Exit codes: 0 held, 1 usage or a broken file, 2 violated.";

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bus::{Bus, Error, ErrorKind, Run};
 use bus_check::{Environment, NoTruth, Recorder};
 use clap::Args;
-use scenarios::{Application, CrashPoints, Form, Report, Verdict};
+use scenarios::{Application, Form, Report, Setting, Verdict};
 
 use super::explore::find;
 use super::report::{Printed, to_json, to_text};
@@ -82,7 +82,7 @@ async fn repeat(
     }
     let begun = bus.elapsed();
     let report = loop {
-        let report = (application.run)(bus.clone(), form, CrashPoints::default()).await?;
+        let report = (application.run)(bus.clone(), form, Setting::default()).await?;
         let is_over = bus.elapsed().saturating_sub(begun) >= time;
         if is_over || report.verdict != Verdict::Held {
             break report;

@@ -33,6 +33,7 @@ use crate::crash_points::CrashPoints;
 use crate::lifecycle::Lifecycle;
 use crate::patience::create_topic;
 use crate::report::{Observer, Report};
+use crate::setting::Setting;
 use crate::store::Store;
 use export_consumer::{ExportConsumer, OrderExportUseCase};
 use judge::End;
@@ -123,6 +124,8 @@ pub struct OrderExport {
     pub confirmed: usize,
     /// How many orders are placed and never confirmed. 5.
     pub unconfirmed: usize,
+    /// How many consumers there are. 3.
+    pub consumers: usize,
     /// How long the whole may take until it counts as stalled. 2 minutes: a few session timeouts.
     pub deadline: Duration,
     /// Who decides what happens at crash points.
@@ -136,8 +139,21 @@ impl OrderExport {
             form,
             confirmed: 30,
             unconfirmed: 5,
+            consumers: EXPORT_CONSUMERS.len(),
             deadline: Duration::from_mins(2),
             crash_points: CrashPoints::default(),
+        }
+    }
+
+    /// The same in a setting, which may ask for less work.
+    #[must_use]
+    pub fn of(self, setting: &Setting) -> Self {
+        Self {
+            confirmed: setting.size("orders", 1..=self.confirmed),
+            unconfirmed: setting.size("unconfirmed orders", 0..=self.unconfirmed),
+            consumers: setting.size("consumers", 1..=self.consumers),
+            crash_points: setting.crash_points.clone(),
+            ..self
         }
     }
 }
@@ -208,7 +224,7 @@ async fn place_orders(bus: &Bus, config: &OrderExport) -> Result<World> {
 
 fn start_processes(bus: &Bus, config: &OrderExport, world: &World, life: &Lifecycle) {
     let (form, crash_points) = (config.form, &config.crash_points);
-    for name in EXPORT_CONSUMERS {
+    for name in EXPORT_CONSUMERS.into_iter().take(config.consumers) {
         let consumer = ExportConsumer {
             name: name.to_owned(),
             use_case: OrderExportUseCase::new(world.platform.clone(), form),

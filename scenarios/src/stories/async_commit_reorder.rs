@@ -13,7 +13,7 @@ use std::time::Duration;
 use bus_core::{Bus, Consumer, NewTopic, Record, Result, Subscription, Topic};
 use serde::{Deserialize, Serialize};
 
-use super::common::value;
+use super::common::{processes, value};
 use super::ledger::Ledger;
 use super::member;
 use crate::catalogue::{Application, Form, Kind, WorstDay};
@@ -21,6 +21,7 @@ use crate::crash_points::CrashPoints;
 use crate::lifecycle::Lifecycle;
 use crate::patience::create_topic;
 use crate::report::{Observer, Report};
+use crate::setting::Setting;
 use crate::store::{Row, Store};
 
 /// The story in the catalogue.
@@ -37,7 +38,7 @@ pub const STORY: Application = Application {
         faults: &["CrashProcess", "PauseProcess", "LoseResponse"],
         horizon: Duration::from_secs(8),
     },
-    run: |bus, _, crash_points| Box::pin(run(bus, crash_points)),
+    run: |bus, _, setting| Box::pin(run(bus, setting)),
 };
 
 /// Both processes consume.
@@ -68,12 +69,14 @@ impl Row for Payment {
 ///
 /// # Errors
 /// Those that no retry gets over.
-pub async fn run(bus: Bus, crash_points: CrashPoints) -> Result<Report> {
+pub async fn run(bus: Bus, setting: Setting) -> Result<Report> {
+    let crash_points = setting.crash_points.clone();
     create_topic(&bus, NewTopic::new(TOPIC).partitions(2)).await?;
     let observer = Observer::new(&bus, Topic::from(TOPIC), GROUP).await?;
-    let ids: Vec<_> = (1..=PAYMENTS).map(|n| format!("payment-{n:02}")).collect();
+    let count = setting.size("payments", 1..=PAYMENTS);
+    let ids: Vec<_> = (1..=count).map(|n| format!("payment-{n:02}")).collect();
     let (store, life, ledger) = (Store::default(), Lifecycle::default(), Ledger::default());
-    for name in PROCESSES {
+    for name in processes(&setting, &PROCESSES) {
         let books = Books {
             name,
             store: store.clone(),

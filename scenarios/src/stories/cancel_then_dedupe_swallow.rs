@@ -20,6 +20,7 @@ use crate::catalogue::{Application, Form, Kind, WorstDay};
 use crate::lifecycle::Lifecycle;
 use crate::patience::create_topic;
 use crate::report::{Broken, Report};
+use crate::setting::Setting;
 use crate::store::{Row, Store};
 
 /// The story in the catalogue.
@@ -36,7 +37,7 @@ pub const STORY: Application = Application {
         faults: &["DelayResponse", "CutProcess", "FreezeBroker"],
         horizon: Duration::from_secs(8),
     },
-    run: |bus, _, _| Box::pin(run(bus)),
+    run: |bus, _, setting| Box::pin(run(bus, setting)),
 };
 
 /// The guarantee that the bug breaks.
@@ -67,12 +68,13 @@ impl Row for Reading {
 ///
 /// # Errors
 /// Those that no retry gets over.
-pub async fn run(bus: Bus) -> Result<Report> {
+pub async fn run(bus: Bus, setting: Setting) -> Result<Report> {
     create_topic(&bus, NewTopic::new(TOPIC)).await?;
+    let count = setting.size("readings", 1..=READINGS);
     let (store, life) = (Store::default(), Lifecycle::default());
     let sent = store.clone();
-    life.process(&bus, "meter", move |bus| send(bus, sent.clone()));
-    while store.all::<Reading>()?.len() < READINGS && bus.elapsed() < DEADLINE {
+    life.process(&bus, "meter", move |bus| send(bus, count, sent.clone()));
+    while store.all::<Reading>()?.len() < count && bus.elapsed() < DEADLINE {
         life.check()?;
         tokio::time::sleep(PACE).await;
     }
@@ -85,18 +87,18 @@ pub async fn run(bus: Bus) -> Result<Report> {
         sentence: format!("{name} was acknowledged, and is not in the log"),
     });
     let broken = broken.collect();
-    Ok(read.report(readings.len() == READINGS, broken))
+    Ok(read.report(readings.len() == count, broken))
 }
 
 /// How long all readings may take.
 const DEADLINE: Duration = Duration::from_mins(5);
 
-/// Sends all readings, and notes what became of each.
-async fn send(bus: Bus, store: Store) -> Result<()> {
+/// Sends so many readings, and notes what became of each.
+async fn send(bus: Bus, count: usize, store: Store) -> Result<()> {
     let config = ProducerConfig { delivery_timeout: DELIVERY_TIMEOUT, ..Default::default() };
     let producer = bus.producer(config)?;
     let mut transaction = store.begin();
-    for n in 0..READINGS {
+    for n in 0..count {
         let name = format!("reading-{n:02}");
         let sent = producer.send(ProducerRecord::to(TOPIC).value(name.clone()));
         let is_delivered = match sent.await {

@@ -16,13 +16,14 @@ use bus_core::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::common::{finished, value};
+use super::common::{finished, processes, value};
 use super::member;
 use crate::catalogue::{Application, Form, Kind, WorstDay};
 use crate::crash_points::CrashPoints;
 use crate::lifecycle::Lifecycle;
 use crate::patience::create_topic;
 use crate::report::{Broken, Observer, Report};
+use crate::setting::Setting;
 use crate::store::{Row, Store};
 
 /// The story in the catalogue.
@@ -36,7 +37,7 @@ pub const STORY: Application = Application {
         faults: &["CrashProcess"],
         horizon: Duration::from_secs(10),
     },
-    run: |bus, form, crash_points| Box::pin(run(bus, form, crash_points)),
+    run: |bus, form, setting| Box::pin(run(bus, form, setting)),
 };
 
 /// The guarantee that the bug breaks.
@@ -81,17 +82,19 @@ impl Row for Payment {
 ///
 /// # Errors
 /// Those that no retry gets over.
-pub async fn run(bus: Bus, form: Form, crash_points: CrashPoints) -> Result<Report> {
+pub async fn run(bus: Bus, form: Form, setting: Setting) -> Result<Report> {
+    let crash_points = setting.crash_points.clone();
     create_topic(&bus, NewTopic::new(TOPIC).partitions(2)).await?;
     let observer = Observer::new(&bus, Topic::from(TOPIC), GROUP).await?;
     let producer = bus.producer(ProducerConfig::default())?;
-    let ids: Vec<_> = (1..=PAYMENTS).map(|n| format!("payment-{n:02}")).collect();
+    let count = setting.size("payments", 1..=PAYMENTS);
+    let ids: Vec<_> = (1..=count).map(|n| format!("payment-{n:02}")).collect();
     let records = ids.iter().map(|id| ProducerRecord::to(TOPIC).key(id.clone()).value(id.clone()));
     for sent in producer.send_all(records.collect::<Vec<_>>()).await {
         sent?;
     }
     let (store, life) = (Store::default(), Lifecycle::default());
-    for name in PROCESSES {
+    for name in processes(&setting, &PROCESSES) {
         let books = Books { name, form, store: store.clone(), crash_points: crash_points.clone() };
         let life_inside = life.clone();
         life.process(&bus, name, move |bus| books.clone().keep(bus, life_inside.clone()));

@@ -21,7 +21,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use super::common::value;
+use super::common::{processes, value};
 use super::ledger::Ledger;
 use super::member;
 use crate::catalogue::{Application, Form, Kind, WorstDay};
@@ -29,6 +29,7 @@ use crate::crash_points::CrashPoints;
 use crate::lifecycle::Lifecycle;
 use crate::patience::create_topic;
 use crate::report::{Observer, Report};
+use crate::setting::Setting;
 use crate::store::{Row, Store};
 
 /// The story in the catalogue.
@@ -42,7 +43,7 @@ pub const STORY: Application = Application {
         faults: &["PauseProcess", "CrashProcess", "LoseResponse"],
         horizon: Duration::from_secs(8),
     },
-    run: |bus, form, crash_points| Box::pin(run(bus, form, crash_points)),
+    run: |bus, form, setting| Box::pin(run(bus, form, setting)),
 };
 
 /// Both processes consume.
@@ -74,17 +75,19 @@ impl Row for Payment {
 ///
 /// # Errors
 /// Those that no retry gets over.
-pub async fn run(bus: Bus, form: Form, crash_points: CrashPoints) -> Result<Report> {
+pub async fn run(bus: Bus, form: Form, setting: Setting) -> Result<Report> {
+    let crash_points = setting.crash_points.clone();
     create_topic(&bus, NewTopic::new(TOPIC).partitions(PARTITIONS)).await?;
     let observer = Observer::new(&bus, Topic::from(TOPIC), GROUP).await?;
     let id = |n: usize| match n % UNKNOWN {
         0 => format!("unknown-{n:02}"),
         _ => format!("payment-{n:02}"),
     };
-    let ids: Vec<_> = (1..=PAYMENTS).map(id).collect();
+    let count = setting.size("payments", 1..=PAYMENTS);
+    let ids: Vec<_> = (1..=count).map(id).collect();
     let (store, life, ledger) = (Store::default(), Lifecycle::default(), Ledger::default());
     let bank = Bank::default();
-    for name in PROCESSES {
+    for name in processes(&setting, &PROCESSES) {
         let books = Books {
             name,
             form,

@@ -1,4 +1,4 @@
-//! What stories share: a group that comes to its end.
+//! What stories share: the processes that take part, and a group that comes to its end.
 
 use std::time::Duration;
 
@@ -6,6 +6,7 @@ use bus_core::{Bus, Record, Result};
 
 use crate::lifecycle::Lifecycle;
 use crate::report::Observer;
+use crate::setting::Setting;
 
 /// Waits until a group has committed all of its topic, then ends its processes. Returns whether it
 /// came so far in time.
@@ -24,6 +25,15 @@ pub async fn finished(bus: &Bus, observer: &Observer, life: &Lifecycle) -> Resul
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+}
+
+/// The processes that take part: all of them on an ordinary day, and at least the first.
+pub fn processes(
+    setting: &Setting,
+    names: &[&'static str],
+) -> impl Iterator<Item = &'static str> + use<> {
+    let count = setting.size("processes", 1..=names.len());
+    names[..count].to_vec().into_iter()
 }
 
 /// How long a story may take: a few session timeouts.

@@ -18,11 +18,12 @@ use bus_core::{
 };
 use parking_lot::Mutex;
 
-use super::common::finished;
+use super::common::{finished, processes};
 use crate::catalogue::{Application, Form, Kind, WorstDay};
 use crate::lifecycle::Lifecycle;
 use crate::patience::create_topic;
 use crate::report::{Broken, Observer, Report};
+use crate::setting::Setting;
 
 /// The story in the catalogue.
 pub const STORY: Application = Application {
@@ -38,7 +39,7 @@ pub const STORY: Application = Application {
         faults: &["CrashProcess", "DelayRequest"],
         horizon: Duration::from_secs(10),
     },
-    run: |bus, _, _| Box::pin(run(bus)),
+    run: |bus, _, setting| Box::pin(run(bus, setting)),
 };
 
 /// The guarantee that the bug breaks.
@@ -56,16 +57,16 @@ const PAUSE: Duration = Duration::from_millis(200);
 ///
 /// # Errors
 /// Those that no retry gets over.
-pub async fn run(bus: Bus) -> Result<Report> {
+pub async fn run(bus: Bus, setting: Setting) -> Result<Report> {
     create_topic(&bus, NewTopic::new(TOPIC).partitions(2)).await?;
     let observer = Observer::new(&bus, Topic::from(TOPIC), GROUP).await?;
     let (owners, life) = (Owners::default(), Lifecycle::default());
-    for name in PROCESSES {
+    for name in processes(&setting, &PROCESSES) {
         let (owners, life_inside) = (owners.clone(), life.clone());
         life.process(&bus, name, move |bus| work(bus, name, owners.clone(), life_inside.clone()));
     }
     let producer = bus.producer(ProducerConfig::default())?;
-    for n in 0..JOBS {
+    for n in 0..setting.size("jobs", 1..=JOBS) {
         let job = format!("job-{n:02}");
         producer.send(ProducerRecord::to(TOPIC).key(job.clone()).value(job)).await?;
         tokio::time::sleep(PAUSE).await;

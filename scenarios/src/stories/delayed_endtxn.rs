@@ -23,6 +23,7 @@ use crate::catalogue::{Application, Form, Kind, WorstDay};
 use crate::lifecycle::Lifecycle;
 use crate::patience::{create_topic, patiently};
 use crate::report::{Broken, Report};
+use crate::setting::Setting;
 use crate::store::{Row, Store};
 
 /// The story in the catalogue.
@@ -39,7 +40,7 @@ pub const STORY: Application = Application {
         faults: &["DelayRequest", "CutProcess"],
         horizon: Duration::from_secs(8),
     },
-    run: |bus, _, _| Box::pin(run(bus)),
+    run: |bus, _, setting| Box::pin(run(bus, setting)),
 };
 
 /// The guarantee that the bug breaks: of one transfer, one side is visible.
@@ -90,16 +91,17 @@ impl Row for Attempt {
 ///
 /// # Errors
 /// Those that no retry gets over.
-pub async fn run(bus: Bus) -> Result<Report> {
+pub async fn run(bus: Bus, setting: Setting) -> Result<Report> {
     create_topic(&bus, NewTopic::new(TOPIC).partitions(2)).await?;
+    let transfers = setting.size("transfers", 1..=TRANSFERS);
     let (store, life) = (Store::default(), Lifecycle::default());
-    let bank = Bank { store: store.clone() };
+    let bank = Bank { transfers, store: store.clone() };
     life.process(&bus, "bank", move |bus| bank.clone().open(bus));
-    while !is_over(&store, TRANSFERS - 1)? && bus.elapsed() < DEADLINE {
+    while !is_over(&store, transfers - 1)? && bus.elapsed() < DEADLINE {
         life.check()?;
         tokio::time::sleep(CHECK).await;
     }
-    let is_settled = is_over(&store, TRANSFERS - 1)?;
+    let is_settled = is_over(&store, transfers - 1)?;
     let read = ReadBack::of(&bus, TOPIC, IsolationLevel::ReadCommitted).await?;
     let seen: Vec<_> = read.records.iter().map(value).collect();
     let attempts: Vec<Attempt> = store.all()?;
@@ -139,6 +141,7 @@ fn judge(attempt: &Attempt, seen: &[String]) -> Option<Broken> {
 /// Books transfers.
 #[derive(Clone, Debug)]
 struct Bank {
+    transfers: usize,
     store: Store,
 }
 
@@ -151,7 +154,7 @@ impl Bank {
             TransactionConfig { transaction_timeout, ..TransactionConfig::new("bank") };
         let producer = bus.transactional_producer(config, transaction)?;
         patiently(|| producer.init_transactions()).await?;
-        for transfer in 0..TRANSFERS {
+        for transfer in 0..self.transfers {
             let comes_in = PACE * u32::try_from(transfer).unwrap_or(0);
             tokio::time::sleep(comes_in.saturating_sub(bus.elapsed())).await;
             while !is_over(&self.store, transfer)? {

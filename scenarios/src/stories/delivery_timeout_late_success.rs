@@ -23,6 +23,7 @@ use crate::catalogue::{Application, Form, Kind, WorstDay};
 use crate::lifecycle::Lifecycle;
 use crate::patience::create_topic;
 use crate::report::{Broken, Observer, Report};
+use crate::setting::Setting;
 use crate::store::{Row, Store};
 
 /// The story in the catalogue.
@@ -36,7 +37,7 @@ pub const STORY: Application = Application {
         faults: &["DelayRequest", "CutProcess", "FreezeBroker"],
         horizon: Duration::from_secs(8),
     },
-    run: |bus, form, _| Box::pin(run(bus, form)),
+    run: |bus, form, setting| Box::pin(run(bus, form, setting)),
 };
 
 /// The guarantee that the bug breaks.
@@ -81,22 +82,23 @@ impl Row for Payment {
 ///
 /// # Errors
 /// Those that no retry gets over.
-pub async fn run(bus: Bus, form: Form) -> Result<Report> {
+pub async fn run(bus: Bus, form: Form, setting: Setting) -> Result<Report> {
     create_topic(&bus, NewTopic::new(TOPIC)).await?;
     let observer = Observer::new(&bus, Topic::from(TOPIC), GROUP).await?;
+    let count = setting.size("orders", 1..=ORDERS);
     let (store, life) = (Store::default(), Lifecycle::default());
-    let shop = Shop { form, store: store.clone() };
+    let shop = Shop { form, count, store: store.clone() };
     life.process(&bus, "shop", move |bus| shop.clone().open(bus));
     let (payer, life_inside) = (store.clone(), life.clone());
     life.process(&bus, "payments", move |bus| pay(bus, payer.clone(), life_inside.clone()));
-    while store.all::<Asked>()?.len() < ORDERS && bus.elapsed() < DEADLINE {
+    while store.all::<Asked>()?.len() < count && bus.elapsed() < DEADLINE {
         life.check()?;
         tokio::time::sleep(PACE).await;
     }
     let is_settled = finished(&bus, &observer, &life).await?;
     let payments = store.all::<Payment>()?;
     let of = |order: &str| payments.iter().filter(|payment| payment.order == order).count();
-    let twice = orders().filter(|order| of(order) > 1);
+    let twice = orders(count).filter(|order| of(order) > 1);
     let broken = twice.map(|order| Broken {
         guarantee: GUARANTEE,
         sentence: format!("{order} was paid {} times", of(&order)),
@@ -107,14 +109,15 @@ pub async fn run(bus: Bus, form: Form) -> Result<Report> {
 /// How long all orders may take.
 const DEADLINE: Duration = Duration::from_mins(5);
 
-fn orders() -> impl Iterator<Item = String> {
-    (1..=ORDERS).map(|n| format!("order-{n:02}"))
+fn orders(count: usize) -> impl Iterator<Item = String> {
+    (1..=count).map(|n| format!("order-{n:02}"))
 }
 
 /// Asks for payments.
 #[derive(Clone, Debug)]
 struct Shop {
     form: Form,
+    count: usize,
     store: Store,
 }
 
@@ -122,7 +125,7 @@ impl Shop {
     async fn open(self, bus: Bus) -> Result<()> {
         let config = ProducerConfig { delivery_timeout: DELIVERY_TIMEOUT, ..Default::default() };
         let producer = bus.producer(config)?;
-        for order in orders() {
+        for order in orders(self.count) {
             let mut transaction = self.store.begin();
             if transaction.find::<Asked>(&order)?.is_some() {
                 continue;

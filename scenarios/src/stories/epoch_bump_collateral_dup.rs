@@ -20,6 +20,7 @@ use super::read_back::ReadBack;
 use crate::catalogue::{Application, Form, Kind, WorstDay};
 use crate::patience::create_topic;
 use crate::report::{Broken, Report};
+use crate::setting::Setting;
 
 /// The story in the catalogue.
 pub const STORY: Application = Application {
@@ -40,7 +41,7 @@ pub const STORY: Application = Application {
         faults: &["CrashBroker", "ShutDownBroker", "LoseResponse"],
         horizon: Duration::from_secs(6),
     },
-    run: |bus, _, _| Box::pin(run(bus)),
+    run: |bus, _, setting| Box::pin(run(bus, setting)),
 };
 
 /// The guarantee that the bug breaks.
@@ -57,7 +58,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 ///
 /// # Errors
 /// Those that no retry gets over.
-pub async fn run(bus: Bus) -> Result<Report> {
+pub async fn run(bus: Bus, setting: Setting) -> Result<Report> {
     let topic = NewTopic::new(TOPIC).partitions(2).replication_factor(3);
     create_topic(&bus, topic.config("min.insync.replicas", "3")).await?;
     let producer = bus.producer(ProducerConfig {
@@ -74,7 +75,7 @@ pub async fn run(bus: Bus) -> Result<Report> {
     send(0, "a-00-0".to_owned()).await?;
     send(1, "b-00-0".to_owned()).await?;
     let mut deliveries = Vec::new();
-    for round in 1..=ROUNDS {
+    for round in 1..=setting.size("rounds", 1..=ROUNDS) {
         for step in 0..BURST {
             deliveries.push(send(0, format!("a-{round:02}-{step}")));
             tokio::time::sleep(PACE).await;

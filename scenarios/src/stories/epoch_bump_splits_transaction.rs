@@ -25,6 +25,7 @@ use crate::catalogue::{Application, Form, Kind, WorstDay};
 use crate::lifecycle::Lifecycle;
 use crate::patience::{create_topic, patiently};
 use crate::report::{Broken, Report};
+use crate::setting::Setting;
 use crate::store::{Row, Store};
 
 /// The story in the catalogue.
@@ -49,7 +50,7 @@ pub const STORY: Application = Application {
         faults: &["ShutDownBroker", "ElectPreferred"],
         horizon: Duration::from_secs(4),
     },
-    run: |bus, _, _| Box::pin(run(bus)),
+    run: |bus, _, setting| Box::pin(run(bus, setting)),
 };
 
 /// The guarantee that the bug breaks.
@@ -82,13 +83,14 @@ impl Row for Committed {
 ///
 /// # Errors
 /// Those that no retry gets over.
-pub async fn run(bus: Bus) -> Result<Report> {
+pub async fn run(bus: Bus, setting: Setting) -> Result<Report> {
     let topic = NewTopic::new(TOPIC).partitions(2).replication_factor(2);
     create_topic(&bus, topic.config("min.insync.replicas", "2")).await?;
+    let orders = setting.size("orders", 1..=ORDERS);
     let (store, life) = (Store::default(), Lifecycle::default());
     let sent = store.clone();
-    life.process(&bus, "shop", move |bus| send(bus, sent.clone()));
-    while store.all::<Committed>()?.len() < ORDERS && bus.elapsed() < DEADLINE {
+    life.process(&bus, "shop", move |bus| send(bus, orders, sent.clone()));
+    while store.all::<Committed>()?.len() < orders && bus.elapsed() < DEADLINE {
         life.check()?;
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
@@ -111,7 +113,7 @@ pub async fn run(bus: Bus) -> Result<Report> {
         })
     });
     let broken = broken.collect();
-    Ok(read.report(committed.len() == ORDERS, broken))
+    Ok(read.report(committed.len() == orders, broken))
 }
 
 /// How long all orders may take.
@@ -124,7 +126,7 @@ fn parts(order: usize, attempt: u32) -> Vec<String> {
 }
 
 /// Sends each order until its transaction is committed.
-async fn send(bus: Bus, store: Store) -> Result<()> {
+async fn send(bus: Bus, orders: usize, store: Store) -> Result<()> {
     let config = ProducerConfig {
         linger: Duration::ZERO,
         batch_records: 1,
@@ -141,7 +143,7 @@ async fn send(bus: Bus, store: Store) -> Result<()> {
         let producer = bus.transactional_producer(config.clone(), transaction.clone())?;
         patiently(|| producer.init_transactions()).await?;
         let begun = store.all::<Committed>()?.len();
-        for order in begun..ORDERS {
+        for order in begun..orders {
             attempt += 1;
             while let Err(error) = send_order(&*producer, order, attempt).await {
                 match error.recovery() {

@@ -23,6 +23,7 @@ use crate::catalogue::{Application, Form, Kind, WorstDay};
 use crate::lifecycle::Lifecycle;
 use crate::patience::{create_topic, patiently};
 use crate::report::{Broken, PartitionReport, Report};
+use crate::setting::Setting;
 use crate::store::{Row, Store};
 
 /// The story in the catalogue.
@@ -39,7 +40,7 @@ pub const STORY: Application = Application {
         faults: &["DelayRequest", "CutProcess", "LoseResponse"],
         horizon: Duration::from_secs(8),
     },
-    run: |bus, _, _| Box::pin(run(bus)),
+    run: |bus, _, setting| Box::pin(run(bus, setting)),
 };
 
 /// The guarantee that the bug breaks.
@@ -72,16 +73,17 @@ impl Row for Imported {
 ///
 /// # Errors
 /// Those that no retry gets over.
-pub async fn run(bus: Bus) -> Result<Report> {
+pub async fn run(bus: Bus, setting: Setting) -> Result<Report> {
     create_topic(&bus, NewTopic::new(TOPIC).partitions(PARTITIONS)).await?;
+    let files = setting.size("files", 1..=FILES);
     let (store, life) = (Store::default(), Lifecycle::default());
     let imported = store.clone();
-    life.process(&bus, "importer", move |bus| import(bus, imported.clone()));
-    while store.all::<Imported>()?.len() < FILES && bus.elapsed() < DEADLINE {
+    life.process(&bus, "importer", move |bus| import(bus, files, imported.clone()));
+    while store.all::<Imported>()?.len() < files && bus.elapsed() < DEADLINE {
         life.check()?;
         tokio::time::sleep(PACE).await;
     }
-    let is_settled = store.all::<Imported>()?.len() == FILES;
+    let is_settled = store.all::<Imported>()?.len() == files;
     tokio::time::sleep(QUIET.saturating_sub(bus.elapsed()) + TRANSACTION_TIMEOUT).await;
     let (mut broken, mut partitions) = (Vec::new(), Vec::new());
     for partition in 0..PARTITIONS {
@@ -122,8 +124,8 @@ async fn watermarks(
 }
 
 /// Imports the files that are not, each until its transaction commits.
-async fn import(bus: Bus, store: Store) -> Result<()> {
-    for n in 0..FILES {
+async fn import(bus: Bus, files: usize, store: Store) -> Result<()> {
+    for n in 0..files {
         let file = format!("file-{n:02}");
         let mut attempt = 0;
         let mut transaction = store.begin();

@@ -23,6 +23,7 @@ use super::read_back::ReadBack;
 use crate::catalogue::{Application, BEYOND, Form, Kind, WorstDay};
 use crate::patience::create_topic;
 use crate::report::{Broken, Report};
+use crate::setting::Setting;
 
 /// The story in the catalogue.
 pub const STORY: Application = Application {
@@ -38,7 +39,7 @@ pub const STORY: Application = Application {
         faults: &[BEYOND, "CrashBroker", "ShutDownBroker"],
         horizon: Duration::from_secs(10),
     },
-    run: |bus, _, _| Box::pin(run(bus)),
+    run: |bus, _, setting| Box::pin(run(bus, setting)),
 };
 
 /// The guarantee that the bug breaks.
@@ -54,12 +55,12 @@ const PAUSE: Duration = Duration::from_millis(100);
 ///
 /// # Errors
 /// Those that no retry gets over.
-pub async fn run(bus: Bus) -> Result<Report> {
+pub async fn run(bus: Bus, setting: Setting) -> Result<Report> {
     create_topic(&bus, NewTopic::new(TOPIC).partitions(3).replication_factor(3)).await?;
     let config = ProducerConfig { enable_idempotence: false, ..Default::default() };
     let producer = bus.producer(config)?;
     let mut sent = Vec::new();
-    for n in 0..ORDERS {
+    for n in 0..setting.size("orders", 1..=ORDERS) {
         let order = format!("order-{n:02}");
         let partition = i32::try_from(n % PARTITIONS).unwrap_or(0);
         let record = ProducerRecord::to(TOPIC).partition(partition).value(order.clone());

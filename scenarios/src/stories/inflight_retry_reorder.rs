@@ -22,6 +22,7 @@ use super::read_back::ReadBack;
 use crate::catalogue::{Application, Form, Kind, WorstDay};
 use crate::patience::create_topic;
 use crate::report::{Broken, Report};
+use crate::setting::Setting;
 
 /// The story in the catalogue.
 pub const STORY: Application = Application {
@@ -35,7 +36,7 @@ pub const STORY: Application = Application {
         faults: &["CrashBroker", "ShutDownBroker", "ElectPreferred"],
         horizon: Duration::from_secs(6),
     },
-    run: |bus, form, _| Box::pin(run(bus, form)),
+    run: |bus, form, setting| Box::pin(run(bus, form, setting)),
 };
 
 /// The guarantee that the bug breaks.
@@ -52,7 +53,7 @@ const PAUSE: Duration = Duration::from_millis(300);
 ///
 /// # Errors
 /// Those that no retry gets over.
-pub async fn run(bus: Bus, form: Form) -> Result<Report> {
+pub async fn run(bus: Bus, form: Form, setting: Setting) -> Result<Report> {
     create_topic(
         &bus,
         NewTopic::new(TOPIC).replication_factor(3).config("min.insync.replicas", "3"),
@@ -68,7 +69,7 @@ pub async fn run(bus: Bus, form: Form) -> Result<Report> {
     })?;
     producer.send(ProducerRecord::to(TOPIC).value("step-00")).await?;
     let mut deliveries = Vec::new();
-    for burst in 1..=BURSTS {
+    for burst in 1..=setting.size("bursts", 1..=BURSTS) {
         for step in 0..BURST {
             let record = ProducerRecord::to(TOPIC).value(format!("step-{burst:02}-{step}"));
             deliveries.push(producer.send(record));

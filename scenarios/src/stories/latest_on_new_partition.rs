@@ -25,6 +25,7 @@ use crate::crash_points::CrashPoints;
 use crate::lifecycle::Lifecycle;
 use crate::patience::{create_topic, patiently};
 use crate::report::{Broken, Observer, Report};
+use crate::setting::Setting;
 use crate::store::{Row, Store};
 
 /// The story in the catalogue.
@@ -38,7 +39,7 @@ pub const STORY: Application = Application {
         faults: &["PauseProcess", "CrashProcess", "CutProcess", "LoseRequest", "DelayResponse"],
         horizon: Duration::from_secs(8),
     },
-    run: |bus, form, crash_points| Box::pin(run(bus, form, crash_points)),
+    run: |bus, form, setting| Box::pin(run(bus, form, setting)),
 };
 
 /// The guarantee that the bug breaks.
@@ -72,7 +73,8 @@ impl Row for Payment {
 ///
 /// # Errors
 /// Those that no retry gets over.
-pub async fn run(bus: Bus, form: Form, crash_points: CrashPoints) -> Result<Report> {
+pub async fn run(bus: Bus, form: Form, setting: Setting) -> Result<Report> {
+    let crash_points = setting.crash_points.clone();
     create_topic(&bus, NewTopic::new(TOPIC)).await?;
     let observer = Observer::new(&bus, Topic::from(TOPIC), GROUP).await?;
     begin_at_the_end(&bus, &observer).await?;
@@ -81,11 +83,13 @@ pub async fn run(bus: Bus, form: Form, crash_points: CrashPoints) -> Result<Repo
     let life_inside = life.clone();
     life.process(&bus, PROCESS, move |bus| books.clone().keep(bus, life_inside.clone()));
 
-    let ids: Vec<_> = (1..=BEFORE + AFTER).map(|n| format!("payment-{n:02}")).collect();
-    member::trickle(&bus, TOPIC, 1, &ids[..BEFORE], BETWEEN_PAYMENTS).await?;
+    let before = setting.size("earlier payments", 0..=BEFORE);
+    let after = setting.size("payments", 1..=AFTER);
+    let ids: Vec<_> = (1..=before + after).map(|n| format!("payment-{n:02}")).collect();
+    member::trickle(&bus, TOPIC, 1, &ids[..before], BETWEEN_PAYMENTS).await?;
     grow(&bus, 2).await?;
     tokio::time::sleep(GRACE).await;
-    member::trickle(&bus, TOPIC, 2, &ids[BEFORE..], BETWEEN_PAYMENTS).await?;
+    member::trickle(&bus, TOPIC, 2, &ids[before..], BETWEEN_PAYMENTS).await?;
     // Whatever the group has skipped, it commits past it with these.
     tokio::time::sleep(LULL).await;
     let last = ["payment-last-0".to_owned(), "payment-last-1".to_owned()];

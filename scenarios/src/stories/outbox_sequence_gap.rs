@@ -14,7 +14,7 @@ use std::time::Duration;
 use bus_core::{Bus, NewTopic, ProducerConfig, ProducerExt as _, ProducerRecord, Result, Topic};
 use serde::{Deserialize, Serialize};
 
-use super::common::value;
+use super::common::{processes, value};
 use super::member;
 use super::read_back::report;
 use crate::catalogue::{Application, Form, Kind, WorstDay};
@@ -22,6 +22,7 @@ use crate::crash_points::CrashPoints;
 use crate::lifecycle::Lifecycle;
 use crate::patience::create_topic;
 use crate::report::{Broken, Observer, Report};
+use crate::setting::Setting;
 use crate::store::{Row, Store};
 
 /// The story in the catalogue.
@@ -35,7 +36,7 @@ pub const STORY: Application = Application {
         faults: &["PauseProcess", "CrashProcess", "CrashBroker", "LoseResponse"],
         horizon: Duration::from_secs(8),
     },
-    run: |bus, form, crash_points| Box::pin(run(bus, form, crash_points)),
+    run: |bus, form, setting| Box::pin(run(bus, form, setting)),
 };
 
 /// The guarantee that the bug breaks: one of the application.
@@ -87,21 +88,28 @@ impl Row for Cursor {
 ///
 /// # Errors
 /// Those that no retry gets over.
-pub async fn run(bus: Bus, form: Form, crash_points: CrashPoints) -> Result<Report> {
+pub async fn run(bus: Bus, form: Form, setting: Setting) -> Result<Report> {
+    let crash_points = setting.crash_points.clone();
     create_topic(&bus, NewTopic::new(TOPIC)).await?;
     let observer = Observer::new(&bus, Topic::from(TOPIC), "").await?;
     let (store, life) = (Store::default(), Lifecycle::default());
-    for name in SERVICES {
-        let (store, life_inside, crash_points) =
-            (store.clone(), life.clone(), crash_points.clone());
-        life.process(&bus, name, move |_| {
-            place_orders(name, store.clone(), life_inside.clone(), crash_points.clone())
-        });
+    let orders = setting.size("orders", 1..=ORDERS);
+    let mut all = 0;
+    for name in processes(&setting, &SERVICES) {
+        let service = Service {
+            name,
+            orders,
+            store: store.clone(),
+            life: life.clone(),
+            crash_points: crash_points.clone(),
+        };
+        life.process(&bus, name, move |_| service.clone().place_orders());
+        all += orders;
     }
     let relay = Relay { form, store: store.clone(), crash_points };
     let life_inside = life.clone();
     life.process(&bus, RELAY, move |bus| relay.clone().publish(bus, life_inside.clone()));
-    let is_settled = all_passed(&bus, &store, &life).await?;
+    let is_settled = all_passed(&bus, &store, all, &life).await?;
     let published: Vec<_> = member::read_back(&bus, TOPIC).await?.iter().map(value).collect();
     let missing = store.all::<Order>()?.into_iter().filter(|order| !published.contains(&order.id));
     let broken: Vec<_> = missing
@@ -113,14 +121,14 @@ pub async fn run(bus: Bus, form: Form, crash_points: CrashPoints) -> Result<Repo
     Ok(report(is_settled, broken, observer.partitions().await?))
 }
 
-/// Waits until all orders are committed and the relay has passed them, then ends the processes.
-async fn all_passed(bus: &Bus, store: &Store, life: &Lifecycle) -> Result<bool> {
+/// Waits until so many orders are committed and the relay has passed them, then ends the processes.
+async fn all_passed(bus: &Bus, store: &Store, count: usize, life: &Lifecycle) -> Result<bool> {
     let begun = bus.elapsed();
     loop {
         life.check()?;
         let orders = store.all::<Order>()?;
         let last = orders.iter().map(|order| order.number).max().unwrap_or(0);
-        let is_done = orders.len() == SERVICES.len() * ORDERS && cursor(store)? >= last;
+        let is_done = orders.len() == count && cursor(store)? >= last;
         if is_done || bus.elapsed().saturating_sub(begun) > DEADLINE {
             life.stop(Duration::from_secs(30)).await;
             return Ok(is_done);
@@ -133,28 +141,36 @@ fn cursor(store: &Store) -> Result<u64> {
     Ok(store.all::<Cursor>()?.first().map_or(0, |cursor| cursor.0))
 }
 
-/// Places the orders of a service, one after the other, but for those that are there already.
-async fn place_orders(
-    service: &'static str,
+/// A process that takes orders.
+#[derive(Clone, Debug)]
+struct Service {
+    name: &'static str,
+    orders: usize,
     store: Store,
     life: Lifecycle,
     crash_points: CrashPoints,
-) -> Result<()> {
-    for n in 1..=ORDERS {
-        let id = format!("{service}-{n:02}");
-        let mut transaction = store.begin();
-        if transaction.find::<Order>(&id)?.is_some() {
-            continue;
+}
+
+impl Service {
+    /// Places its orders, one after the other, but for those that are there already.
+    async fn place_orders(self) -> Result<()> {
+        for n in 1..=self.orders {
+            let id = format!("{}-{n:02}", self.name);
+            let mut transaction = self.store.begin();
+            if transaction.find::<Order>(&id)?.is_some() {
+                continue;
+            }
+            let number = transaction.next_of(SEQUENCE);
+            transaction.insert(&Order { id, number })?;
+            self.crash_points.reach(self.name, NUMBERED_NOT_COMMITTED).await;
+            transaction.commit().await?;
+            let pause = tokio::time::sleep(BETWEEN_ORDERS);
+            if self.life.unless_stopping(pause).await.is_none() {
+                break;
+            }
         }
-        let number = transaction.next_of(SEQUENCE);
-        transaction.insert(&Order { id, number })?;
-        crash_points.reach(service, NUMBERED_NOT_COMMITTED).await;
-        transaction.commit().await?;
-        if life.unless_stopping(tokio::time::sleep(BETWEEN_ORDERS)).await.is_none() {
-            break;
-        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// The process that publishes.

@@ -16,7 +16,7 @@ use bus_core::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::common::value;
+use super::common::{processes, value};
 use super::ledger::Ledger;
 use super::member;
 use crate::catalogue::{Application, Form, Kind, WorstDay};
@@ -24,6 +24,7 @@ use crate::crash_points::CrashPoints;
 use crate::lifecycle::Lifecycle;
 use crate::patience::{create_topic, patiently};
 use crate::report::{Observer, Report};
+use crate::setting::Setting;
 use crate::store::{Row, Store};
 
 /// The story in the catalogue.
@@ -40,7 +41,7 @@ pub const STORY: Application = Application {
         faults: &["PauseProcess", "CrashProcess", "LoseResponse"],
         horizon: Duration::from_secs(8),
     },
-    run: |bus, _, crash_points| Box::pin(run(bus, crash_points)),
+    run: |bus, _, setting| Box::pin(run(bus, setting)),
 };
 
 /// Both processes consume.
@@ -71,16 +72,18 @@ impl Row for Payment {
 ///
 /// # Errors
 /// Those that no retry gets over.
-pub async fn run(bus: Bus, crash_points: CrashPoints) -> Result<Report> {
+pub async fn run(bus: Bus, setting: Setting) -> Result<Report> {
+    let crash_points = setting.crash_points.clone();
     create_topic(&bus, NewTopic::new(TOPIC).partitions(2)).await?;
     let observer = Observer::new(&bus, Topic::from(TOPIC), GROUP).await?;
     let (store, life, ledger) = (Store::default(), Lifecycle::default(), Ledger::default());
-    for name in PROCESSES {
+    for name in processes(&setting, &PROCESSES) {
         let books = Books { name, store: store.clone(), crash_points: crash_points.clone() };
         let life_inside = life.clone();
         life.process(&bus, name, move |bus| books.clone().keep(bus, life_inside.clone()));
     }
-    let ids: Vec<_> = (1..=PAYMENTS).map(|n| format!("payment-{n:02}")).collect();
+    let count = setting.size("payments", 1..=PAYMENTS);
+    let ids: Vec<_> = (1..=count).map(|n| format!("payment-{n:02}")).collect();
     member::trickle(&bus, TOPIC, 2, &ids, BETWEEN_PAYMENTS).await?;
     let is_booked = || Ok(store.all::<Payment>()?.len() == ids.len());
     let is_booked = member::until(&bus, &life, is_booked).await?;

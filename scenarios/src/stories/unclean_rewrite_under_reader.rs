@@ -24,6 +24,7 @@ use crate::catalogue::{Application, BEYOND, Form, Kind, WorstDay};
 use crate::lifecycle::Lifecycle;
 use crate::patience::create_topic;
 use crate::report::{Broken, Report};
+use crate::setting::Setting;
 
 /// The story in the catalogue.
 pub const STORY: Application = Application {
@@ -39,7 +40,7 @@ pub const STORY: Application = Application {
         faults: &[BEYOND, "CrashBroker", "ShutDownBroker", "PauseProcess"],
         horizon: HORIZON,
     },
-    run: |bus, _, _| Box::pin(run(bus)),
+    run: |bus, _, setting| Box::pin(run(bus, setting)),
 };
 
 /// The guarantee that the bug breaks.
@@ -57,7 +58,7 @@ const SETTLED: Duration = Duration::from_secs(40);
 ///
 /// # Errors
 /// Those that no retry gets over.
-pub async fn run(bus: Bus) -> Result<Report> {
+pub async fn run(bus: Bus, setting: Setting) -> Result<Report> {
     let topic = NewTopic::new(TOPIC).replication_factor(2);
     create_topic(&bus, topic.config("unclean.leader.election.enable", "true")).await?;
     let (seen, life) = (Seen::default(), Lifecycle::default());
@@ -67,7 +68,7 @@ pub async fn run(bus: Bus) -> Result<Report> {
     // in flight, it would reorder them.
     let producer = bus.producer(ProducerConfig { max_in_flight: 1, ..Default::default() })?;
     let mut deliveries = Vec::new();
-    for n in 0..PRICES {
+    for n in 0..setting.size("prices", 1..=PRICES) {
         deliveries.push(producer.send(ProducerRecord::to(TOPIC).value(format!("price-{n:02}"))));
         tokio::time::sleep(PAUSE).await;
     }

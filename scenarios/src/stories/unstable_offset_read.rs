@@ -17,12 +17,13 @@ use bus_core::{
     Topic, TransactionConfig, TransactionalProducer,
 };
 
-use super::common::{finished, value};
+use super::common::{finished, processes, value};
 use super::read_back::ReadBack;
 use crate::catalogue::{Application, Form, Kind, WorstDay};
 use crate::lifecycle::Lifecycle;
 use crate::patience::{create_topic, patiently};
 use crate::report::{Broken, Observer, Report};
+use crate::setting::Setting;
 
 /// The story in the catalogue.
 pub const STORY: Application = Application {
@@ -38,7 +39,7 @@ pub const STORY: Application = Application {
         faults: &["DelayRequest", "DelayResponse", "LoseResponse"],
         horizon: Duration::from_secs(8),
     },
-    run: |bus, _, _| Box::pin(run(bus)),
+    run: |bus, _, setting| Box::pin(run(bus, setting)),
 };
 
 /// The guarantee that the bug breaks.
@@ -60,17 +61,18 @@ const DEPLOYED: Duration = Duration::from_millis(400);
 ///
 /// # Errors
 /// Those that no retry gets over.
-pub async fn run(bus: Bus) -> Result<Report> {
+pub async fn run(bus: Bus, setting: Setting) -> Result<Report> {
     create_topic(&bus, NewTopic::new(ORDERS).partitions(2)).await?;
     create_topic(&bus, NewTopic::new(INVOICES)).await?;
     let observer = Observer::new(&bus, Topic::from(ORDERS), GROUP).await?;
     let life = Lifecycle::default();
-    for name in WORKERS {
+    for name in processes(&setting, &WORKERS) {
         let life_inside = life.clone();
         life.process(&bus, name, move |bus| work(bus, name, life_inside.clone()));
     }
     let producer = bus.producer(ProducerConfig::default())?;
-    let orders: Vec<_> = (1..=COUNT).map(|n| format!("order-{n:02}")).collect();
+    let count = setting.size("orders", 1..=COUNT);
+    let orders: Vec<_> = (1..=count).map(|n| format!("order-{n:02}")).collect();
     for order in &orders {
         let record = ProducerRecord::to(ORDERS).key(order.clone()).value(order.clone());
         for sent in producer.send_all([record]).await {

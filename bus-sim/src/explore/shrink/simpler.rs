@@ -5,6 +5,31 @@ use std::time::Duration;
 use crate::fault::{Fault, Planned, Trigger, Until};
 use crate::time::SimTime;
 
+/// Whether a fault strikes at a time.
+pub(super) const fn is_timed(planned: &Planned) -> bool {
+    matches!(planned.when, Trigger::At(_))
+}
+
+/// The same fault at one of the events that came before its time, each the last of its kind: crash
+/// points first, then what became true inside of the brokers, then requests; of these, the last
+/// first.
+pub(super) fn at_events(planned: &Planned, before: &[Trigger]) -> Vec<Planned> {
+    if !is_timed(planned) {
+        return Vec::new();
+    }
+    let is_point = |trigger: &&Trigger| matches!(trigger, Trigger::Reached { .. });
+    let is_fact = |trigger: &&Trigger| matches!(trigger, Trigger::Fact { .. });
+    let is_request = |trigger: &&Trigger| matches!(trigger, Trigger::Request { .. });
+    let points = before.iter().filter(is_point).take(OF_A_KIND);
+    let facts = before.iter().filter(is_fact).take(OF_A_KIND);
+    let requests = before.iter().filter(is_request).take(OF_A_KIND);
+    let events = points.chain(facts).chain(requests);
+    events.map(|when| Planned { when: when.clone(), ..planned.clone() }).collect()
+}
+
+/// How many events of a kind are tried.
+const OF_A_KIND: usize = 4;
+
 /// What could stand instead of a fault of a plan; each changes one thing.
 pub(super) fn than(planned: &Planned) -> Vec<Planned> {
     let mut found = Vec::new();

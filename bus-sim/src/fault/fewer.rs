@@ -1,0 +1,106 @@
+//! The same plan in a smaller cluster.
+
+use super::{Fault, Messages, Party, Plan, Target, Trigger, Until};
+use crate::fault::FactPattern;
+use crate::node::BrokerId;
+
+impl Plan {
+    /// The plan for a cluster with so many brokers: what strikes a broker by a higher number
+    /// strikes one of those that are left.
+    pub(crate) fn on_brokers(&self, brokers: BrokerId) -> Self {
+        let mut plan = self.clone();
+        for planned in &mut plan.faults {
+            trigger(&mut planned.when, brokers);
+            if let Some(Until::When(end)) = &mut planned.until {
+                trigger(end, brokers);
+            }
+            fault(&mut planned.fault, brokers);
+        }
+        plan
+    }
+}
+
+const fn lower(id: &mut BrokerId, brokers: BrokerId) {
+    if *id > brokers {
+        *id = (*id - 1) % brokers + 1;
+    }
+}
+
+fn trigger(trigger: &mut Trigger, brokers: BrokerId) {
+    match trigger {
+        Trigger::Request { from, to, .. } => parties(from, to, brokers),
+        Trigger::Fact { is: FactPattern::InSync(_, _, replicas), .. } => {
+            replicas.iter_mut().for_each(|id| lower(id, brokers));
+            replicas.sort_unstable();
+            replicas.dedup();
+        }
+        Trigger::At(_) | Trigger::Fact { .. } | Trigger::After { .. } | Trigger::Reached { .. } => {
+        }
+    }
+}
+
+fn parties(from: &mut Option<Party>, to: &mut Option<Party>, brokers: BrokerId) {
+    for party in [from, to].into_iter().flatten() {
+        if let Party::Broker(id) = party {
+            lower(id, brokers);
+        }
+    }
+}
+
+fn fault(fault: &mut Fault, brokers: BrokerId) {
+    let target = |target: &mut Target| {
+        if let Target::Broker(id) = target {
+            lower(id, brokers);
+        }
+    };
+    match fault {
+        Fault::CrashBroker(on)
+        | Fault::LosePower(on)
+        | Fault::ShutDownBroker(on)
+        | Fault::FreezeBroker(on)
+        | Fault::IsolateBroker(on)
+        | Fault::CutFromController(on)
+        | Fault::CutProcess(_, on)
+        | Fault::ResetConnections(_, on) => target(on),
+        Fault::CutBrokers(a, b) | Fault::CutOneWay(a, b) => {
+            target(a);
+            target(b);
+        }
+        Fault::LoseRequest(messages)
+        | Fault::LoseResponse(messages)
+        | Fault::DelayRequest(messages, _)
+        | Fault::DelayResponse(messages, _) => {
+            let Messages { from, to, .. } = messages;
+            parties(from, to, brokers);
+        }
+        Fault::CrashController
+        | Fault::ElectPreferred
+        | Fault::CrashProcess(_)
+        | Fault::PauseProcess(_) => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn brokers_that_are_gone_are_replaced_everywhere() {
+        let text = r#"(faults: [
+            (id: 1, when: Fact(is: InSync("t", 0, [2, 3])), fault: CrashBroker(Broker(3))),
+            (id: 2, when: Request(api: Fetch, is: Sent, from: Some(Broker(3))),
+             fault: LoseRequest((api: Fetch, to: Some(Broker(2)))),
+             until: Some(When(Request(api: Fetch, is: Sent, to: Some(Broker(2)))))),
+            (id: 3, when: At("1s"), fault: CutBrokers(Broker(1), Broker(3))),
+            (id: 4, when: At("1s"), fault: FreezeBroker(Leader("t", 0))),
+        ])"#;
+        let plan: Plan = ron::from_str(text).unwrap();
+        assert!(plan.validate(3).is_ok() && plan.validate(1).is_err());
+        assert_eq!(plan.on_brokers(3), plan);
+        let one = plan.on_brokers(1);
+        assert!(one.validate(1).is_ok(), "{one:?}");
+        assert_eq!(one.faults[0].fault, Fault::CrashBroker(Target::Broker(1)));
+        assert_eq!(one.faults[3], plan.faults[3]);
+        assert!(plan.on_brokers(2).validate(2).is_ok());
+    }
+}
