@@ -8,7 +8,6 @@ use bus_core::{
 
 use crate::client::{Completion, DeliveredBatch, backoff};
 use crate::node::Effects;
-use crate::policy::OutOfOrder;
 use crate::protocol::batch::{BATCH_OVERHEAD, ProducerEpoch, ProducerId};
 use crate::protocol::{metadata, produce};
 use crate::time::SimTime;
@@ -25,25 +24,6 @@ use super::transaction::failed_delivery;
 const PROPAGATION: Duration = Duration::from_secs(5);
 
 impl Producer {
-    /// A leader has a batch in its log.
-    pub(super) fn acknowledged(
-        &mut self,
-        topic_partition: TopicPartition,
-        batch: Batch,
-        appended: Option<produce::Appended>,
-        effects: &mut Effects,
-    ) {
-        let mut implied = Vec::new();
-        if let Some(queue) = self.queue(&topic_partition) {
-            implied = queue.take_implied(&batch);
-            queue.acknowledge(&batch);
-        }
-        for earlier in implied {
-            self.delivered(topic_partition.clone(), earlier, None, effects);
-        }
-        self.delivered(topic_partition, batch, appended, effects);
-    }
-
     /// A batch is in the log (or was sent off, with acks=0).
     pub(super) fn delivered(
         &mut self,
@@ -84,15 +64,7 @@ impl Producer {
                 self.sequence_refused(now, topic_partition, batch, kind, effects);
             }
             E::OutOfOrderSequenceNumber | E::UnknownProducerId | E::InvalidProducerEpoch => {
-                // Behind a batch that failed it is only early; the oldest one cannot be appended
-                // in this session any more.
-                let queue = self.queue(&topic_partition);
-                if queue.is_none_or(|queue| queue.is_oldest(&batch)) {
-                    self.drain_session();
-                } else if self.identity.policy.out_of_order == OutOfOrder::BumpEpoch {
-                    self.bump_session();
-                }
-                self.send_again(now, topic_partition, batch, effects);
+                self.out_of_order(now, topic_partition, batch, kind, effects);
             }
             E::NotLeaderOrFollower
             | E::LeaderNotAvailable
@@ -486,14 +458,25 @@ impl Producer {
         kind: ErrorKind,
         effects: &mut Effects,
     ) {
-        self.settle(&topic_partition, &batch, effects);
         let error = match kind {
             ErrorKind::MessageTimedOut => timed_out(),
             kind => Error::new(kind, ""),
         };
-        let error = error.with_operation(Operation::Send).with_topic_partition(topic_partition);
         let error =
             if batch.is_possibly_persisted { error.indeterminate() } else { error.definite() };
+        self.fail_batch_with(topic_partition, batch, error, effects);
+    }
+
+    /// Reports the records of a batch as not delivered, with that error.
+    pub(super) fn fail_batch_with(
+        &mut self,
+        topic_partition: TopicPartition,
+        batch: Batch,
+        error: Error,
+        effects: &mut Effects,
+    ) {
+        self.settle(&topic_partition, &batch, effects);
+        let error = error.with_operation(Operation::Send).with_topic_partition(topic_partition);
         let failed = batch.senders.into_iter().map(|sender| (sender, error.clone())).collect();
         self.undelivered(failed, effects);
     }
@@ -521,12 +504,6 @@ impl Producer {
         self.flushes.retain(|flush| flush.remaining > 0);
         if self.has_room() {
             self.wake_ready(effects);
-        }
-    }
-
-    fn bump_session(&mut self) {
-        if let Session::Assigned { id, epoch } = self.session {
-            self.session = Session::Bumping { id, epoch };
         }
     }
 
