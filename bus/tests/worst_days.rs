@@ -29,3 +29,9 @@ fn one_broker_keeps_every_guarantee() {
 fn three_brokers_keep_every_guarantee() {
     holds("three-brokers", LARGE, 10);
 }
+
+/// Several batches are under way when a leader hears of its partition, or has too few replicas.
+#[test]
+fn three_brokers_keep_every_guarantee_with_batches_in_flight() {
+    holds("three-brokers-pipelined", Size { batch: 20, ..LARGE }, 10);
+}

@@ -18,17 +18,21 @@ use parking_lot::Mutex;
 /// How large a run is.
 #[derive(Clone, Copy)]
 pub(crate) struct Size {
-    brokers: i32,
-    producers: usize,
-    members: usize,
+    pub(crate) brokers: i32,
+    pub(crate) producers: usize,
+    pub(crate) members: usize,
     /// By each producer.
-    records: usize,
+    pub(crate) records: usize,
+    /// At most in a batch.
+    pub(crate) batch: u32,
 }
 
 /// One broker, 100 records, and a group of 2.
-pub(crate) const TINY: Size = Size { brokers: 1, producers: 1, members: 2, records: 100 };
+pub(crate) const TINY: Size =
+    Size { brokers: 1, producers: 1, members: 2, records: 100, batch: 10_000 };
 /// Three brokers, 900 records of 3 producers, and a group of 3.
-pub(crate) const LARGE: Size = Size { brokers: 3, producers: 3, members: 3, records: 300 };
+pub(crate) const LARGE: Size =
+    Size { brokers: 3, producers: 3, members: 3, records: 300, batch: 10_000 };
 
 pub(crate) fn config(size: Size) -> SimConfig {
     SimConfig {
@@ -72,7 +76,7 @@ async fn run(bus: Bus, size: Size) -> Result<()> {
         .map(|n| bus.spawn(&format!("member-{n}"), consume(bus.clone(), Arc::clone(&seen), wanted)))
         .collect::<Vec<_>>();
     let producers = (0..size.producers)
-        .map(|n| bus.spawn(&format!("producer-{n}"), produce(bus.clone(), n, size.records)))
+        .map(|n| bus.spawn(&format!("producer-{n}"), produce(bus.clone(), n, size)))
         .collect::<Vec<_>>();
     for task in producers.into_iter().chain(members) {
         task.await??;
@@ -82,11 +86,12 @@ async fn run(bus: Bus, size: Size) -> Result<()> {
 
 /// Sends until everything is acknowledged; records whose delivery failed are sent again by another
 /// producer, since one that has failed for good stays so.
-async fn produce(bus: Bus, producer: usize, records: usize) -> Result<()> {
+async fn produce(bus: Bus, producer: usize, size: Size) -> Result<()> {
     let record = |n: &usize| ProducerRecord::to("t").value(format!("{producer}-{n}"));
-    let mut left: Vec<_> = (0..records).collect();
+    let mut left: Vec<_> = (0..size.records).collect();
     while !left.is_empty() {
-        let client = bus.producer(ProducerConfig::default())?;
+        let client =
+            bus.producer(ProducerConfig { batch_records: size.batch, ..Default::default() })?;
         let sent = client.send_all(left.iter().map(record).collect::<Vec<_>>()).await;
         let failed = left.into_iter().zip(sent).filter(|(_, sent)| sent.is_err());
         left = failed.map(|(n, _)| n).collect();

@@ -9,6 +9,8 @@
 mod dispatch;
 mod outcome;
 mod partition;
+#[cfg(test)]
+mod script;
 mod sequence;
 mod session;
 mod topic;

@@ -112,3 +112,58 @@ impl Producer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use bus_core::Delivery;
+
+    use super::super::script::{Script, delivered, identity, produced};
+    use super::*;
+
+    /// A producer with two batches in flight, the first ones of its session.
+    fn with_two_in_flight() -> (Script, [Delivery; 2]) {
+        let mut script = Script::of(|identity, config| Producer::new(identity, config, 1, None));
+        let first = script.send();
+        script.answer_metadata();
+        script.pass(Duration::from_millis(1));
+        script.answer(identity(5, 0));
+        let second = script.send();
+        script.pass(Duration::from_millis(1));
+        assert_eq!(script.requests.len(), 2, "{:?}", script.requests);
+        (script, [first, second])
+    }
+
+    #[test]
+    fn what_a_leader_refused_before_the_first_that_it_took_may_be_missing() {
+        let (mut script, [first, second]) = with_two_in_flight();
+        script.answer(produced(Err(ErrorKind::NotEnoughReplicas)));
+        script.answer(produced(Ok(0)));
+        let error = delivered(first).unwrap_err();
+        assert!(error.is_indeterminate(), "{error}");
+        assert_eq!(error.recovery(), Recovery::Retry);
+        assert_eq!(delivered(second).unwrap().offset, Some(0));
+        // From here on the leader takes only what follows.
+        let [first, second] = [(); 2].map(|()| {
+            let delivery = script.send();
+            script.pass(Duration::from_millis(1));
+            delivery
+        });
+        script.answer(produced(Err(ErrorKind::NotEnoughReplicasAfterAppend)));
+        script.answer(produced(Ok(2)));
+        assert_eq!(delivered(first).unwrap().offset, None);
+        assert_eq!(delivered(second).unwrap().offset, Some(2));
+    }
+
+    #[test]
+    fn a_sequence_that_the_leader_does_not_expect_ends_the_producer() {
+        let (mut script, [first, second]) = with_two_in_flight();
+        script.answer(produced(Err(ErrorKind::OutOfOrderSequenceNumber)));
+        let error = delivered(first).unwrap_err();
+        assert!(error.is_indeterminate(), "{error}");
+        assert_eq!(delivered(script.send()).unwrap_err().kind(), ErrorKind::Fatal);
+        script.answer(produced(Ok(0)));
+        assert!(delivered(second).is_ok());
+    }
+}
