@@ -55,6 +55,11 @@ fn what_explore_finds_is_replayed_and_explained() {
     assert!(text.contains("CrashProcess on order-service"), "{text}");
     assert!(text.contains("the form sound"), "{text}");
 
+    let text = bus(&["replay", file, "--text", "again.busplay"]);
+    assert_eq!(text.status.code(), Some(2), "{text:?}");
+    let again = bus(&["replay", "again.busplay"]);
+    assert!(stdout(&again).contains("the same run, event by event"), "{again:?}");
+
     let path = folder().join(file);
     let whole = std::fs::read_to_string(&path).unwrap();
     let broken = [
@@ -148,6 +153,8 @@ fn what_is_wrong_is_said_with_a_hint() {
             "no fault \"Rain\"; there are CrashBroker",
         ),
         (&["explore", "order-export", "--sim", "brokers=x"], "brokers=\"x\" must be a whole"),
+        (&["zoo", "hw-truncation-los"], "no failure story \"hw-truncation-los\""),
+        (&["zoo", "--ranges", "0"], "0 is not in 1.."),
         (&["replay", "nowhere.busplay"], "nowhere.busplay cannot be read"),
         (&["run"], "<APPLICATION>"),
         (&["run", "order-export", "--sed", "1"], "--sed"),
@@ -161,6 +168,21 @@ fn what_is_wrong_is_said_with_a_hint() {
         let last = text.lines().last().unwrap_or_default();
         assert!(last.starts_with("hint: "), "{arguments:?}: {text}");
     }
+}
+
+#[test]
+fn the_zoo_is_measured() {
+    let effort = ["zoo", "claim-before-effect", "--seeds", "50", "--ranges", "2"];
+    let table = bus(&effort);
+    assert_eq!(table.status.code(), Some(0), "{table:?}");
+    let text = stdout(&table);
+    assert!(text.contains("| A16 | `claim-before-effect` | "), "{text}");
+    let json = bus(&[&effort[..], &["--json"]].concat());
+    let lines: Value = serde_json::from_str(&stdout(&json)).unwrap();
+    let line = &lines[0];
+    assert_eq!((&line["entry"], &line["verdict"]), (&"A16".into(), &"fine".into()), "{line}");
+    assert_eq!(line["seeds_to_find"].as_array().map(Vec::len), Some(2), "{line}");
+    assert_eq!(line["fixed_seeds"], 50, "{line}");
 }
 
 #[test]

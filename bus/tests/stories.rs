@@ -1,18 +1,17 @@
 //! Failure stories: each is found in its buggy form, and holds in its fixed one.
 
-use bus::explore::{WorstDays, judged};
-use bus_sim::explore::{Exploration, Explored};
-use bus_sim::fault::{Envelope, draw};
+use bus::explore::WorstDays;
+use bus_sim::explore::{Explored, Replay};
+use bus_sim::fault::Envelope;
 use scenarios::{Application, Form, Kind, catalogue};
 
-fn explore(story: &'static Application, form: Form, seeds: u64) -> Explored {
+fn worst_days(story: &'static Application, form: Form) -> WorstDays {
     let days = WorstDays::new(story, form, "").expect("its options are valid");
-    let days = days.with_faults(None, Envelope::Tolerated).expect("its faults are known");
-    let surroundings = days.surroundings().expect("a story has faults");
-    Exploration::new(story.name, days.world().clone())
-        .seeds(0..seeds)
-        .faults(|seed| draw(seed, surroundings))
-        .run(judged(story, form))
+    days.with_faults(None, Envelope::Tolerated).expect("its faults are known")
+}
+
+fn explore(days: &WorstDays, seeds: u64) -> Explored {
+    days.exploration().seeds(0..seeds).run(days.judged())
 }
 
 fn stories() -> impl Iterator<Item = &'static Application> {
@@ -23,18 +22,22 @@ fn stories() -> impl Iterator<Item = &'static Application> {
 fn buggy_forms_are_found_and_shrunk() {
     assert!(stories().next().is_some(), "there is no story to be found");
     for story in stories() {
-        let explored = explore(story, Form::AsWritten, 1_000);
+        let days = worst_days(story, Form::AsWritten);
+        let explored = explore(&days, 1_000);
         let Some(found) = explored.violations.first() else { panic!("{}: held", story.name) };
         let shrunk = &found.replay.shrunk;
-        println!("{}: seed {}, {:?} in {} runs", story.name, found.seed, shrunk, shrunk.runs);
+        println!("{}: seed {}, {shrunk}", story.name, found.seed);
         assert!(shrunk.faults.1 <= 2, "{}", found.replay);
+        let read = Replay::from_bytes(&found.replay.to_bytes()).expect("it was written by us");
+        let replayed = read.run(days.world(), days.judged());
+        assert!(replayed.is_identical, "{}: another run from its file", story.name);
     }
 }
 
 #[test]
 fn fixed_forms_hold() {
     for story in stories() {
-        let explored = explore(story, Form::Sound, 100);
+        let explored = explore(&worst_days(story, Form::Sound), 100);
         assert!(explored.held(), "{}: {:?}", story.name, explored.violations);
     }
 }

@@ -2,6 +2,7 @@
 
 mod checks;
 mod environment;
+mod shrink;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -50,6 +50,7 @@ pub(crate) fn explain(arguments: &Arguments) -> Result<ExitCode, Failure> {
     lines.push(String::new());
     lines.push("What went wrong:".to_owned());
     lines.extend(what_went_wrong(&replay, &replayed));
+    lines.extend(with_how_much(&replay, &replayed));
     lines.push(String::new());
     lines.push("What would have prevented it, in this run:".to_owned());
     lines.extend(remedies(&replay, application, form, with(SIM))?);
@@ -93,6 +94,17 @@ fn what_went_wrong(replay: &Replay, replayed: &Replayed) -> Vec<String> {
         lines.push("  nothing: it happens on every day".to_owned());
     }
     lines
+}
+
+/// How small the world is in which it happens.
+fn with_how_much(replay: &Replay, replayed: &Replayed) -> Option<String> {
+    let sizes = replayed.report.iter().flat_map(|report| &report.sizes);
+    let mut smaller: Vec<_> = sizes
+        .filter(|size| size.was < size.most)
+        .map(|size| format!("{} of {} {}", size.was, size.most, size.name))
+        .collect();
+    smaller.extend(replay.case.brokers.map(|brokers| format!("{brokers} brokers")));
+    (!smaller.is_empty()).then(|| format!("  with {} it happens, too", smaller.join(", ")))
 }
 
 /// What keeps the guarantee when only that is changed.
