@@ -8,6 +8,7 @@
 mod dispatch;
 mod outcome;
 mod partition;
+mod planted;
 mod session;
 mod topic;
 mod transaction;
