@@ -4,17 +4,19 @@
 //! The table is printed with `--nocapture`; that of `docs/semantics.md` is made of it.
 
 mod application;
+mod delays;
 mod table;
 
 use std::collections::BTreeSet;
 
 use std::time::Duration;
 
-use application::faults::{apart, late, try_to, unanswered};
+use application::faults::try_to;
 use application::{Application, Faults, Run, cluster, network, processes, quiet, zombies};
 use bus_check::{Guarantee, Report};
 use bus_core::ProducerConfig;
 use bus_sim::{Mutation, SimHandle};
+use delays::{apart, late, unanswered};
 
 /// Within so many seeds each is caught; [`seeds_of`] says with which.
 const SEEDS: u64 = 5;
