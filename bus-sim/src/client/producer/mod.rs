@@ -9,6 +9,7 @@
 mod dispatch;
 mod outcome;
 mod partition;
+mod planted;
 #[cfg(test)]
 mod script;
 mod sequence;

@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use bus_core::{
-    Acks, DeliverySender, Error, ErrorKind, Operation, RecordMetadata, Recovery, TopicPartition,
-};
+use bus_core::{Acks, DeliverySender, Error, ErrorKind, Operation, Recovery, TopicPartition};
 
 use crate::client::{Completion, DeliveredBatch, backoff};
+use crate::mutation::Mutation;
 use crate::node::Effects;
 use crate::protocol::batch::{BATCH_OVERHEAD, ProducerEpoch, ProducerId};
 use crate::protocol::{metadata, produce};
@@ -15,6 +14,7 @@ use crate::time::SimTime;
 use super::Producer;
 use super::dispatch::SESSION_RETRY;
 use super::partition::{Batch, PartitionQueue, Pending};
+use super::planted;
 use super::session::Session;
 use super::topic::TopicState;
 use super::transaction::failed_delivery;
@@ -33,6 +33,9 @@ impl Producer {
         effects: &mut Effects,
     ) {
         self.settle(&topic_partition, &batch, effects);
+        if batch.attempts > 0 && self.mutation == Some(Mutation::RetryDeliveredSilently) {
+            return planted::forget(batch);
+        }
         let timestamps = batch.content.records.iter().map(|record| record.timestamp);
         let records = batch.senders.into_iter().zip(timestamps).collect();
         effects.complete(Completion::Delivered(DeliveredBatch {
@@ -97,6 +100,10 @@ impl Producer {
         was_sent: bool,
         effects: &mut Effects,
     ) {
+        if self.mutation == Some(Mutation::FailedBatchForgotten) {
+            self.settle(&topic_partition, &batch, effects);
+            return planted::forget(batch);
+        }
         batch.is_possibly_persisted |= was_sent;
         self.want_metadata_later(now, effects);
         self.retry_or_fail(now, topic_partition, batch, ErrorKind::NetworkException, effects);
@@ -310,26 +317,6 @@ impl Producer {
         effects.complete(Completion::Undelivered(failed));
     }
 
-    /// Reports all records as delivered, though they are not: a planted bug.
-    pub(super) fn pretend_delivery(&mut self, effects: &mut Effects) {
-        for (topic, state) in &mut self.topics {
-            let waiting = state.unassigned.drain(..).map(|(_, pending)| pending);
-            let queued = state.partitions.iter_mut().flat_map(|queue| queue.open.drain(..));
-            for (offset, pending) in (0..).zip(waiting.chain(queued)) {
-                self.buffered_records -= 1;
-                let metadata = RecordMetadata {
-                    topic_partition: TopicPartition { topic: topic.clone(), partition: 0 },
-                    offset: Some(offset),
-                    timestamp: Some(pending.record.timestamp),
-                };
-                let sender = pending.sender;
-                effects.complete(Completion::Reply(Box::new(move || {
-                    sender.complete(Ok(metadata));
-                })));
-            }
-        }
-    }
-
     /// Fails records that no batch has.
     pub(super) fn fail_pending(
         &mut self,
@@ -462,8 +449,9 @@ impl Producer {
             ErrorKind::MessageTimedOut => timed_out(),
             kind => Error::new(kind, ""),
         };
-        let error =
-            if batch.is_possibly_persisted { error.indeterminate() } else { error.definite() };
+        let is_in_doubt =
+            batch.is_possibly_persisted && self.mutation != Some(Mutation::TimeoutCalledDefinite);
+        let error = if is_in_doubt { error.indeterminate() } else { error.definite() };
         self.fail_batch_with(topic_partition, batch, error, effects);
     }
 
