@@ -19,6 +19,7 @@ mod witness;
 mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
 
 use bus_check::picture::diagram::{
     Commit, EventId, Lane, LaneIndex, LaneKind, Sentence, Step, Transaction, TransactionState,
@@ -29,7 +30,7 @@ use bus_check::verdict::Verdict::Explained;
 use bus_check::{Finding, Report};
 use bus_core::TopicPartition;
 use bus_sim::event::{Change, EventSeq, Place};
-use bus_sim::explore::{Replay, Replayed};
+use bus_sim::explore::{Replay, Replayed, Shrunk};
 use bus_sim::fact::{Fact, TransactionFact};
 use bus_sim::{SimEvent, SimEventKind};
 
@@ -114,7 +115,6 @@ pub fn of_replay(replay: &Replay, replayed: &Replayed, evidence: &Evidence) -> D
     proof.witness.sort_unstable();
     proof.witness.dedup();
     let form = replay.with.get(FORM);
-    let (faults, choices) = (replay.shrunk.faults, replay.shrunk.choices);
     let verdict = Verdict {
         is_violation: first.is_some(),
         word: if first.is_some() { "violated" } else { "held" }.to_owned(),
@@ -122,17 +122,29 @@ pub fn of_replay(replay: &Replay, replayed: &Replayed, evidence: &Evidence) -> D
         sentence: first.map_or_else(String::new, |violation| violation.sentence.clone()),
         reason: proof.verdict.reason,
         replay: format!("bus replay {}-{}.busplay", replay.name, replay.case.seed),
-        facts: vec![
-            ("seed".to_owned(), replay.case.seed.to_string()),
-            ("trace".to_owned(), replay.expect.trace.clone()),
-            ("faults".to_owned(), format!("{} of {}", faults.1, faults.0)),
-            ("choices".to_owned(), format!("{} of {}", choices.1, choices.0)),
-        ],
+        facts: facts(replay),
     };
     let title = [Some(&replay.name), form].into_iter().flatten().cloned().collect::<Vec<_>>();
     let subject =
         Subject { title: title.join(", "), verdict, witness: proof.witness, ..Subject::default() };
     diagram(events, subject)
+}
+
+/// What the head of a page says of a run, and how small it was made.
+fn facts(replay: &Replay) -> Vec<(String, String)> {
+    let Shrunk { faults, sizes, brokers, choices, runs: _ } = &replay.shrunk;
+    let smaller = |name: &str, before: &dyn Display, after: &dyn Display| {
+        (name.to_owned(), format!("{after} of {before}"))
+    };
+    let mut facts = vec![
+        ("seed".to_owned(), replay.case.seed.to_string()),
+        ("trace".to_owned(), replay.expect.trace.clone()),
+        smaller("faults", &faults.0, &faults.1),
+    ];
+    facts.extend(sizes.iter().map(|(name, (before, after))| smaller(name, before, after)));
+    facts.extend(brokers.iter().map(|(before, after)| smaller("brokers", before, after)));
+    facts.push(smaller("choices", &choices.0, &choices.1));
+    facts
 }
 
 /// What the checkers found of a guarantee. One that the application judges by itself is broken by

@@ -20,6 +20,7 @@ pub fn of_finding(events: &[SimEvent], history: &History, finding: &Finding) -> 
         .iter()
         .filter_map(|entry| of_entry(events, history, history.entry(*entry)))
         .collect();
+    witness.extend(anomaly.events.iter().filter_map(|number| of_number(events, *number)));
     if let Some(question) = &anomaly.question {
         witness.extend(of_question(events, question));
     }
