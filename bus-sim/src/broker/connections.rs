@@ -1,7 +1,7 @@
 //! Connections that others opened: one request at a time, in order, like Kafka's muted channels.
 //!
-//! Kafka does not read from a muted channel, so it does not see either that the other end has closed
-//! it: what was sent before is read, and carried out, when the request in hand is over.
+//! Kafka does not read from a muted channel, so it does not see either that the other end has
+//! closed it: what was sent before is read, and carried out, when the request in hand is over.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
@@ -91,7 +91,8 @@ impl Connections {
     }
 
     /// The other end has closed a connection: it is forgotten with what waits on it, unless there
-    /// are requests behind the one in hand. Then it is forgotten after them, and `true` is returned.
+    /// are requests behind the one in hand. Then it is forgotten after them, and `true` is
+    /// returned.
     pub(super) fn closed(&mut self, connection: ConnectionId) -> bool {
         if let Some(state) = self.open.get_mut(&connection)
             && state.current.is_some()
