@@ -82,7 +82,7 @@ mutations! {
     /// Client: a consumer does not ask a new leader whether it has what was read before.
     TruncationNotDetected = "truncation-not-detected",
     /// Client: an idempotent producer sends to a new leader while batches to the one before are in
-    /// flight.
+    /// flight, and goes on with another producer id when their order is refused.
     NewLeaderNotAwaited = "new-leader-not-awaited",
     /// Controller: a leader that was replaced may still say who is in sync.
     StaleLeaderNotFenced = "stale-leader-not-fenced",

@@ -133,6 +133,7 @@ suite! {
             "C5" pause_survives_a_cooperative_rebalance;
             "G12" join_under_load_delivers_each_record_once;
             "G12" storm_of_joins_and_leaves_loses_nothing;
+            "G12" member_that_closes_amid_its_join_is_soon_out;
         }
         fencing {
             "G5" crash_moves_partitions_after_the_session needs Processes;

@@ -1,4 +1,7 @@
 //! Connections that others opened: one request at a time, in order, like Kafka's muted channels.
+//!
+//! Kafka does not read from a muted channel, so it does not see either that the other end has
+//! closed it: what was sent before is read, and carried out, when the request in hand is over.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
@@ -27,6 +30,8 @@ struct Connection {
     current: Option<CorrelationId>,
     /// Those behind it.
     queue: VecDeque<(CorrelationId, Box<Request>)>,
+    /// The other end has closed it, and there are requests left.
+    is_closed: bool,
     /// How many member ids were given out on it: a part of their cause.
     member_ids: u32,
 }
@@ -74,14 +79,34 @@ impl Connections {
         }
         let next = state.get_mut().queue.pop_front();
         state.get_mut().current = next.as_ref().map(|(correlation, _)| *correlation);
-        if let Some((correlation, request)) = next {
-            self.ready.push_back((Caller { correlation, ..caller }, request));
+        let is_open = !state.get().is_closed;
+        match next {
+            Some((correlation, request)) => {
+                self.ready.push_back((Caller { correlation, ..caller }, request));
+            }
+            None if is_open => {}
+            None => drop(state.remove()),
         }
-        true
+        is_open
+    }
+
+    /// The other end has closed a connection: it is forgotten with what waits on it, unless there
+    /// are requests behind the one in hand. Then it is forgotten after them, and `true` is
+    /// returned.
+    pub(super) fn closed(&mut self, connection: ConnectionId) -> bool {
+        if let Some(state) = self.open.get_mut(&connection)
+            && state.current.is_some()
+            && !state.queue.is_empty()
+        {
+            state.is_closed = true;
+            return true;
+        }
+        self.forget(connection);
+        false
     }
 
     /// Forgets a connection and what waits on it.
-    pub(super) fn closed(&mut self, connection: ConnectionId) {
+    pub(super) fn forget(&mut self, connection: ConnectionId) {
         self.open.remove(&connection);
         self.ready.retain(|(caller, _)| caller.connection != connection);
     }

@@ -342,7 +342,7 @@ impl Broker {
             | Request::FetchMetadataLog(_)
             | Request::AlterPartition(_) => {
                 // Only the controller answers these; Kafka closes the connection as well.
-                self.connections.closed(caller.connection);
+                self.connections.forget(caller.connection);
                 effects.disconnect(caller.connection);
             }
         }
@@ -432,7 +432,9 @@ impl Broker {
 
     /// Forgets a connection that another node opened. What waits for a verdict goes on.
     fn caller_closed(&mut self, connection: ConnectionId, effects: &mut Effects) {
-        self.connections.closed(connection);
+        if self.connections.closed(connection) {
+            return;
+        }
         // What waited there is dropped. Members stay until their sessions end.
         if self.fetches.remove(&connection).is_some() {
             effects.cancel_timer(Timer::Broker(BrokerTimer::FetchExpires { connection }));

@@ -87,7 +87,7 @@ impl Broker {
             .collect();
         match request.acks {
             Acks::None if response.partitions.iter().any(|p| p.result.is_err()) => {
-                self.connections.closed(caller.connection);
+                self.connections.forget(caller.connection);
                 effects.disconnect(caller.connection);
             }
             Acks::None => {

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use bus_core::{
-    Assignor, ConsumerConfig, Polled, RebalanceGuard, RebalanceKind, Subscription, Topic,
-    TopicPartition,
+    Assignor, ConsumerConfig, GroupState, Polled, RebalanceGuard, RebalanceKind, Subscription,
+    Topic, TopicPartition,
 };
 use futures_util::FutureExt as _;
 
@@ -244,4 +244,40 @@ pub async fn storm_of_joins_and_leaves_loses_nothing(cx: Cx) -> Verdict {
     };
     cx.drive(&driven, "every record is read", || all() == sent).await?;
     cx.drive(&driven, "in the end the partitions are divided", || are_divided(&driven, 3)).await
+}
+
+/// A member that closes while its join is pending is out as soon as the others have joined, and not
+/// only when its session ends: its request to leave waits behind the one to join.
+pub async fn member_that_closes_amid_its_join_is_soon_out(cx: Cx) -> Verdict {
+    let topic = cx.topic(2).await?;
+    let group = cx.name("group");
+    let member = || {
+        let config = ConsumerConfig {
+            session_timeout: Duration::from_mins(3),
+            max_poll_interval: Duration::from_mins(4),
+            ..cx.member_config(&group)
+        };
+        cx.subscribed(config, Subscription::topics([&topic]))
+    };
+    let first = member()?;
+    cx.publish(&topic, 4).await?;
+    cx.drive(&[&first], "the first reads alone", || first.count() == 4).await?;
+    // The first one is not polled, so it gives nothing up, and the second waits for it.
+    let second = member()?;
+    cx.until("two are in the group", async || {
+        second.step(STEP).await?;
+        let described = cx.admin().describe_group(&group).await?;
+        Ok((described.members.len() == 2).then_some(()))
+    })
+    .await?;
+    second.close().await?;
+    cx.until("the first is alone", async || {
+        first.step(STEP).await?;
+        let described = cx.admin().describe_group(&group).await?;
+        let is_alone = described.state == GroupState::Stable && described.members.len() == 1;
+        Ok(is_alone.then_some(()))
+    })
+    .await?;
+    cx.publish(&topic, 4).await?;
+    cx.drive(&[&first], "the first reads all", || places(&first.records()).len() == 8).await
 }

@@ -160,6 +160,9 @@ impl PartitionQueue {
     /// Takes the batches before an acknowledged one that wait to be sent again, and says whether
     /// they are in the log for certain, too: a log that knows the producer takes only what follows.
     pub(super) fn take_earlier(&mut self, batch: &Batch) -> (Vec<Batch>, bool) {
+        if !self.is_ahead(batch) {
+            return (Vec::new(), true);
+        }
         let is_before = |other: &Batch| other.first_number < batch.first_number;
         let count = self.retries.partition_point(is_before);
         (self.retries.drain(..count).collect(), self.has_begun)

@@ -9,6 +9,7 @@
 
 use bus_core::{Error, ErrorKind, Recovery, TopicPartition};
 
+use crate::mutation::Mutation;
 use crate::node::Effects;
 use crate::policy::OutOfOrder;
 use crate::protocol::produce;
@@ -74,7 +75,8 @@ impl Producer {
         let queue = self.queue(&topic_partition);
         let is_oldest = queue.as_ref().is_none_or(|queue| queue.is_oldest(&batch));
         let is_ahead = queue.is_some_and(|queue| queue.is_ahead(&batch));
-        if kind == ErrorKind::OutOfOrderSequenceNumber && !is_ahead {
+        let gives_up = self.mutation != Some(Mutation::NewLeaderNotAwaited);
+        if kind == ErrorKind::OutOfOrderSequenceNumber && !is_ahead && gives_up {
             // The log has something else than was acknowledged: librdkafka gives up.
             batch.is_possibly_persisted = true;
             self.fatal_sequence(effects);
