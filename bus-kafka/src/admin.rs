@@ -1,8 +1,10 @@
-//! Administration: one client for all, and each operation on a thread that may block.
+//! Administration: each operation runs on a thread that may block.
+
+mod client;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bus_core::{
@@ -11,150 +13,15 @@ use bus_core::{
     Partition, Result, Topic, TopicDescription, TopicPartition,
 };
 use futures_util::FutureExt as _;
-use rdkafka::ClientConfig;
 use rdkafka::client::Client;
-use rdkafka::types::RDKafkaType;
-use tokio::runtime::Handle;
-use tokio::sync::Notify;
 
-use crate::config::{INTERNAL_TOPICS, Options};
+pub(crate) use self::client::AdminClient;
+use crate::config::INTERNAL_TOPICS;
 use crate::context::Context;
 use crate::error::from_rdkafka;
+use crate::ffi::Failure;
 use crate::ffi::admin as requests;
-use crate::ffi::{EventKind, Failure, Queue};
-use crate::offload::Offloaded;
-use crate::{Attempts, OPERATION_TIMEOUT, blocking, metadata};
-
-/// The client that administers, and by which `connect` finds out whether a Kafka is there.
-pub(crate) struct AdminClient {
-    native: Arc<Offloaded<Native>>,
-    /// The client that asks what groups have committed, made when it is first needed. It is of the
-    /// kind of consumers: librdkafka 2.12.1 ends the process with a segmentation fault if a
-    /// coordinator tells another client that it has moved (`rd_kafka_handle_OffsetFetch` takes the
-    /// group of the client, and only a consumer has one).
-    of_groups: OnceLock<Arc<Offloaded<Native>>>,
-    group_config: ClientConfig,
-    runtime: Handle,
-}
-
-struct Native {
-    // The queue goes before the client.
-    queue: Queue,
-    client: Client<Context>,
-}
-
-impl AdminClient {
-    /// Connects, and waits for the first broker that answers.
-    pub(crate) async fn connect(options: &Options, runtime: &Handle) -> Result<Self> {
-        let admin = Self::create(options, runtime)?;
-        let timeout = options.connect_timeout;
-        let cluster_id = admin
-            .run(move |client| Ok(requests::cluster_id(client.native_client(), timeout)))
-            .await?;
-        match cluster_id {
-            Some(_) => Ok(admin),
-            None => Err(unreachable(options, admin.native.client.context())),
-        }
-    }
-
-    /// Not async: librdkafka's configuration must not be held while a future waits, because it is
-    /// not `Send`.
-    fn create(options: &Options, runtime: &Handle) -> Result<Self> {
-        // Of the two kinds a producer has less: no group and no fetchers.
-        let kind = RDKafkaType::RD_KAFKA_PRODUCER;
-        Ok(Self {
-            native: Native::create(&options.admin_config(), kind, runtime)?,
-            of_groups: OnceLock::new(),
-            group_config: options.group_admin_config(),
-            runtime: runtime.clone(),
-        })
-    }
-
-    /// Runs a blocking call.
-    async fn run<T: Send + 'static>(
-        &self,
-        call: impl FnOnce(&Client<Context>) -> Result<T> + Send + 'static,
-    ) -> Result<T> {
-        let native = Arc::clone(&self.native);
-        blocking(&self.runtime, move || call(&native.client)).await?
-    }
-
-    /// Runs a blocking call of the client that asks what groups have committed.
-    async fn run_of_groups<T: Send + 'static>(
-        &self,
-        call: impl FnOnce(&Client<Context>) -> Result<T> + Send + 'static,
-    ) -> Result<T> {
-        let native = Arc::clone(self.of_groups()?);
-        blocking(&self.runtime, move || call(&native.client)).await?
-    }
-
-    fn of_groups(&self) -> Result<&Arc<Offloaded<Native>>> {
-        if let Some(native) = self.of_groups.get() {
-            return Ok(native);
-        }
-        let kind = RDKafkaType::RD_KAFKA_CONSUMER;
-        let native = Native::create(&self.group_config, kind, &self.runtime)?;
-        // Of two that are made at the same time one is dropped.
-        Ok(self.of_groups.get_or_init(|| native))
-    }
-}
-
-impl Native {
-    fn create(
-        config: &ClientConfig,
-        kind: RDKafkaType,
-        runtime: &Handle,
-    ) -> Result<Arc<Offloaded<Self>>> {
-        let failed = |error| from_rdkafka(&error, Operation::Connect);
-        let native_config = config.create_native_config().map_err(failed)?;
-        crate::ffi::enable_events(&native_config);
-        let client =
-            Client::new(config, native_config, kind, Context::default()).map_err(failed)?;
-        let mut queue = Queue::main(client.native_client()).ok_or_else(|| {
-            Error::new(ErrorKind::Backend, "librdkafka's client has no main queue")
-        })?;
-        let arrived = Arc::new(Notify::new());
-        let notifier = Arc::clone(&arrived);
-        queue.on_nonempty(move || notifier.notify_one());
-        // Events may have come before the callback.
-        arrived.notify_one();
-        let native = Arc::new(Offloaded::new(Self { queue, client }));
-        drop(runtime.spawn(serve(Arc::downgrade(&native), arrived)));
-        Ok(native)
-    }
-}
-
-/// Handles what the client tells on the side, until it is gone.
-async fn serve(native: std::sync::Weak<Offloaded<Native>>, arrived: Arc<Notify>) {
-    loop {
-        arrived.notified().await;
-        let Some(native) = native.upgrade() else { return };
-        while let Some(event) = native.queue.poll(Duration::ZERO) {
-            match (event.kind(), event.failure()) {
-                (EventKind::Error { .. }, Some(Failure { code, message })) => {
-                    native.client.context().side_error(code, &message);
-                }
-                (other, _) => native.client.context().side_event(other),
-            }
-        }
-    }
-}
-
-fn unreachable(options: &Options, context: &Context) -> Error {
-    let Options { bootstrap, connect_timeout, .. } = options;
-    let last =
-        context.last_error().map_or_else(String::new, |last| format!("; last error: {last}"));
-    let message = format!(
-        "no broker answered within {connect_timeout:?} at {bootstrap}{last}; check that a Kafka \
-         listens there, that security.protocol is right, and connect.timeout.ms"
-    );
-    let kind = if context.is_refused() {
-        ErrorKind::AuthenticationFailed
-    } else {
-        ErrorKind::AllBrokersDown
-    };
-    Error::new(kind, message).with_operation(Operation::Connect)
-}
+use crate::{Attempts, OPERATION_TIMEOUT, metadata};
 
 /// Administers a Kafka.
 pub(crate) struct KafkaAdmin {
@@ -174,6 +41,20 @@ impl KafkaAdmin {
     ) -> BoxFuture<'_, Result<T>> {
         async move { self.client.run(call).await.map_err(|error| error.with_operation(operation)) }
             .boxed()
+    }
+
+    /// Runs a blocking call about a group in the name of an operation.
+    fn run_of_groups<T: Send + 'static>(
+        &self,
+        operation: Operation,
+        may_repeat: impl Fn(&Error) -> bool + Send + Sync + 'static,
+        call: impl Fn(&Client<Context>, Duration) -> Result<T> + Send + Sync + 'static,
+    ) -> BoxFuture<'_, Result<T>> {
+        async move {
+            let outcome = self.client.run_of_groups(may_repeat, call).await;
+            outcome.map_err(|error| error.with_operation(operation))
+        }
+        .boxed()
     }
 }
 
@@ -253,23 +134,27 @@ impl Admin for KafkaAdmin {
 
     fn describe_group<'a>(&'a self, group_id: &'a str) -> BoxFuture<'a, Result<GroupDescription>> {
         let group_id = group_id.to_owned();
-        self.run(Operation::DescribeGroup, move |client| describe_group(client, &group_id))
+        self.run_of_groups(
+            Operation::DescribeGroup,
+            |_| true,
+            move |client, timeout| describe_group(client, &group_id, timeout),
+        )
     }
 
     fn group_offsets<'a>(&'a self, group_id: &'a str) -> BoxFuture<'a, Result<Vec<GroupOffset>>> {
         let group_id = group_id.to_owned();
-        let operation = Operation::GroupOffsets;
-        async move {
-            let offsets = self.client.run_of_groups(move |client| group_offsets(client, &group_id));
-            offsets.await.map_err(|error| error.with_operation(operation))
-        }
-        .boxed()
+        self.run_of_groups(
+            Operation::GroupOffsets,
+            |_| true,
+            move |client, timeout| group_offsets(client, &group_id, timeout),
+        )
     }
 
     fn delete_group<'a>(&'a self, group_id: &'a str) -> BoxFuture<'a, Result<()>> {
         let group_id = group_id.to_owned();
-        self.run(Operation::DeleteGroup, move |client| {
-            requests::delete_group(client.native_client(), &group_id, OPERATION_TIMEOUT)
+        let is_certain = |error: &Error| !error.is_indeterminate();
+        self.run_of_groups(Operation::DeleteGroup, is_certain, move |client, timeout| {
+            requests::delete_group(client.native_client(), &group_id, timeout)
                 .map_err(|failure| failure.into_error().with_group_id(&group_id))
         })
     }
@@ -325,8 +210,12 @@ fn invalid_partitions(partitions: Partition) -> Error {
     Error::new(ErrorKind::InvalidPartitions, message)
 }
 
-fn describe_group(client: &Client<Context>, group_id: &str) -> Result<GroupDescription> {
-    let described = requests::describe_group(client.native_client(), group_id, OPERATION_TIMEOUT)
+fn describe_group(
+    client: &Client<Context>,
+    group_id: &str,
+    timeout: Duration,
+) -> Result<GroupDescription> {
+    let described = requests::describe_group(client.native_client(), group_id, timeout)
         .map_err(Failure::into_error);
     let mut group = match described {
         Ok(group) => group,
@@ -343,15 +232,18 @@ fn describe_group(client: &Client<Context>, group_id: &str) -> Result<GroupDescr
     Ok(group)
 }
 
-fn group_offsets(client: &Client<Context>, group_id: &str) -> Result<Vec<GroupOffset>> {
+fn group_offsets(
+    client: &Client<Context>,
+    group_id: &str,
+    timeout: Duration,
+) -> Result<Vec<GroupOffset>> {
     let native = client.native_client();
-    let listed = match requests::group_offsets(native, group_id, OPERATION_TIMEOUT)
-        .map_err(Failure::into_error)
-    {
-        Ok(listed) => listed,
-        Err(error) if error.kind() == ErrorKind::GroupIdNotFound => Vec::new(),
-        Err(error) => return Err(error.with_group_id(group_id)),
-    };
+    let listed =
+        match requests::group_offsets(native, group_id, timeout).map_err(Failure::into_error) {
+            Ok(listed) => listed,
+            Err(error) if error.kind() == ErrorKind::GroupIdNotFound => Vec::new(),
+            Err(error) => return Err(error.with_group_id(group_id)),
+        };
     let mut offsets: Vec<_> = listed
         .into_iter()
         .filter(|listed| listed.offset >= 0 && listed.error.is_none())
@@ -371,7 +263,7 @@ fn group_offsets(client: &Client<Context>, group_id: &str) -> Result<Vec<GroupOf
     let mut topics: Vec<_> = partitions.iter().map(|partition| partition.topic.clone()).collect();
     topics.dedup();
     for topic in topics {
-        match metadata::of_topic(client, &topic, OPERATION_TIMEOUT) {
+        match metadata::of_topic(client, &topic, timeout) {
             Ok(_) => {}
             Err(error) if error.kind() == ErrorKind::UnknownTopicOrPartition => {
                 partitions.retain(|partition| partition.topic != topic);
@@ -382,7 +274,7 @@ fn group_offsets(client: &Client<Context>, group_id: &str) -> Result<Vec<GroupOf
     let ends = if partitions.is_empty() {
         Vec::new()
     } else {
-        requests::high_watermarks(native, &partitions, OPERATION_TIMEOUT)
+        requests::high_watermarks(native, &partitions, timeout)
             .map_err(|failure| failure.into_error().with_group_id(group_id))?
     };
     for offset in &mut offsets {

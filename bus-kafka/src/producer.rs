@@ -3,6 +3,7 @@
 //! A record goes to librdkafka with a [`Ticket`], which librdkafka hands back with the outcome, on
 //! the one thread that serves the producer. There is no channel and no task per record.
 
+mod begun;
 mod buffer;
 mod thread;
 mod transaction;
@@ -27,6 +28,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 
+use self::begun::Begun;
 use self::buffer::Buffer;
 pub use self::buffer::Ticket;
 use self::thread::ServingThread;
@@ -54,6 +56,7 @@ impl KafkaProducer {
         let context = ProducerContext {
             context: Context::default(),
             has_offsets: config.acks != Acks::None,
+            begun: config.enable_idempotence.then(Begun::default),
             transactional: is_transactional.then(OnceLock::new),
         };
         let producer = BaseProducer::from_config_and_context(native, context)
@@ -291,6 +294,8 @@ pub struct ProducerContext {
     context: Context,
     /// Whether brokers say offsets, which they do not with `acks=0`.
     has_offsets: bool,
+    /// Of an idempotent producer: which partitions are known to have records of it.
+    begun: Option<Begun>,
     /// The producer itself, if it has transactions.
     transactional: Option<OnceLock<Weak<BaseProducer<Self>>>>,
 }
@@ -321,11 +326,28 @@ impl rdkafka::producer::ProducerContext for ProducerContext {
     fn delivery(&self, result: &DeliveryResult<'_>, ticket: Box<Ticket>) {
         let topic = ticket.topic().clone();
         let outcome = match result {
-            Ok(message) => Ok(RecordMetadata {
-                topic_partition: TopicPartition { topic, partition: message.partition() },
-                offset: Some(message.offset()).filter(|offset| self.has_offsets && *offset >= 0),
-                timestamp: message.timestamp().to_millis().map(bus_core::Timestamp::from_millis),
-            }),
+            Ok(message) => {
+                let topic_partition = TopicPartition { topic, partition: message.partition() };
+                let offset =
+                    Some(message.offset()).filter(|offset| self.has_offsets && *offset >= 0);
+                let begun = self.begun.as_ref();
+                match begun.map_or(Ok(()), |begun| begun.check(&topic_partition, offset)) {
+                    Ok(()) => Ok(RecordMetadata {
+                        topic_partition,
+                        offset,
+                        timestamp: message
+                            .timestamp()
+                            .to_millis()
+                            .map(bus_core::Timestamp::from_millis),
+                    }),
+                    Err(error) => Err(match &self.transactional {
+                        Some(own) => transaction::failed_delivery(error, own.get()),
+                        None => error,
+                    }
+                    .with_topic_partition(topic_partition)
+                    .with_operation(Operation::Send)),
+                }
+            }
             Err((error, message)) => {
                 let code = Code::from(error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail));
                 let error = code.error(format!("{} (topic {topic})", code.description()));

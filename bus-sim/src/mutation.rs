@@ -130,4 +130,41 @@ mutations! {
     ReadAboveWatermark = "read-above-watermark",
     /// Broker: the leader epoch that a client knows of is not checked.
     LeaderEpochIgnored = "leader-epoch-ignored",
+    // Logs, acknowledgements, producers, and sessions: guarantees A to D.
+    /// Broker: a duplicate batch is answered as if it had been appended last.
+    DuplicateAnsweredWithLogEnd = "duplicate-answered-with-log-end",
+    /// Broker: a duplicate batch uses up offsets, though it is not appended.
+    DuplicateTakesOffsets = "duplicate-takes-offsets",
+    /// Broker: the log is said to start with its newest batch.
+    EarliestIsNewestBatch = "earliest-is-newest-batch",
+    /// Client: what was fetched ahead is lost with the connection, and not fetched again.
+    BufferLostWithConnection = "buffer-lost-with-connection",
+    /// Broker: a batch that would reach into the next segment is acknowledged and not written.
+    BatchLostAtRoll = "batch-lost-at-roll",
+    /// Client: what ran out of time in flight is said to have failed for certain.
+    TimeoutCalledDefinite = "timeout-called-definite",
+    /// Broker: a new leader tells an end before it knows what is committed.
+    EndToldTooEarly = "end-told-too-early",
+    /// Broker: a crash of the process loses the last batch of each log.
+    TailLostAtRestart = "tail-lost-at-restart",
+    /// Client: records are reported as delivered when they are sent.
+    AckedWhenSent = "acked-when-sent",
+    /// Client: a batch whose request is lost is neither sent again nor reported.
+    FailedBatchForgotten = "failed-batch-forgotten",
+    /// Client: nobody is told of the delivery of a batch that was sent again.
+    RetryDeliveredSilently = "retry-delivered-silently",
+    /// Client: a batch that is sent behind another one in flight is reported as delivered.
+    PipelinedAckedWhenSent = "pipelined-acked-when-sent",
+    /// Broker: the epochs of those who append are not checked, only of those who end transactions.
+    ZombieAppendAccepted = "zombie-append-accepted",
+    /// Broker: a producer that asks again for the end of a transaction is taken for an older one.
+    EndSentAgainFenced = "end-sent-again-fenced",
+    /// Client: the first record of a batch is left out if a poll goes on with it.
+    FirstOfBatchSkipped = "first-of-batch-skipped",
+    /// Client: what a poll has no room for is dropped with its batch.
+    PollDropsTheRest = "poll-drops-the-rest",
+    /// Broker: the end that is told is the high watermark that was written to the disk last.
+    EndOfCheckpointTold = "end-of-checkpoint-told",
+    /// Client: `max.poll.records` is counted by partition.
+    MaxPollRecordsPerPartition = "max-poll-records-per-partition",
 }

@@ -1,9 +1,11 @@
 //! Explore: the applications of the catalogue on their worst days.
 
+pub mod traces;
 pub mod zoo;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bus_check::verdict::Finding;
@@ -12,6 +14,7 @@ use bus_core::{Bus, BusUrl, Error, ErrorKind, Result};
 use bus_sim::explore::{Exploration, PROGRESS, Violation};
 use bus_sim::fault::{Envelope, FaultKind, Surroundings, draw};
 use bus_sim::{Sim, SimConfig, SimHandle, SimReport};
+use parking_lot::Mutex;
 use scenarios::{Application, CrashPoints, Form, Reached, Report, Setting, Verdict};
 
 /// That no process of an application fails in a way that a person has to mend.
@@ -107,6 +110,12 @@ impl WorstDays {
         judged(self.application, self.form)
     }
 
+    /// As [`judged`](Self::judged), with what the judge of the last run had before it.
+    pub fn judged_with_evidence(&self) -> (impl Fn(SimHandle) -> Judged + Sync + use<>, Evidence) {
+        let evidence = Evidence::default();
+        (judged_into(self.application, self.form, Some(evidence.clone())), evidence)
+    }
+
     /// What a replay file has to know to have the same world again.
     pub fn with(&self) -> BTreeMap<String, String> {
         let form = self.application.form_name(self.form).to_owned();
@@ -125,6 +134,14 @@ pub fn judged(
     application: &'static Application,
     form: Form,
 ) -> impl Fn(SimHandle) -> Judged + Sync {
+    judged_into(application, form, None)
+}
+
+fn judged_into(
+    application: &'static Application,
+    form: Form,
+    evidence: Option<Evidence>,
+) -> impl Fn(SimHandle) -> Judged + Sync {
     move |sim| {
         let (reached, sized) = (sim.clone(), sim.clone());
         let crash_points = CrashPoints::new(move |process, point| {
@@ -132,7 +149,8 @@ pub fn judged(
         });
         let setting =
             Setting::new(crash_points).with_sizes(move |name, range| sized.size(name, range));
-        let run = recorded(sim, move |bus| (application.run)(bus, form, setting));
+        let run =
+            recorded_into(sim, evidence.clone(), move |bus| (application.run)(bus, form, setting));
         Box::pin(async move { judge_report(run.await) })
     }
 }
@@ -166,10 +184,26 @@ where
     F: FnOnce(Bus) -> Fut,
     Fut: Future<Output = Result<T>>,
 {
+    recorded_into(sim, None, run).await
+}
+
+async fn recorded_into<T, F, Fut>(sim: SimHandle, evidence: Option<Evidence>, run: F) -> Result<T>
+where
+    F: FnOnce(Bus) -> Fut,
+    Fut: Future<Output = Result<T>>,
+{
     let recorder = Recorder::default();
     let bus = recorder.record(&sim.bus());
     let history = recorder.clone();
-    sim.judge_afterwards(move |report| judge_history(&history.into_history(), report));
+    sim.judge_afterwards(move |report| {
+        let history = history.into_history();
+        let judged = judge_history(&history, report);
+        let violations = judged.violations().map(violation).collect();
+        if let Some(evidence) = evidence {
+            evidence.keep(history, judged);
+        }
+        violations
+    });
     let ran = run(bus).await;
     sim.quiesce();
     recorder.quiesced();
@@ -181,19 +215,40 @@ where
 pub type Judged =
     std::pin::Pin<Box<dyn Future<Output = std::result::Result<(), Vec<Violation>>> + Send>>;
 
+/// What was there for [`bus_check`] to judge of a run, and what it said. Clones hold the same.
+#[derive(Clone, Debug, Default)]
+pub struct Evidence {
+    kept: Arc<Mutex<Option<(History, bus_check::Report)>>>,
+}
+
+impl Evidence {
+    /// Shows that of the last run; none before that is over.
+    pub fn show<T>(&self, show: impl FnOnce(&History, &bus_check::Report) -> T) -> Option<T> {
+        self.kept.lock().as_ref().map(|(history, report)| show(history, report))
+    }
+
+    fn keep(&self, history: History, report: bus_check::Report) {
+        *self.kept.lock() = Some((history, report));
+    }
+}
+
 /// What [`bus_check`] says of a run.
-fn judge_history(history: &History, report: &SimReport) -> Vec<Violation> {
+fn judge_history(history: &History, report: &SimReport) -> bus_check::Report {
     let durability = match report.envelope {
         Envelope::Tolerated => Durability::Safe,
         Envelope::Beyond => Durability::Unsafe,
     };
     let environment = Environment { durability, ..Environment::default() };
-    let judged = bus_check::judge(history, &environment, &bus_check::sim::cluster(report));
-    let violation = |finding: &Finding| {
-        let name = format!("{} {}", finding.id(), finding.guarantee.slug());
-        Violation::new(name, finding.sentence())
-    };
-    judged.violations().map(violation).collect()
+    bus_check::judge(history, &environment, &bus_check::sim::cluster(report))
+}
+
+/// The name under which a finding is a violation.
+pub(crate) fn guarantee_name(finding: &Finding) -> String {
+    format!("{} {}", finding.id(), finding.guarantee.slug())
+}
+
+fn violation(finding: &Finding) -> Violation {
+    Violation::new(guarantee_name(finding), finding.sentence())
 }
 
 /// What an application says of its run.

@@ -105,6 +105,24 @@ fn equal_seeds_give_equal_traces_in_other_processes() {
 }
 
 #[test]
+fn worst_days_are_the_same_in_another_process() {
+    let arguments = ["explore", "order-export", "--seeds", "0..20", "--audit", "4", "--json"];
+    let explored = bus(&[&arguments[..], &["--audit-process", "10"]].concat());
+    assert_eq!(explored.status.code(), Some(0), "{explored:?}");
+    let object: Value = serde_json::from_str(&stdout(&explored)).unwrap();
+    assert_eq!((&object["audited"], &object["audited_elsewhere"]), (&5.into(), &10.into()));
+    assert_eq!(object["divergences"], Value::Array(Vec::new()));
+
+    let traces = bus(&["traces", "order-export", "--seeds", "3..5"]);
+    let text = stdout(&traces);
+    let hashes: Vec<_> = text.lines().filter_map(|line| line.split_once(' ')).collect();
+    assert_eq!(hashes.iter().map(|(seed, _)| *seed).collect::<Vec<_>>(), ["3", "4"], "{text}");
+    assert_ne!(hashes[0].1, hashes[1].1);
+    let lines = stdout(&bus(&["traces", "order-export", "--seeds", "3..4", "--lines"]));
+    assert!(lines.lines().count() > 100, "{lines}");
+}
+
+#[test]
 fn a_simulation_that_stalls_has_exit_code_3_and_a_report() {
     // Longer than the world may last before the first order is confirmed.
     let url = "sim://?seed=1&event.limit=20";

@@ -270,6 +270,7 @@ suite! {
             "R3" acks_1_may_lose_records_with_their_leader needs Replicas Brokers;
             "R3" readers_continue_over_a_failover needs Replicas Brokers;
             "R4" group_survives_its_coordinator needs Replicas Brokers;
+            "R4" questions_about_a_group_follow_its_coordinator needs Brokers;
             "R4" transaction_survives_its_coordinator needs Replicas Brokers;
             "R2" too_few_in_sync_replicas_refuse_acks_all needs Replicas Brokers;
             "R2" in_sync_replicas_shrink_and_grow needs Replicas Brokers;

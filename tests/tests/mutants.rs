@@ -82,15 +82,35 @@ const CATCHERS: &[(Mutation, &str)] = &[
     ),
     (Mutation::TruncationNotDetected, "replication::readers_go_back_to_what_a_new_leader_has"),
     (Mutation::CoordinatorLoadsNothing, "lifecycle::group_survives_a_broker_restart"),
+    // Guarantees A to D.
+    (Mutation::DuplicateTakesOffsets, "retries::order_survives_losses_with_5_in_flight"),
+    (Mutation::EarliestIsNewestBatch, "positions::seek_to_the_ends"),
+    (Mutation::BufferLostWithConnection, "replication::only_replicas_in_sync_are_elected"),
+    (Mutation::BatchLostAtRoll, "produce::close_amid_publishers_loses_nothing_acknowledged"),
+    (Mutation::TimeoutCalledDefinite, "retries::unknown_outcome_is_said"),
+    (Mutation::TailLostAtRestart, "lifecycle::group_survives_a_broker_restart"),
+    (Mutation::AckedWhenSent, "produce::acks_1_names_the_offset"),
+    (Mutation::FailedBatchForgotten, "retries::lost_request_is_retried"),
+    (Mutation::RetryDeliveredSilently, "retries::retry_is_no_duplicate"),
+    (Mutation::ZombieAppendAccepted, "transaction_fencing::newer_producer_fences_the_send"),
+    (Mutation::EndSentAgainFenced, "transaction_faults::lost_abort_is_repeated"),
+    (Mutation::FirstOfBatchSkipped, "produce::close_flushes"),
+    (Mutation::PollDropsTheRest, "consume::polls_are_limited_in_records"),
+    (Mutation::EndOfCheckpointTold, "produce::one_record_arrives"),
 ];
 
 /// Planted bugs that no client can see while the elections are clean, or only after a fault that no
-/// case can bring about; and the test that catches each.
+/// case brings about, or with more partitions than one; and the test that catches each.
 const ELSEWHERE: &[(Mutation, &str)] = &[
     (Mutation::LeaderEpochIgnored, "bus-sim/src/broker/tests/replication/watermark.rs"),
     (Mutation::NewLeaderNotAwaited, "bus-sim/tests/cluster/leaders.rs"),
     (Mutation::StaleLeaderNotFenced, "bus-sim/src/broker/tests/replication/in_sync.rs"),
     (Mutation::CommitAckedBeforeReplicated, "bus-sim/src/broker/tests/coordinators.rs"),
+    // Guarantees A to D.
+    (Mutation::DuplicateAnsweredWithLogEnd, "bus-check/tests/mutants.rs"),
+    (Mutation::EndToldTooEarly, "bus-check/tests/mutants.rs"),
+    (Mutation::PipelinedAckedWhenSent, "bus-check/tests/mutants.rs"),
+    (Mutation::MaxPollRecordsPerPartition, "bus-check/tests/mutants.rs"),
 ];
 
 /// A row of the table behind the results.

@@ -22,7 +22,8 @@ fn place_of(model: &Model<'_>, send: &Send<'_>) -> Option<(PartitionId, Offset)>
     place.filter(|(id, _)| !model.topic_of(*id).is_deleted)
 }
 
-/// C1: a record was sent after another one of its producer had ended, and is before it.
+/// C1: a record was sent after another one of its producer was acknowledged, and is before it. What
+/// is not known to be there when it ends may come later.
 pub(super) fn nonmonotonic_send(model: &Model<'_>, found: &mut Anomalies) {
     in_realtime(model, found, Whose::Own);
 }
@@ -43,6 +44,7 @@ fn in_realtime(model: &Model<'_>, found: &mut Anomalies, whose: Whose) {
         .sends
         .iter()
         .enumerate()
+        .filter(|(_, send)| send.end == End::Ok)
         .filter_map(|(index, send)| Some((send.ended?, index)))
         .collect();
     ended.sort_unstable();
@@ -241,11 +243,21 @@ pub(super) fn completion_not_once(model: &Model<'_>, found: &mut Anomalies) {
             Anomaly::new(Subject::Operation(*id), Promise::Required, witness, sentence)
         });
     }
-    let closed = closed(model);
-    for send in model.sends.iter().filter(|send| send.ended.is_none()) {
-        let Some(closed) = closed.get(&send.client).filter(|closed| **closed > send.invoked) else {
+    let (closed, grace) = (closed(model), grace(model));
+    for send in &model.sends {
+        let Some(closed) = closed.get(&send.client) else { continue };
+        let Some(closed) = closed.get(closed.partition_point(|closed| *closed <= send.invoked))
+        else {
             continue;
         };
+        // Who gives up waiting for it only later, at the end of its process, was told nothing.
+        let is_open = match (send.end, send.ended) {
+            (End::Info(None), Some(ended)) => model.at(ended) > model.at(*closed) + grace,
+            _ => send.ended.is_none(),
+        };
+        if !is_open {
+            continue;
+        }
         found.add(|| {
             let title = model.history.title(send.client);
             let sentence = format!("Record {} of {title} never completed.", send.id);
@@ -255,17 +267,17 @@ pub(super) fn completion_not_once(model: &Model<'_>, found: &mut Anomalies) {
     }
 }
 
-/// When each producer was last closed with success.
-fn closed(model: &Model<'_>) -> BTreeMap<ClientId, EntryId> {
-    let mut closed = BTreeMap::new();
+/// When each producer was closed with success, in order.
+fn closed(model: &Model<'_>) -> BTreeMap<ClientId, Vec<EntryId>> {
+    let mut closed = BTreeMap::<ClientId, Vec<EntryId>>::new();
     for operation in &model.operations {
         if let (Some(Call::CloseProducer { .. }), End::Ok, Some(ended)) =
             (operation.call, operation.end, operation.ended)
         {
-            let last = closed.entry(operation.client).or_insert(ended);
-            *last = ended.max(*last);
+            closed.entry(operation.client).or_default().push(ended);
         }
     }
+    closed.values_mut().for_each(|closed| closed.sort_unstable());
     closed
 }
 

@@ -11,6 +11,7 @@ use bus_core::{BoxFuture, Bus};
 use futures_util::Stream as _;
 use futures_util::stream::FuturesUnordered;
 use parking_lot::Mutex;
+use tokio::task::coop::unconstrained;
 
 /// The outcomes that a client waits for.
 #[derive(Default)]
@@ -46,7 +47,10 @@ impl Outcomes {
         }
         if is_first {
             let all = FuturesUnordered::new();
-            drop(bus.spawn("recorded outcomes", Task { shared: Arc::clone(&self.shared), all }));
+            let task = Task { shared: Arc::clone(&self.shared), all };
+            // An outcome that finds the budget of a task used up goes behind those that come after
+            // it, and would be recorded late: a batch may well have more than tokio's 128.
+            drop(bus.spawn("recorded outcomes", unconstrained(task)));
         }
     }
 }

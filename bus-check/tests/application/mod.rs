@@ -38,6 +38,8 @@ pub(crate) struct Run {
     pub(crate) brokers: i32,
     pub(crate) min_insync_replicas: u32,
     pub(crate) application: Application,
+    /// Whether somebody asks for the ends of the logs all the time.
+    pub(crate) asks: bool,
     /// A known bug of librdkafka 2.12: an abort gives sequences out again.
     pub(crate) abort_reuses_sequences: bool,
 }
@@ -72,6 +74,7 @@ impl Default for Run {
             brokers: 1,
             min_insync_replicas: 1,
             application: Application::Group,
+            asks: false,
             abort_reuses_sequences: false,
         }
     }
@@ -152,6 +155,9 @@ impl Run {
             bus.process(&format!("publisher-{n}"), move |bus| publish(bus, run.clone(), n));
         }
         bus.process("reader", read);
+        if self.asks {
+            bus.process("asker", ask);
+        }
         let group = |name: &str| ConsumerConfig {
             group_id: Some(name.to_owned()),
             ..self.consumer.clone()
@@ -302,6 +308,27 @@ async fn read(bus: Bus) {
                 drop(consumer.seek(place, StartAt::Offset(i64::from(n) / 20)).await);
             }
             _ => {}
+        }
+    }
+}
+
+/// Asks for the ends of all partitions, and goes back to their beginning now and then.
+async fn ask(bus: Bus) {
+    let Ok(consumer) = bus.consumer(ConsumerConfig::default()) else { return };
+    let places: Vec<_> =
+        (0..PARTITIONS).map(|partition| TopicPartition::new("orders", partition)).collect();
+    for n in 0_u32.. {
+        for place in &places {
+            drop(consumer.watermarks(place).await);
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        if n % 100 == 99 {
+            let from: Vec<_> =
+                places.iter().map(|place| (place.clone(), StartAt::Offset(0))).collect();
+            if consumer.assign(&from).is_err() {
+                return;
+            }
+            drop(consumer.poll_records(Duration::from_millis(200)).await);
         }
     }
 }

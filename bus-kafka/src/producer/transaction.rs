@@ -5,7 +5,7 @@
 
 use std::any::Any;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bus_core::{
     BoxFuture, Delivery, Error, ErrorKind, GroupMetadata, OffsetAndMetadata, Operation, Partition,
@@ -19,6 +19,7 @@ use rdkafka::producer::{BaseProducer, Producer as _};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
+use super::begun::Begun;
 use super::{KafkaProducer, ProducerContext};
 use crate::config::Producer as Config;
 use crate::error::Code;
@@ -108,7 +109,19 @@ impl KafkaTransactionalProducer {
         state.call = Some(call.clone());
         let state = Arc::clone(&self.state);
         drop(self.producer.runtime.spawn_blocking(move || {
-            let outcome = perform(&client, operation, request);
+            let began = Instant::now();
+            let outcome = match operation {
+                Operation::CommitTransaction => check_deliveries(&client),
+                _ => Ok(()),
+            };
+            let left = OPERATION_TIMEOUT.saturating_sub(began.elapsed());
+            let outcome = outcome.and_then(|()| perform(&client, operation, request, left));
+            if operation == Operation::AbortTransaction
+                && outcome.is_ok()
+                && let Some(begun) = &client.context().begun
+            {
+                begun.clear_doubt();
+            }
             let ends =
                 matches!(operation, Operation::CommitTransaction | Operation::AbortTransaction);
             if ends && outcome.is_ok() {
@@ -162,8 +175,8 @@ impl KafkaTransactionalProducer {
                 return check_in_transaction(&client, &state);
             }
             let list = ffi::commit_list(offsets);
-            let request: Request = Box::new(move |client| {
-                requests::send_offsets(client, &list, &member, OPERATION_TIMEOUT)
+            let request: Request = Box::new(move |client, timeout| {
+                requests::send_offsets(client, &list, &member, timeout)
             });
             self.start(&mut state, Operation::SendOffsets, client, request)?
         };
@@ -172,15 +185,28 @@ impl KafkaTransactionalProducer {
 }
 
 /// What a call asks librdkafka.
-type Request = Box<dyn FnOnce(&NativeClient) -> std::result::Result<(), TransactionFailure> + Send>;
+type Request =
+    Box<dyn FnOnce(&NativeClient, Duration) -> std::result::Result<(), TransactionFailure> + Send>;
+
+/// Waits for the outcomes of all records, and refuses to commit if one may be missing, though
+/// librdkafka takes it for delivered.
+fn check_deliveries(producer: &BaseProducer<ProducerContext>) -> Result<()> {
+    ffi::flush(producer.client().native_client(), OPERATION_TIMEOUT);
+    if producer.context().begun.as_ref().is_some_and(Begun::has_doubt) {
+        let message = "a record of the transaction may be missing";
+        return Err(Error::new(ErrorKind::TransactionAbortable, message));
+    }
+    Ok(())
+}
 
 fn perform(
     producer: &BaseProducer<ProducerContext>,
     operation: Operation,
     request: Request,
+    timeout: Duration,
 ) -> Result<()> {
     let was_fatal = producer.client().fatal_error().is_some();
-    let outcome = request(producer.client().native_client());
+    let outcome = request(producer.client().native_client(), timeout);
     outcome.map_err(|failure| {
         let is_fatal = failure.class == Class::Fatal;
         let error = error(failure, operation);
@@ -256,7 +282,7 @@ fn under_way(operation: Operation) -> Error {
 
 impl TransactionalProducer for KafkaTransactionalProducer {
     fn init_transactions(&self) -> BoxFuture<'_, Result<()>> {
-        let request: Request = Box::new(|client| requests::init(client, OPERATION_TIMEOUT));
+        let request: Request = Box::new(requests::init);
         named(self.resume(Operation::InitTransactions, request), Operation::InitTransactions)
     }
 
@@ -275,12 +301,12 @@ impl TransactionalProducer for KafkaTransactionalProducer {
     }
 
     fn commit(&self) -> BoxFuture<'_, Result<()>> {
-        let request: Request = Box::new(|client| requests::commit(client, OPERATION_TIMEOUT));
+        let request: Request = Box::new(requests::commit);
         named(self.resume(Operation::CommitTransaction, request), Operation::CommitTransaction)
     }
 
     fn abort(&self) -> BoxFuture<'_, Result<()>> {
-        let request: Request = Box::new(|client| requests::abort(client, OPERATION_TIMEOUT));
+        let request: Request = Box::new(requests::abort);
         named(self.resume(Operation::AbortTransaction, request), Operation::AbortTransaction)
     }
 }

@@ -41,6 +41,7 @@ impl Broker {
         let replica = self.leader(&partition.topic_partition, epoch)?;
         let limit = match request.isolation_level {
             _ if request.replica.is_some() => replica.log.end(),
+            _ if self.has(Mutation::EndOfCheckpointTold) => replica.checkpoint(),
             IsolationLevel::ReadCommitted if !self.has(Mutation::OpenTransactionVisible) => {
                 replica.last_stable_offset()
             }
@@ -48,8 +49,13 @@ impl Broker {
                 replica.high_watermark()
             }
         };
-        let is_unknown = request.replica.is_none() && replica.lags_behind_epoch();
+        let is_unknown = request.replica.is_none()
+            && replica.lags_behind_epoch()
+            && !self.has(Mutation::EndToldTooEarly);
         let found = match partition.spec {
+            OffsetSpec::Earliest if self.has(Mutation::EarliestIsNewestBatch) => {
+                return Ok(Some(replica.log.last_base()));
+            }
             OffsetSpec::Earliest => return Ok(Some(replica.log.start())),
             OffsetSpec::Latest => Some(limit).filter(|_| !is_unknown),
             OffsetSpec::Timestamp(timestamp) => {

@@ -111,6 +111,23 @@ impl Log {
         self.end -= 1;
     }
 
+    /// Gives no batch the next offsets: a planted bug.
+    pub(super) const fn skip(&mut self, count: Offset) {
+        self.end += count;
+    }
+
+    /// Loses the last batch, and keeps its offsets: a planted bug.
+    pub(super) fn lose_last_batch(&mut self) {
+        if let Some(entry) = self.entries.pop() {
+            self.bytes = entry.position;
+        }
+    }
+
+    /// Where the last batch begins.
+    pub(super) fn last_base(&self) -> Offset {
+        self.entries.last().map_or(self.start, |last| last.stored.base_offset)
+    }
+
     /// All batches, in order.
     pub(super) fn batches(&self) -> impl Iterator<Item = &StoredBatch> {
         self.entries.iter().map(|entry| &entry.stored)

@@ -126,6 +126,7 @@ impl Broker {
         if acks == Acks::All && replica.lacks_replicas() {
             return Err(ErrorKind::NotEnoughReplicas);
         }
+        let count = i64::try_from(batch.records.len()).unwrap_or(0);
         let batch = mutation.map_or_else(|| Arc::clone(&batch), |m| mutated(m, now, &batch));
         let limits = Limits {
             message_max_bytes: self.config.broker.message_max_bytes,
@@ -149,12 +150,13 @@ impl Broker {
                 if mutation == Some(Mutation::DuplicateAnsweredAsError) {
                     return Err(ErrorKind::OutOfOrderSequenceNumber);
                 }
+                let is_last = mutation == Some(Mutation::DuplicateAnsweredWithLogEnd);
+                let base_offset = if is_last { replica.log.end() - count } else { base_offset };
                 // Kafka names a time here also where records keep their own.
                 (base_offset, Some(timestamp))
             }
         };
         let wrong = i64::from(mutation == Some(Mutation::AckedWithWrongOffset));
-        let count = i64::try_from(batch.records.len()).unwrap_or(0);
         let log_start = replica.log.start();
         let appended = Appended { base_offset: base_offset + wrong, log_append_time, log_start };
         Ok(Outcome { appended, end: base_offset + count })
@@ -235,7 +237,10 @@ pub(super) fn producer_rules(config: &SimConfig) -> ProducerRules {
     ProducerRules {
         expiration: config.broker.producer_id_expiration,
         verifies_transactions: config.broker.transaction_partition_verification,
-        checks_epochs: config.mutation != Some(Mutation::ZombieTransactionAccepted),
+        checks_epochs: !matches!(
+            config.mutation,
+            Some(Mutation::ZombieTransactionAccepted | Mutation::ZombieAppendAccepted)
+        ),
     }
 }
 

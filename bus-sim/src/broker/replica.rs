@@ -106,6 +106,9 @@ impl Replica {
         {
             self.checkpoint = role.high_watermark;
         }
+        if self.has(Mutation::TailLostAtRestart) {
+            self.log.truncate(self.log.last_base());
+        }
     }
 
     /// Loses what is in memory, and what the system has not written to the disk.
@@ -242,6 +245,11 @@ impl Replica {
         self.role.as_ref().map_or(self.checkpoint, |role| role.high_watermark)
     }
 
+    /// The high watermark that was written to the disk last.
+    pub(super) const fn checkpoint(&self) -> Offset {
+        self.checkpoint
+    }
+
     /// Whether the high watermark has not reached the start of this leader's epoch, so that records
     /// that were acknowledged before may still be above it (KIP-207).
     pub(super) fn lags_behind_epoch(&self) -> bool {
@@ -302,9 +310,17 @@ impl Replica {
             && let Sequencing::Duplicate(base_offset, timestamp) =
                 role.producers.check(now, batch, guard, limits.producers)?
         {
+            if self.has(Mutation::DuplicateTakesOffsets) {
+                self.log.skip(i64::try_from(batch.records.len()).unwrap_or(0));
+            }
             return Ok(Append::Duplicate { base_offset, timestamp });
         }
         let (base_offset, log_append_time) = self.append_unchecked(now, Arc::clone(batch));
+        if self.has(Mutation::BatchLostAtRoll)
+            && base_offset / MUTANT_SEGMENT != self.log.end() / MUTANT_SEGMENT
+        {
+            self.log.lose_last_batch();
+        }
         Ok(Append::Appended { base_offset, log_append_time })
     }
 
@@ -417,6 +433,9 @@ impl Replica {
         self.role.as_mut().map_or_else(Vec::new, |role| std::mem::take(&mut role.fetch_waiters))
     }
 }
+
+/// The records of a segment to [`Mutation::BatchLostAtRoll`].
+const MUTANT_SEGMENT: Offset = 32;
 
 /// What the broker is configured with that an append is checked by.
 #[derive(Clone, Copy, Debug)]

@@ -155,8 +155,7 @@ impl Backend for SimBus {
     }
 
     fn elapsed(&self) -> Duration {
-        let now = self.shared.enter(|world| world.now());
-        now.unwrap_or_else(|| self.shared.world.lock().now()).elapsed()
+        self.shared.now().elapsed()
     }
 
     fn new_id(&self) -> Uuid {

@@ -276,6 +276,14 @@ impl Shared {
         }
     }
 
+    /// The time that is shown: of the world, once the simulation is over.
+    fn now(&self) -> SimTime {
+        if self.is_over.load(Ordering::Relaxed) {
+            return self.world.lock().now();
+        }
+        self.tokio_now()
+    }
+
     fn tokio_now(&self) -> SimTime {
         SimTime::ZERO + self.start.elapsed()
     }

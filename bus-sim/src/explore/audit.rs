@@ -4,7 +4,6 @@ use std::fmt;
 
 use super::case::Ran;
 use crate::config::SimConfig;
-use crate::world::TraceHash;
 
 /// A run that was not the same when it was repeated: the application uses a clock, randomness, or
 /// an order that no seed decides.
@@ -13,10 +12,17 @@ pub struct Divergence {
     /// The seed.
     pub seed: u64,
     /// The hashes of both traces.
-    pub hashes: [TraceHash; 2],
+    pub hashes: [String; 2],
     /// The number of the first event that differs, and what it was in two runs; none if two more
     /// runs with their traces kept were the same.
     pub first: Option<(usize, [String; 2])>,
+}
+
+impl Divergence {
+    /// That of a run whose traces, of which these are the lines, have these hashes.
+    pub fn between(seed: u64, hashes: [String; 2], one: &[String], other: &[String]) -> Self {
+        Self { seed, hashes, first: first_difference(one, other) }
+    }
 }
 
 impl fmt::Display for Divergence {
@@ -46,8 +52,7 @@ pub(super) fn repeat(
         let ran = run(|config| config.record_trace = true);
         ran.report.map(|report| report.trace).unwrap_or_default()
     };
-    let first = first_difference(&trace(), &trace());
-    Some(Divergence { seed, hashes, first })
+    Some(Divergence::between(seed, hashes.map(|hash| hash.to_string()), &trace(), &trace()))
 }
 
 fn first_difference(one: &[String], other: &[String]) -> Option<(usize, [String; 2])> {

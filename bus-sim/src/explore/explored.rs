@@ -22,6 +22,9 @@ pub struct Explored {
     pub divergences: Vec<Divergence>,
     /// How many of the runs were repeated.
     pub audited: u64,
+    /// How many of them were repeated in another process, by whoever can start one; the command
+    /// `bus explore --audit-process` does.
+    pub audited_elsewhere: u64,
     /// What came of the [`Check`](super::Check)s of the program, in the order of their places.
     pub checks: Vec<Checked>,
     /// How much time passed in the worlds.

@@ -346,6 +346,7 @@ impl Search<'_, '_> {
             violations: Vec::new(),
             divergences: Vec::new(),
             audited: 0,
+            audited_elsewhere: 0,
             checks: checks::count(&self.exploration.modules, runs.iter().map(|run| &run.checks)),
             virtual_time: Duration::ZERO,
             events: 0,

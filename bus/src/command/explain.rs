@@ -9,7 +9,7 @@ use bus_sim::fault::FaultReport;
 use clap::Args;
 use scenarios::{Application, Form};
 
-use super::explore::find;
+use super::days::find;
 use super::replay::read;
 use super::{Failure, print};
 

@@ -9,48 +9,39 @@ use bus::explore::WorstDays;
 use bus::picture::{of_replay, to_html};
 use bus_sim::SimConfig;
 use bus_sim::explore::{Explored, Found, Progress};
-use bus_sim::fault::Envelope;
 use clap::Args;
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 use scenarios::{Application, Form};
 use serde::Serialize;
 
+use super::days::{Days, seeds};
 use super::replay::write;
-use super::{Failure, print};
+use super::{Failure, print, traces};
 
 /// The arguments of `bus explore`.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
-    /// The name of the application or failure story; `bus list` lists them
-    #[arg(value_name = "NAME")]
-    name: String,
-    /// The way it is written: `as-written` or `sound`; of a story `buggy` or `fixed`. The last of
-    /// these
-    #[arg(long, value_name = "FORM")]
-    form: Option<String>,
+    #[command(flatten)]
+    days: Days,
     /// Which seeds: from A up to, and not including, B
     #[arg(long, value_name = "A..B", default_value = "0..1000", value_parser = seeds)]
     seeds: Range<u64>,
     /// How many runs at a time; as many as there are cores
     #[arg(long, value_name = "N")]
     jobs: Option<NonZeroUsize>,
-    /// Which faults: their kinds with commas between them, `all`, or `none`; those of the
-    /// application
-    #[arg(long, value_name = "KINDS")]
-    faults: Option<String>,
-    /// More faults than the configuration promises to survive
-    #[arg(long)]
-    beyond: bool,
-    /// Options of the world, such as `brokers=1&linger.ms=0`; they win over the application's
-    #[arg(long, value_name = "OPTIONS", default_value = "")]
-    sim: String,
     /// After how many violations it ends
     #[arg(long, value_name = "N", default_value_t = 1)]
     violations: usize,
     /// How many runs the shrinking of a violation may take
     #[arg(long, value_name = "N", default_value_t = 2_000)]
     shrink: u32,
+    /// Every how many seeds a run is repeated, to see whether it is the same; 0 for never
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    audit: u64,
+    /// How many of the seeds are run again in another process, to see whether they are the same
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    audit_process: u64,
     /// Where replay files are written
     #[arg(long, value_name = "DIRECTORY", default_value = ".")]
     out: PathBuf,
@@ -78,11 +69,10 @@ pub(crate) fn demonstrate() -> Result<ExitCode, Failure> {
 
 /// Returns whether everything held.
 fn explore_and_print(arguments: &Arguments) -> Result<bool, Failure> {
-    let (application, form) = find(&arguments.name, arguments.form.as_deref())?;
-    let envelope = if arguments.beyond { Envelope::Beyond } else { Envelope::Tolerated };
-    let days = WorstDays::new(application, form, &arguments.sim)?
-        .with_faults(arguments.faults.as_deref(), envelope)?;
-    let explored = explore_days(&days, arguments);
+    let (application, form) = arguments.days.find()?;
+    let days = arguments.days.worst_days()?;
+    let mut explored = explore_days(&days, arguments);
+    audit_in_another_process(&mut explored, &days, arguments)?;
     let files = write_all(&days, &explored, arguments)?;
     print(&if arguments.json {
         to_json(application, form, &explored, &files)?
@@ -95,37 +85,23 @@ fn explore_and_print(arguments: &Arguments) -> Result<bool, Failure> {
 impl Arguments {
     fn demonstration(form: &str, seeds: Range<u64>) -> Self {
         Self {
-            name: "order-export".to_owned(),
-            form: Some(form.to_owned()),
+            days: Days {
+                name: "order-export".to_owned(),
+                form: Some(form.to_owned()),
+                faults: None,
+                beyond: false,
+                sim: String::new(),
+            },
             seeds,
             jobs: None,
-            faults: None,
-            beyond: false,
-            sim: String::new(),
             violations: 1,
             shrink: 2_000,
+            audit: 50,
+            audit_process: 0,
             out: PathBuf::from("target/demonstration"),
             json: false,
         }
     }
-}
-
-/// An application and a form of it, by their names.
-pub(super) fn find(
-    name: &str,
-    form: Option<&str>,
-) -> Result<(&'static Application, Form), Failure> {
-    let application = scenarios::find(name).ok_or_else(|| {
-        let message = format!("there is no application or failure story {name:?}");
-        Failure::new(message, "`bus list` lists them")
-    })?;
-    let Some(form) = form else { return Ok((application, Form::Sound)) };
-    let form = application.form(form).map_err(|error| {
-        let forms = application.forms.iter().map(|form| application.form_name(*form));
-        let forms = forms.collect::<Vec<_>>().join(" or --form ");
-        Failure::new(error, format!("write --form {forms}"))
-    })?;
-    Ok((application, form))
 }
 
 fn explore_days(days: &WorstDays, arguments: &Arguments) -> Explored {
@@ -135,6 +111,7 @@ fn explore_days(days: &WorstDays, arguments: &Arguments) -> Explored {
         .seeds(arguments.seeds.clone())
         .violations(arguments.violations)
         .shrink_runs(arguments.shrink)
+        .audit_every(arguments.audit)
         .on_progress(|progress| tell(&bar, progress));
     if let Some(jobs) = arguments.jobs {
         exploration = exploration.jobs(jobs);
@@ -145,6 +122,23 @@ fn explore_days(days: &WorstDays, arguments: &Arguments) -> Explored {
         found.replay.with = days.with();
     }
     explored
+}
+
+/// Runs the first of the seeds again here and elsewhere, as many as are asked for.
+fn audit_in_another_process(
+    explored: &mut Explored,
+    days: &WorstDays,
+    arguments: &Arguments,
+) -> Result<(), Failure> {
+    let count = arguments.audit_process.min(explored.seeds_run);
+    if count == 0 {
+        return Ok(());
+    }
+    let seeds = arguments.seeds.start..arguments.seeds.start + count;
+    let divergences = traces::compare(&arguments.days, days, seeds, arguments.jobs)?;
+    explored.audited_elsewhere = count;
+    explored.divergences.extend(divergences);
+    Ok(())
 }
 
 /// A bar on the terminal; nothing is drawn if stderr is none.
@@ -189,8 +183,9 @@ fn write_all(
         };
         let files = Files { replay: file("busplay"), html: file("html") };
         write(&files.replay, found.replay.to_bytes())?;
-        let replayed = found.replay.run(&world, days.judged());
-        write(&files.html, to_html(&of_replay(&found.replay, &replayed)))?;
+        let (judged, evidence) = days.judged_with_evidence();
+        let replayed = found.replay.run(&world, judged);
+        write(&files.html, to_html(&of_replay(&found.replay, &replayed, &evidence)))?;
         Ok(files)
     };
     explored.violations.iter().map(write_one).collect()
@@ -218,13 +213,14 @@ fn to_text(application: &Application, form: Form, explored: &Explored, files: &[
     let verdict = if explored.held() { "held" } else { "violated" };
     lines.push(format!(
         "\n{verdict}: {} seeds, {:.0} runs per second, {:.0} s of virtual time in {:.1} s, {} \
-         events; {} runs were repeated, {} were not the same",
+         events; {} runs were repeated, and {} in another process: {} were not the same",
         HumanCount(explored.seeds_run),
         explored.runs_per_second(),
         explored.virtual_time.as_secs_f64(),
         explored.wall_time.as_secs_f64(),
         HumanCount(explored.events),
-        explored.audited,
+        HumanCount(explored.audited),
+        HumanCount(explored.audited_elsewhere),
         explored.divergences.len(),
     ));
     lines.join("\n")
@@ -253,6 +249,8 @@ fn to_json(
         seeds_run: explored.seeds_run,
         violations: violations.collect(),
         divergences: explored.divergences.iter().map(ToString::to_string).collect(),
+        audited: explored.audited,
+        audited_elsewhere: explored.audited_elsewhere,
         runs_per_second: explored.runs_per_second(),
         virtual_ms: explored.virtual_time.as_millis(),
         wall_ms: explored.wall_time.as_millis(),
@@ -268,6 +266,8 @@ struct Object<'a> {
     seeds_run: u64,
     violations: Vec<Line<'a>>,
     divergences: Vec<String>,
+    audited: u64,
+    audited_elsewhere: u64,
     runs_per_second: f64,
     virtual_ms: u128,
     wall_ms: u128,
@@ -284,17 +284,6 @@ struct Line<'a> {
     html: String,
 }
 
-fn seeds(text: &str) -> Result<Range<u64>, String> {
-    let wrong = || format!("{text:?} is not of the form A..B, such as 0..1000");
-    let (begin, end) = text.split_once("..").ok_or_else(wrong)?;
-    let begin = begin.parse::<u64>().map_err(|_| wrong())?;
-    let end = end.parse::<u64>().map_err(|_| wrong())?;
-    if begin >= end {
-        return Err(format!("there is no seed in {text:?}: the second number must be greater"));
-    }
-    Ok(begin..end)
-}
-
 const NEXT: &str = "\
 What to try next:
   bus explore order-export --faults CrashBroker,LosePower     other worst days
@@ -309,19 +298,7 @@ Examples:
   bus explore order-export --form as-written             a violation: shrunk, and written to a file
   bus explore order-export --seeds 17..18                one seed again
   bus explore order-export --faults CrashProcess         crashes only
+  bus explore order-export --audit 1 --audit-process 500 is every run the same again?
   bus replay order-export-as-written-17.busplay          the same run, from its file
 
 Exit codes: 0 held, 1 usage or configuration, 2 violated.";
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ranges_of_seeds() {
-        assert_eq!(seeds("3..17"), Ok(3..17));
-        for wrong in ["", "3", "3..", "..3", "3..3", "4..3", "a..b", "-1..3"] {
-            assert!(seeds(wrong).is_err(), "{wrong}");
-        }
-    }
-}

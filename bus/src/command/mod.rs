@@ -3,6 +3,7 @@
 //! Data goes to stdout and can be piped; talk goes to stderr. Exit codes: 0 held (or done), 1 usage
 //! or configuration, 2 violated, 3 stalled.
 
+mod days;
 mod differential;
 mod explain;
 mod explore;
@@ -12,6 +13,7 @@ mod replay;
 mod report;
 mod run;
 mod spinner;
+mod traces;
 mod zoo;
 
 use std::io::{self, IsTerminal as _, Write as _};
@@ -42,6 +44,8 @@ enum Command {
     Run(run::Arguments),
     /// Run an application on many worst days, and shrink what breaks a guarantee
     Explore(explore::Arguments),
+    /// Print the hashes of the traces of worst days, to compare processes and machines by
+    Traces(traces::Arguments),
     /// Run the run of a replay file again
     Replay(replay::Arguments),
     /// Say what happened in the run of a replay file, and what would have prevented it
@@ -66,6 +70,7 @@ pub(crate) fn main() -> ExitCode {
         Some(Command::List(arguments)) => list::list(arguments),
         Some(Command::Run(arguments)) => run::run(arguments),
         Some(Command::Explore(arguments)) => explore::explore(arguments),
+        Some(Command::Traces(arguments)) => traces::traces(arguments),
         Some(Command::Replay(arguments)) => replay::replay(arguments),
         Some(Command::Explain(arguments)) => explain::explain(arguments),
         Some(Command::Zoo(arguments)) => zoo::zoo(arguments),

@@ -3,14 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use bus::explore::{self, FORM, SIM, WorstDays};
+use bus::explore::{FORM, SIM, WorstDays};
 use bus::picture::{of_replay, to_html};
 use bus_sim::SimConfig;
 use bus_sim::explore::{Replay, Replayed, Violation};
 use clap::Args;
 use serde::Serialize;
 
-use super::explore::find;
+use super::days::find;
 use super::{Failure, print};
 
 /// The arguments of `bus replay`.
@@ -48,14 +48,15 @@ pub(crate) fn replay(arguments: &Arguments) -> Result<ExitCode, Failure> {
         record_events: arguments.html.is_some(),
         ..days.world().clone()
     };
-    let replayed = replay.run(&config, explore::judged(application, form));
+    let (judged, evidence) = days.judged_with_evidence();
+    let replayed = replay.run(&config, judged);
     if let Some(until) = arguments.until {
         for line in trace_until(&replayed, until) {
             print(line)?;
         }
     }
     if let Some(path) = &arguments.html {
-        write(path, to_html(&of_replay(&replay, &replayed)))?;
+        write(path, to_html(&of_replay(&replay, &replayed, &evidence)))?;
     }
     print(&if arguments.json {
         to_json(&replay, &replayed)?

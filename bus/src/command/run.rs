@@ -8,7 +8,7 @@ use bus_check::{Environment, NoTruth, Recorder};
 use clap::Args;
 use scenarios::{Application, Form, Report, Setting, Verdict};
 
-use super::explore::find;
+use super::days::find;
 use super::report::{Printed, to_json, to_text};
 use super::spinner::Spinner;
 use super::{Failure, print};

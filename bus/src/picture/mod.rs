@@ -25,12 +25,15 @@ use bus_check::picture::diagram::{
     Verdict,
 };
 pub use bus_check::picture::{Diagram, diagram as parts, to_html, to_text};
+use bus_check::verdict::Verdict::Explained;
+use bus_check::{Finding, Report};
 use bus_core::TopicPartition;
 use bus_sim::event::{Change, EventSeq, Place};
 use bus_sim::explore::{Replay, Replayed};
 use bus_sim::fact::{Fact, TransactionFact};
 use bus_sim::{SimEvent, SimEventKind};
 
+use crate::explore::{Evidence, FORM, guarantee_name};
 use past::Past;
 pub use witness::{of_finding, witness_of};
 
@@ -96,20 +99,28 @@ pub fn diagram(events: &[SimEvent], subject: Subject) -> Diagram {
     }
 }
 
-/// The picture of a run of a replay file, whose events were recorded: its witness is what was done
-/// to the world.
-pub fn of_replay(replay: &Replay, replayed: &Replayed) -> Diagram {
+/// The picture of a run of a replay file, whose events were recorded. Its witness is what was done
+/// to the world, and the events that prove what the checkers say of it.
+pub fn of_replay(replay: &Replay, replayed: &Replayed, evidence: &Evidence) -> Diagram {
     let events = replayed.report.as_ref().map_or(&[][..], |report| &report.recorded);
     let found = replayed.violations.iter().find(|v| v.guarantee == replay.expect.guarantee);
     let first = found.or_else(|| replayed.violations.first());
-    let form = replay.with.get(crate::explore::FORM);
+    let proof = evidence.show(|history, report| {
+        let finding = finding(report, &replay.expect.guarantee);
+        finding.map(|finding| of_finding(events, history, finding))
+    });
+    let mut proof = proof.flatten().unwrap_or_default();
+    proof.witness.extend(done_to_the_world(events));
+    proof.witness.sort_unstable();
+    proof.witness.dedup();
+    let form = replay.with.get(FORM);
     let (faults, choices) = (replay.shrunk.faults, replay.shrunk.choices);
     let verdict = Verdict {
         is_violation: first.is_some(),
         word: if first.is_some() { "violated" } else { "held" }.to_owned(),
         guarantee: first.map_or_else(String::new, |violation| violation.guarantee.clone()),
         sentence: first.map_or_else(String::new, |violation| violation.sentence.clone()),
-        reason: String::new(),
+        reason: proof.verdict.reason,
         replay: format!("bus replay {}-{}.busplay", replay.name, replay.case.seed),
         facts: vec![
             ("seed".to_owned(), replay.case.seed.to_string()),
@@ -119,13 +130,18 @@ pub fn of_replay(replay: &Replay, replayed: &Replayed) -> Diagram {
         ],
     };
     let title = [Some(&replay.name), form].into_iter().flatten().cloned().collect::<Vec<_>>();
-    let subject = Subject {
-        title: title.join(", "),
-        verdict,
-        witness: done_to_the_world(events),
-        ..Subject::default()
-    };
+    let subject =
+        Subject { title: title.join(", "), verdict, witness: proof.witness, ..Subject::default() };
     diagram(events, subject)
+}
+
+/// What the checkers found of a guarantee. One that the application judges by itself is broken by
+/// something: by what the checkers call a violation, or else permitted and explained.
+fn finding<'a>(report: &'a Report, guarantee: &str) -> Option<&'a Finding> {
+    let findings = report.findings();
+    let found = findings.iter().find(|finding| guarantee_name(finding) == guarantee);
+    let explained = || findings.iter().find(|finding| finding.verdict == Explained);
+    found.or_else(|| report.violations().next()).or_else(explained)
 }
 
 /// What crashed, stood still, or was cut.

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bus_core::{
-    Acks, ConsumerConfig, Delivery, ErrorKind, NewTopic, PartitionDescription, Producer,
-    ProducerConfig, ProducerExt, Record, Recovery, StartAt, Subscription, Topic, TopicPartition,
-    TransactionalProducer,
+    Acks, ConsumerConfig, Delivery, ErrorKind, GroupOffset, GroupState, NewTopic,
+    PartitionDescription, Producer, ProducerConfig, ProducerExt, Record, Recovery, StartAt,
+    Subscription, Topic, TopicPartition, TransactionalProducer,
 };
 use futures_util::future::join;
 
@@ -288,6 +288,55 @@ pub async fn group_survives_its_coordinator(cx: Cx) -> Verdict {
     ensure!(new != old, "broker {old} is dead and coordinates");
     cx.inflict(&Fault::RestartBroker(old))?;
     whole(&cx, &topic, 3).await
+}
+
+/// Whoever asks what a group has committed is answered while its coordinator moves away and comes
+/// back, and is never told less than was committed.
+pub async fn questions_about_a_group_follow_its_coordinator(cx: Cx) -> Verdict {
+    let topic = cx.topic(1).await?;
+    whole(&cx, &topic, 1).await?;
+    let group = cx.name("group");
+    let member = cx.member(&group, &topic)?;
+    cx.publish(&topic, 6).await?;
+    cx.drive(&[&member], "the records are read", || member.count() == 6).await?;
+    member.commit_positions().await?;
+    member.close().await?;
+    let expected = committed(&cx, &group).await?;
+    ensure_eq!(expected.len(), 1, "partitions with a committed offset");
+    let old = coordinator(&cx, "__consumer_offsets", &group).await?;
+    cx.inflict(&Fault::CrashBroker(old))?;
+    if cx.fixture().brokers() > 1 {
+        // It is asked all the time: while the broker is missed, and while another one loads.
+        ensure_eq!(committed(&cx, &group).await?, expected, "told by another broker");
+        let new = coordinator(&cx, "__consumer_offsets", &group).await?;
+        ensure!(new != old, "broker {old} is dead and coordinates");
+    }
+    cx.inflict(&Fault::RestartBroker(old))?;
+    // The preferred leader returns, and the broker that was asked coordinates no more.
+    cx.until("the coordinator is back", async || {
+        ensure_eq!(committed(&cx, &group).await?, expected, "told while the coordinator moves");
+        tokio::time::sleep(STEP).await;
+        Ok(coordinator(&cx, "__consumer_offsets", &group).await.ok().filter(|new| *new == old))
+    })
+    .await?;
+    ensure_eq!(committed(&cx, &group).await?, expected, "told by the first one again");
+    let described = cx.admin().describe_group(&group).await?;
+    ensure_eq!(described.state, GroupState::Empty, "the group without members");
+    whole(&cx, &topic, 1).await
+}
+
+/// What a group has committed. It is asked again as long as that may help.
+async fn committed(cx: &Cx, group: &str) -> Verdict<Vec<GroupOffset>> {
+    cx.until("the committed offsets are told", async || {
+        match cx.admin().group_offsets(group).await {
+            Err(error) if error.recovery() == Recovery::Retry => {
+                tokio::time::sleep(STEP).await;
+                Ok(None)
+            }
+            outcome => Ok(Some(outcome?)),
+        }
+    })
+    .await
 }
 
 async fn whole(cx: &Cx, topic: &Topic, partitions: i32) -> Verdict {

@@ -19,7 +19,9 @@ pub(crate) fn c3(facts: &Facts<'_>) -> Broken {
 
 fn realtime(facts: &Facts<'_>, is_meant: fn(&Op<'_>, &Op<'_>) -> bool) -> Broken {
     inverted(facts, |earlier, later| {
-        earlier.ended.is_some_and(|ended| ended < later.invoked) && is_meant(earlier, later)
+        earlier.how == How::Ok
+            && earlier.ended.is_some_and(|ended| ended < later.invoked)
+            && is_meant(earlier, later)
     })
     .into_iter()
     .map(|(subject, _)| (subject, facts.is_kept()))
@@ -124,13 +126,17 @@ pub(crate) fn c5(facts: &Facts<'_>) -> Broken {
             _ => false,
         });
         let ends = ends.count();
-        let is_closed = facts.ops.iter().any(|op| {
+        let outlives_close = facts.ops.iter().any(|op| {
+            let is_open = |closed| match send.ended {
+                None => true,
+                Some(ended) => send.how == How::Info(None) && facts.at(ended) > facts.at(closed),
+            };
             matches!(op.call, Call::CloseProducer { .. })
                 && op.client == send.client
                 && op.how == How::Ok
-                && op.ended.is_some_and(|ended| ended > send.invoked)
+                && op.ended.is_some_and(|closed| closed > send.invoked && is_open(closed))
         });
-        if (ends > 1 && send.ended.is_some()) || (send.ended.is_none() && is_closed) {
+        if (ends > 1 && send.ended.is_some()) || outlives_close {
             broken.insert((Subject::Operation(send.id), Promise::Required));
         }
     }

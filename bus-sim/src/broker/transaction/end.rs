@@ -44,7 +44,8 @@ impl Shard {
         match end {
             Err(error) => turn.respond(caller, Answer::EndTxn { is_version_2 }, Err(error)),
             Ok(End::Decided) => {
-                let result = session(self);
+                let is_known = !turn.has(Mutation::EndSentAgainFenced);
+                let result = if is_known { session(self) } else { Err(ErrorKind::ProducerFenced) };
                 turn.respond(caller, Answer::EndTxn { is_version_2 }, result);
             }
             Ok(End::Write(value)) => {

@@ -111,6 +111,7 @@ impl Shard {
             Err(ErrorKind::InvalidProducerIdMapping)
         } else if transaction.epoch() != identity.producer_epoch
             && !turn.has(Mutation::ZombieTransactionAccepted)
+            && !turn.has(Mutation::ZombieAppendAccepted)
         {
             Err(ErrorKind::ProducerFenced)
         } else {

@@ -394,6 +394,9 @@ impl Consumer {
                 && partition.fetch == FetchState::Fetching(part.offset, broker)
             {
                 partition.fetch = FetchState::At(part.offset);
+                if self.mutation == Some(Mutation::BufferLostWithConnection) {
+                    partition.clear_buffer();
+                }
             }
         }
         self.want_metadata_later(now, effects);

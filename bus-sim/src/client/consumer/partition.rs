@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use bus_core::{Offset, Record, StartAt, Topic};
+use bus_core::{Offset, Record, StartAt, TopicPartition};
 
 use crate::mutation::Mutation;
 use crate::node::BrokerId;
@@ -202,12 +202,13 @@ impl Partition {
     /// Delivers up to `most` records into `out`.
     pub(super) fn deliver(
         &mut self,
-        topic: &Topic,
-        partition: bus_core::Partition,
+        TopicPartition { topic, partition }: &TopicPartition,
         most: usize,
+        mutation: Option<Mutation>,
         out: &mut Vec<Record>,
     ) {
         let end = out.len() + most;
+        let mut is_first = true;
         while out.len() < end {
             let Some(front) = self.buffer.front_mut() else { break };
             let stored = &front.batch;
@@ -220,13 +221,21 @@ impl Partition {
                 continue;
             }
             let records = &stored.batch.records;
+            if mutation == Some(Mutation::FirstOfBatchSkipped)
+                && !std::mem::take(&mut is_first)
+                && records.len() > 1
+                && front.next == 0
+            {
+                front.next = 1;
+                self.buffered_records -= 1;
+            }
             let count = (records.len() - front.next).min(end - out.len());
             let first = stored.base_offset + i64::try_from(front.next).unwrap_or(0);
             for (offset, record) in (first..).zip(&records[front.next..front.next + count]) {
                 let (timestamp, timestamp_type) = stored.timestamp_of(record);
                 out.push(Record {
                     topic: topic.clone(),
-                    partition,
+                    partition: *partition,
                     offset,
                     timestamp,
                     timestamp_type,
@@ -242,6 +251,10 @@ impl Partition {
             self.buffered_records -= count;
             front.next += count;
             if front.next == records.len() {
+                self.buffered_bytes -= u64::from(stored.batch.size);
+                self.buffer.pop_front();
+            } else if mutation == Some(Mutation::PollDropsTheRest) {
+                self.buffered_records -= records.len() - front.next;
                 self.buffered_bytes -= u64::from(stored.batch.size);
                 self.buffer.pop_front();
             }

@@ -117,13 +117,14 @@ impl Consumer {
         self.turn = self.turn.wrapping_add(1);
         let pause_counts = self.mutation != Some(Mutation::PauseIgnored);
         let stores = self.config.enable_auto_offset_store;
+        let mutation = self.mutation;
+        let is_by_partition = mutation == Some(Mutation::MaxPollRecordsPerPartition);
         let mut deliver = |(topic_partition, partition): (&TopicPartition, &mut Partition)| {
             if !partition.has_records() || (partition.is_paused && pause_counts) {
                 return;
             }
-            let room = most - records.len();
-            let number = topic_partition.partition;
-            partition.deliver(&topic_partition.topic, number, room, &mut records);
+            let room = if is_by_partition { most } else { most - records.len() };
+            partition.deliver(topic_partition, room, mutation, &mut records);
             if stores {
                 partition.stored = partition.passed;
             }

@@ -13,6 +13,7 @@ use crate::protocol::{Request, init_producer_id, metadata, produce};
 use crate::time::SimTime;
 
 use super::partition::{Batch, BatchStamp, Readiness};
+use super::planted;
 use super::session::Session;
 use super::{Producer, Token};
 
@@ -105,7 +106,10 @@ impl Producer {
             let is_reversed = self.mutation == Some(Mutation::BatchReversed);
             let stamp =
                 BatchStamp { producer, is_transactional: self.transaction.is_some(), is_reversed };
-            let Some(batch) = queue.take(&self.config, stamp) else { return };
+            let Some(mut batch) = queue.take(&self.config, stamp) else { return };
+            if self.acknowledges_when_sent(queue) {
+                planted::acknowledge_early(&topic_partition, &mut batch, effects);
+            }
             if self.config.acks == Acks::None {
                 queue.landed(&batch);
             }

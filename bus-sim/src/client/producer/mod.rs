@@ -2,12 +2,17 @@
 //!
 //! A record waits in its partition's queue until a batch is full or has lingered. A batch that
 //! failed goes back to the head of its partition, in order, with the same sequences. If a batch is
-//! given up although a broker may have it, or a sequence is out of order for the oldest batch, the
-//! producer drains all that is in flight and gets a new producer id before it goes on.
+//! given up although a broker may have it, the producer drains all that is in flight and gets a new
+//! producer id before it goes on; if a sequence is out of order although all before it was
+//! acknowledged, it fails for good.
 
 mod dispatch;
 mod outcome;
 mod partition;
+mod planted;
+#[cfg(test)]
+mod script;
+mod sequence;
 mod session;
 mod topic;
 mod transaction;
@@ -413,6 +418,7 @@ impl Producer {
                 format!("the buffer holds {} records; wait for ready()", self.buffered_records);
             return Err(Error::new(ErrorKind::QueueFull, message));
         }
+        self.check_not_failed()?;
         self.transaction.as_ref().map_or(Ok(()), |transaction| transaction.check_send())
     }
 

@@ -2,13 +2,11 @@
 
 use std::time::Duration;
 
-use bus_core::{
-    Acks, DeliverySender, Error, ErrorKind, Operation, RecordMetadata, Recovery, TopicPartition,
-};
+use bus_core::{Acks, DeliverySender, Error, ErrorKind, Operation, Recovery, TopicPartition};
 
 use crate::client::{Completion, DeliveredBatch, backoff};
+use crate::mutation::Mutation;
 use crate::node::Effects;
-use crate::policy::OutOfOrder;
 use crate::protocol::batch::{BATCH_OVERHEAD, ProducerEpoch, ProducerId};
 use crate::protocol::{metadata, produce};
 use crate::time::SimTime;
@@ -16,6 +14,7 @@ use crate::time::SimTime;
 use super::Producer;
 use super::dispatch::SESSION_RETRY;
 use super::partition::{Batch, PartitionQueue, Pending};
+use super::planted;
 use super::session::Session;
 use super::topic::TopicState;
 use super::transaction::failed_delivery;
@@ -25,25 +24,6 @@ use super::transaction::failed_delivery;
 const PROPAGATION: Duration = Duration::from_secs(5);
 
 impl Producer {
-    /// A leader has a batch in its log.
-    pub(super) fn acknowledged(
-        &mut self,
-        topic_partition: TopicPartition,
-        batch: Batch,
-        appended: Option<produce::Appended>,
-        effects: &mut Effects,
-    ) {
-        let mut implied = Vec::new();
-        if let Some(queue) = self.queue(&topic_partition) {
-            implied = queue.take_implied(&batch);
-            queue.acknowledge(&batch);
-        }
-        for earlier in implied {
-            self.delivered(topic_partition.clone(), earlier, None, effects);
-        }
-        self.delivered(topic_partition, batch, appended, effects);
-    }
-
     /// A batch is in the log (or was sent off, with acks=0).
     pub(super) fn delivered(
         &mut self,
@@ -53,6 +33,9 @@ impl Producer {
         effects: &mut Effects,
     ) {
         self.settle(&topic_partition, &batch, effects);
+        if batch.attempts > 0 && self.mutation == Some(Mutation::RetryDeliveredSilently) {
+            return planted::forget(batch);
+        }
         let timestamps = batch.content.records.iter().map(|record| record.timestamp);
         let records = batch.senders.into_iter().zip(timestamps).collect();
         effects.complete(Completion::Delivered(DeliveredBatch {
@@ -84,15 +67,7 @@ impl Producer {
                 self.sequence_refused(now, topic_partition, batch, kind, effects);
             }
             E::OutOfOrderSequenceNumber | E::UnknownProducerId | E::InvalidProducerEpoch => {
-                // Behind a batch that failed it is only early; the oldest one cannot be appended
-                // in this session any more.
-                let queue = self.queue(&topic_partition);
-                if queue.is_none_or(|queue| queue.is_oldest(&batch)) {
-                    self.drain_session();
-                } else if self.identity.policy.out_of_order == OutOfOrder::BumpEpoch {
-                    self.bump_session();
-                }
-                self.send_again(now, topic_partition, batch, effects);
+                self.out_of_order(now, topic_partition, batch, kind, effects);
             }
             E::NotLeaderOrFollower
             | E::LeaderNotAvailable
@@ -125,6 +100,10 @@ impl Producer {
         was_sent: bool,
         effects: &mut Effects,
     ) {
+        if self.mutation == Some(Mutation::FailedBatchForgotten) {
+            self.settle(&topic_partition, &batch, effects);
+            return planted::forget(batch);
+        }
         batch.is_possibly_persisted |= was_sent;
         self.want_metadata_later(now, effects);
         self.retry_or_fail(now, topic_partition, batch, ErrorKind::NetworkException, effects);
@@ -338,26 +317,6 @@ impl Producer {
         effects.complete(Completion::Undelivered(failed));
     }
 
-    /// Reports all records as delivered, though they are not: a planted bug.
-    pub(super) fn pretend_delivery(&mut self, effects: &mut Effects) {
-        for (topic, state) in &mut self.topics {
-            let waiting = state.unassigned.drain(..).map(|(_, pending)| pending);
-            let queued = state.partitions.iter_mut().flat_map(|queue| queue.open.drain(..));
-            for (offset, pending) in (0..).zip(waiting.chain(queued)) {
-                self.buffered_records -= 1;
-                let metadata = RecordMetadata {
-                    topic_partition: TopicPartition { topic: topic.clone(), partition: 0 },
-                    offset: Some(offset),
-                    timestamp: Some(pending.record.timestamp),
-                };
-                let sender = pending.sender;
-                effects.complete(Completion::Reply(Box::new(move || {
-                    sender.complete(Ok(metadata));
-                })));
-            }
-        }
-    }
-
     /// Fails records that no batch has.
     pub(super) fn fail_pending(
         &mut self,
@@ -486,14 +445,26 @@ impl Producer {
         kind: ErrorKind,
         effects: &mut Effects,
     ) {
-        self.settle(&topic_partition, &batch, effects);
         let error = match kind {
             ErrorKind::MessageTimedOut => timed_out(),
             kind => Error::new(kind, ""),
         };
+        let is_in_doubt =
+            batch.is_possibly_persisted && self.mutation != Some(Mutation::TimeoutCalledDefinite);
+        let error = if is_in_doubt { error.indeterminate() } else { error.definite() };
+        self.fail_batch_with(topic_partition, batch, error, effects);
+    }
+
+    /// Reports the records of a batch as not delivered, with that error.
+    pub(super) fn fail_batch_with(
+        &mut self,
+        topic_partition: TopicPartition,
+        batch: Batch,
+        error: Error,
+        effects: &mut Effects,
+    ) {
+        self.settle(&topic_partition, &batch, effects);
         let error = error.with_operation(Operation::Send).with_topic_partition(topic_partition);
-        let error =
-            if batch.is_possibly_persisted { error.indeterminate() } else { error.definite() };
         let failed = batch.senders.into_iter().map(|sender| (sender, error.clone())).collect();
         self.undelivered(failed, effects);
     }
@@ -521,12 +492,6 @@ impl Producer {
         self.flushes.retain(|flush| flush.remaining > 0);
         if self.has_room() {
             self.wake_ready(effects);
-        }
-    }
-
-    fn bump_session(&mut self) {
-        if let Session::Assigned { id, epoch } = self.session {
-            self.session = Session::Bumping { id, epoch };
         }
     }
 

@@ -53,7 +53,7 @@ pub(super) struct PartitionQueue {
     next_sequence: Sequence,
     /// The sequence behind the last batch that was acknowledged.
     next_acknowledged: Sequence,
-    /// The first batch of the session was acknowledged.
+    /// A batch of the session was acknowledged.
     has_begun: bool,
     /// A batch failed, or the leader changed, and others are still in flight: nothing is sent
     /// before they have an outcome.
@@ -157,19 +157,18 @@ impl PartitionQueue {
         self.is_draining
     }
 
-    /// Takes the batches before an acknowledged one that wait to be sent again: what follows them
-    /// is in the log, so they are there, too. Only if the first of the session is acknowledged: a
-    /// leader may take for the first what it gets first.
-    pub(super) fn take_implied(&mut self, batch: &Batch) -> Vec<Batch> {
+    /// Takes the batches before an acknowledged one that wait to be sent again, and says whether
+    /// they are in the log for certain, too: a log that knows the producer takes only what follows.
+    pub(super) fn take_earlier(&mut self, batch: &Batch) -> (Vec<Batch>, bool) {
         let is_before = |other: &Batch| other.first_number < batch.first_number;
         let count = self.retries.partition_point(is_before);
-        self.retries.drain(..if self.has_begun { count } else { 0 }).collect()
+        (self.retries.drain(..count).collect(), self.has_begun)
     }
 
     /// Notes that the log has a batch.
     pub(super) fn acknowledge(&mut self, batch: &Batch) {
         if let Some(stamp) = batch.content.producer {
-            self.has_begun |= stamp.base_sequence == 0;
+            self.has_begun = true;
             self.next_acknowledged = sequence_after(stamp.base_sequence, batch.senders.len());
         }
         // The log is further on.

@@ -24,7 +24,7 @@ pub(super) enum Session {
     /// Of a transactional producer: another epoch is needed, once the transaction is aborted. Until
     /// then nothing is sent.
     AwaitingAbort,
-    /// Of a transactional producer: there will be no producer id any more.
+    /// There will be no producer id any more: the producer has failed for good.
     Failed,
 }
 

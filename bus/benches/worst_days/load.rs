@@ -1,7 +1,5 @@
-//! Rates of worst days: whole runs with faults, recorded, and judged by all guarantees.
-//!
-//! `cargo bench -p bus` prints runs per second on one core. The seeds are those of a search: each
-//! iteration runs the next one.
+//! The load of the bench, which a test judges: producers that send until all is acknowledged, and
+//! a group that reads until it has everything.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,58 +10,31 @@ use bus_core::{
     Bus, ConsumerConfig, ConsumerExt as _, NewTopic, ProducerConfig, ProducerExt as _,
     ProducerRecord, Recovery, Result, Subscription,
 };
-use bus_sim::explore::{Exploration, Violation};
-use bus_sim::fault::{Envelope, Surroundings, draw};
+use bus_sim::explore::Violation;
+use bus_sim::fault::{Envelope, Surroundings};
 use bus_sim::{Sim, SimConfig, SimHandle};
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use parking_lot::Mutex;
-
-criterion_group! {
-    name = rates;
-    config = Criterion::default().sample_size(20);
-    targets = worst_days
-}
-criterion_main!(rates);
 
 /// How large a run is.
 #[derive(Clone, Copy)]
-struct Size {
-    brokers: i32,
-    producers: usize,
-    members: usize,
+pub(crate) struct Size {
+    pub(crate) brokers: i32,
+    pub(crate) producers: usize,
+    pub(crate) members: usize,
     /// By each producer.
-    records: usize,
+    pub(crate) records: usize,
+    /// At most in a batch.
+    pub(crate) batch: u32,
 }
 
-fn worst_days(criterion: &mut Criterion) {
-    let tiny = Size { brokers: 1, producers: 1, members: 2, records: 100 };
-    let large = Size { brokers: 3, producers: 3, members: 3, records: 300 };
-    let mut group = criterion.benchmark_group("worst_days");
-    group.throughput(Throughput::Elements(1));
-    for (name, size) in
-        [("1_broker_100_records_group_of_2", tiny), ("3_brokers_900_records_group_of_3", large)]
-    {
-        let surroundings = surroundings(size);
-        let mut seed = 0;
-        group.bench_function(name, |bencher| {
-            bencher.iter(|| {
-                let explored = Exploration::new(name, config(size))
-                    .without_environment()
-                    .seeds(seed..seed + 1)
-                    .jobs(std::num::NonZeroUsize::MIN)
-                    .audit_every(0)
-                    .shrink_runs(0)
-                    .faults(|seed| draw(seed, &surroundings))
-                    .run(|sim| judged(sim, size));
-                // What breaks is for tests to say: see docs/exploring.md, known gaps.
-                std::hint::black_box(explored.violations.len());
-                seed += 1;
-            });
-        });
-    }
-}
+/// One broker, 100 records, and a group of 2.
+pub(crate) const TINY: Size =
+    Size { brokers: 1, producers: 1, members: 2, records: 100, batch: 10_000 };
+/// Three brokers, 900 records of 3 producers, and a group of 3.
+pub(crate) const LARGE: Size =
+    Size { brokers: 3, producers: 3, members: 3, records: 300, batch: 10_000 };
 
-fn config(size: Size) -> SimConfig {
+pub(crate) fn config(size: Size) -> SimConfig {
     SimConfig {
         brokers: size.brokers,
         record_facts: true,
@@ -74,7 +45,7 @@ fn config(size: Size) -> SimConfig {
 }
 
 /// What there is to strike: what a run without faults has.
-fn surroundings(size: Size) -> Surroundings {
+pub(crate) fn surroundings(size: Size) -> Surroundings {
     let config = SimConfig { record_events: true, ..config(size) };
     let quiet = Sim::new(config).expect("a valid configuration").run(|sim| judged(sim, size));
     let nothing = Surroundings {
@@ -91,7 +62,7 @@ fn surroundings(size: Size) -> Surroundings {
     nothing.seen_in(&quiet.report)
 }
 
-async fn judged(sim: SimHandle, size: Size) -> std::result::Result<(), Vec<Violation>> {
+pub(crate) async fn judged(sim: SimHandle, size: Size) -> std::result::Result<(), Vec<Violation>> {
     let ran = recorded(sim, |bus| run(bus, size)).await;
     ran.map_err(|error| vec![Violation::new(NO_FAILURE, error.to_string())])
 }
@@ -105,7 +76,7 @@ async fn run(bus: Bus, size: Size) -> Result<()> {
         .map(|n| bus.spawn(&format!("member-{n}"), consume(bus.clone(), Arc::clone(&seen), wanted)))
         .collect::<Vec<_>>();
     let producers = (0..size.producers)
-        .map(|n| bus.spawn(&format!("producer-{n}"), produce(bus.clone(), n, size.records)))
+        .map(|n| bus.spawn(&format!("producer-{n}"), produce(bus.clone(), n, size)))
         .collect::<Vec<_>>();
     for task in producers.into_iter().chain(members) {
         task.await??;
@@ -115,11 +86,12 @@ async fn run(bus: Bus, size: Size) -> Result<()> {
 
 /// Sends until everything is acknowledged; records whose delivery failed are sent again by another
 /// producer, since one that has failed for good stays so.
-async fn produce(bus: Bus, producer: usize, records: usize) -> Result<()> {
+async fn produce(bus: Bus, producer: usize, size: Size) -> Result<()> {
     let record = |n: &usize| ProducerRecord::to("t").value(format!("{producer}-{n}"));
-    let mut left: Vec<_> = (0..records).collect();
+    let mut left: Vec<_> = (0..size.records).collect();
     while !left.is_empty() {
-        let client = bus.producer(ProducerConfig::default())?;
+        let client =
+            bus.producer(ProducerConfig { batch_records: size.batch, ..Default::default() })?;
         let sent = client.send_all(left.iter().map(record).collect::<Vec<_>>()).await;
         let failed = left.into_iter().zip(sent).filter(|(_, sent)| sent.is_err());
         left = failed.map(|(n, _)| n).collect();
