@@ -1,4 +1,4 @@
-//! The same plan in a smaller cluster.
+//! The same plan in a smaller cluster, and with fewer processes.
 
 use super::{Fault, Messages, Party, Plan, Target, Trigger, Until};
 use crate::fault::FactPattern;
@@ -17,6 +17,56 @@ impl Plan {
             fault(&mut planned.fault, brokers);
         }
         plan
+    }
+}
+
+impl Plan {
+    /// The plan for so many processes of a kind, if they are numbered: what strikes `worker-3`
+    /// strikes `worker-1` if there are two.
+    pub(crate) fn on_processes(&self, count: usize) -> Self {
+        let mut plan = self.clone();
+        for planned in &mut plan.faults {
+            let until = match &mut planned.until {
+                Some(Until::When(end)) => Some(end),
+                _ => None,
+            };
+            for trigger in [&mut planned.when].into_iter().chain(until) {
+                match trigger {
+                    Trigger::Reached { process, .. } => renumber(process, count),
+                    Trigger::Request { from: Some(Party::Process(name)), .. } => {
+                        renumber(name, count);
+                    }
+                    _ => {}
+                }
+            }
+            match &mut planned.fault {
+                Fault::CutProcess(name, _)
+                | Fault::ResetConnections(name, _)
+                | Fault::CrashProcess(name)
+                | Fault::PauseProcess(name)
+                | Fault::LoseRequest(Messages { from: Some(Party::Process(name)), .. })
+                | Fault::LoseResponse(Messages { from: Some(Party::Process(name)), .. })
+                | Fault::DelayRequest(Messages { from: Some(Party::Process(name)), .. }, _)
+                | Fault::DelayResponse(Messages { from: Some(Party::Process(name)), .. }, _) => {
+                    renumber(name, count);
+                }
+                _ => {}
+            }
+        }
+        plan
+    }
+}
+
+/// Gives a process another number if there are only so many; those without a number keep their
+/// names.
+fn renumber(name: &mut String, count: usize) {
+    let kind = name.trim_end_matches(|c: char| c.is_ascii_digit()).len();
+    if let Ok(number) = name[kind..].parse::<usize>()
+        && number > count
+        && count > 0
+    {
+        name.truncate(kind);
+        name.push_str(&((number - 1) % count + 1).to_string());
     }
 }
 
@@ -83,6 +133,19 @@ fn fault(fault: &mut Fault, brokers: BrokerId) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn processes_that_are_gone_are_replaced_by_their_number() {
+        let text = r#"(faults: [
+            (id: 1, when: Reached(process: "worker-3", point: "here"), fault: CrashProcess("worker-3")),
+            (id: 2, when: At("1s"), fault: PauseProcess("shop")),
+        ])"#;
+        let plan: Plan = ron::from_str(text).unwrap();
+        assert_eq!(plan.on_processes(3), plan);
+        let text = text.replace("worker-3", "worker-1");
+        assert_eq!(plan.on_processes(2), ron::from_str(&text).unwrap());
+        assert_eq!(plan.on_processes(0), plan);
+    }
 
     #[test]
     fn brokers_that_are_gone_are_replaced_everywhere() {

@@ -103,7 +103,8 @@ fn with_how_much(replay: &Replay, replayed: &Replayed) -> Option<String> {
         .filter(|size| size.was < size.most)
         .map(|size| format!("{} of {} {}", size.was, size.most, size.name))
         .collect();
-    smaller.extend(replay.case.brokers.map(|brokers| format!("{brokers} brokers")));
+    let brokers = replay.shrunk.brokers;
+    smaller.extend(brokers.map(|(before, after)| format!("{after} of {before} brokers")));
     (!smaller.is_empty()).then(|| format!("  with {} it happens, too", smaller.join(", ")))
 }
 

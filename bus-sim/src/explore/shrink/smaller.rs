@@ -25,13 +25,18 @@ impl<F: FnMut(u32)> Shrinker<'_, F> {
         }
     }
 
-    /// Lowers a size. What struck the 20th of 30 orders may have to strike the second of three.
+    /// Lowers a size. What struck the 20th of 30 orders may have to strike the second of three; and
+    /// if the size is how many processes there are, what struck the third one another.
     fn lower(&mut self, name: &str, from: usize, to: usize) -> bool {
         let mut case = self.best.clone();
         case.sizes.insert(name.to_owned(), to);
-        let scaled = Case { plan: earlier(&case.plan, from, to), ..case.clone() };
-        let is_other = scaled.plan != case.plan;
-        self.attempt(case) || (is_other && self.attempt(scaled))
+        let mut plans = vec![case.plan.clone()];
+        for plan in [earlier(&case.plan, from, to), case.plan.on_processes(to)] {
+            if !plans.contains(&plan) {
+                plans.push(plan);
+            }
+        }
+        plans.into_iter().any(|plan| self.attempt(Case { plan, ..case.clone() }))
     }
 
     /// Takes brokers away; topics have fewer replicas then. Faults of brokers that are gone strike
