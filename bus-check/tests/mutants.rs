@@ -4,14 +4,19 @@
 //! The table is printed with `--nocapture`; that of `docs/semantics.md` is made of it.
 
 mod application;
+mod outages;
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
-use application::faults::try_to;
 use application::{Application, Faults, Run, cluster, network, processes, quiet, zombies};
 use bus_check::guarantee::{NOT_DECIDED, NotDecided};
 use bus_check::{Guarantee, Report};
-use bus_sim::{Mutation, SimHandle};
+use bus_core::Assignor;
+use bus_sim::Mutation;
+use outages::{
+    crash, lagging, last_words, outlived, paused, rolling, severed, unanswered, unclean, unheard,
+};
 
 /// Within so many seeds each is caught.
 const SEEDS: u64 = 5;
@@ -27,6 +32,12 @@ enum Scene {
     Alone(Faults),
     /// Transactions.
     Ledger(Faults),
+    /// A group that rebalances cooperatively.
+    Cooperative(Faults),
+    /// A group whose members take their time to give up partitions.
+    Slow(Faults),
+    /// Transactions on three brokers.
+    LedgerCluster(Faults),
 }
 
 impl Scene {
@@ -39,6 +50,17 @@ impl Scene {
             }
             Self::Alone(faults) => Run { faults, brokers: 3, ..Run::default() },
             Self::Ledger(faults) => Run { faults, ..ledger },
+            Self::Cooperative(faults) => {
+                let assignors = vec![Assignor::CooperativeSticky];
+                Run { faults, assignors, members: 3, ..Run::default() }
+            }
+            Self::Slow(faults) => {
+                let revocation = Duration::from_millis(300);
+                Run { faults, revocation, members: 3, ..Run::default() }
+            }
+            Self::LedgerCluster(faults) => {
+                Run { faults, brokers: 3, min_insync_replicas: 2, ..ledger }
+            }
         }
     }
 }
@@ -89,16 +111,44 @@ const CATCHERS: &[(Mutation, Guarantee, Scene)] = &[
     (Mutation::AckedBeforeReplicated, Guarantee::B5, Scene::Cluster(cluster)),
     (Mutation::MinInsyncReplicasIgnored, Guarantee::B5, Scene::Cluster(cluster)),
     (Mutation::ReadAboveWatermark, Guarantee::D7, Scene::Cluster(cluster)),
+    // E: groups and their commits.
+    (Mutation::HandedOverUnrevoked, Guarantee::E2, Scene::Cooperative(processes)),
+    (Mutation::CommitMixedUp, Guarantee::E4, Scene::Group(quiet)),
+    (Mutation::NoOffsetMeansEnd, Guarantee::E6, Scene::Group(quiet)),
+    (Mutation::CommitTakenForLastRecord, Guarantee::E7, Scene::Group(processes)),
+    (Mutation::JoinsBeforeRevoked, Guarantee::E10, Scene::Slow(processes)),
+    (Mutation::AssignedAgain, Guarantee::E11, Scene::Cooperative(processes)),
+    (Mutation::GenerationNotLoaded, Guarantee::E12, Scene::Group(network)),
+    (Mutation::CommitAckedBeforeReplicated, Guarantee::E7, Scene::Cluster(severed)),
+    // F: transactions.
+    (Mutation::AbortNeverEnds, Guarantee::F5, Scene::Ledger(quiet)),
+    (Mutation::AbortMarkedAsCommit, Guarantee::F6, Scene::Ledger(quiet)),
+    (Mutation::MarkerMissing, Guarantee::F7, Scene::Ledger(unanswered)),
+    (Mutation::AbortedOffsetsCount, Guarantee::F11, Scene::Ledger(quiet)),
+    (Mutation::UncleanRestartForgotten, Guarantee::F14, Scene::LedgerCluster(unclean)),
+    (Mutation::ProducerIdsOverlap, Guarantee::F17, Scene::LedgerCluster(quiet)),
+    (Mutation::OpenTransactionForgotten, Guarantee::F18, Scene::Ledger(unanswered)),
+    // G: replicas.
+    (Mutation::EligibleForTooLong, Guarantee::G1, Scene::Cluster(outlived)),
+    (Mutation::UncleanRestartForgotten, Guarantee::G8, Scene::Cluster(unclean)),
+    (Mutation::DeposedLeaderLeadsOn, Guarantee::G9, Scene::Cluster(cluster)),
+    (Mutation::WatermarkTakenBack, Guarantee::G10, Scene::Cluster(cluster)),
+    (Mutation::JoinsBehindWatermark, Guarantee::G12, Scene::Cluster(cluster)),
+    (Mutation::StaleLeaderNotFenced, Guarantee::G1, Scene::Cluster(unheard)),
+    // H: progress.
+    (Mutation::CommitNeverRepeated, Guarantee::H1, Scene::Group(network)),
+    (Mutation::LeaderlessForEver, Guarantee::H3, Scene::Alone(lagging)),
+    (Mutation::RegistrationNotHeard, Guarantee::H4, Scene::Cluster(cluster)),
+    (Mutation::HeartbeatNotCounted, Guarantee::H5, Scene::Group(quiet)),
+    (Mutation::CloseIgnoresDeadline, Guarantee::H9, Scene::Group(last_words)),
 ];
 
 /// Planted bugs that change nothing that a guarantee is about, with the reason.
 const UNSEEN: &[(Mutation, &str)] = &[
     (Mutation::LeaderEpochIgnored, "an old leader has no client that would believe it"),
-    (Mutation::CommitAckedBeforeReplicated, "while elections are clean, no commit is lost by it"),
     (Mutation::UnstableOffsetServed, "needs a rebalance between a commit and its markers"),
     (Mutation::TruncationNotDetected, "needs a log that loses what a reader has read"),
     (Mutation::NewLeaderNotAwaited, "needs a leader that dies with five batches in flight"),
-    (Mutation::StaleLeaderNotFenced, "no client sees who is in sync"),
 ];
 
 /// The first seed on which a guarantee is broken, with the report of that run.
@@ -111,7 +161,9 @@ fn first(run: &Run, guarantee: Guarantee) -> Option<(u64, Report)> {
 
 #[test]
 fn planted_bugs_are_caught_in_a_group() {
-    let (rows, missed) = catch(|scene| matches!(scene, Scene::Group(_)));
+    let is_group =
+        |scene| matches!(scene, Scene::Group(_) | Scene::Cooperative(_) | Scene::Slow(_));
+    let (rows, missed) = catch(is_group);
     println!("{rows}");
     assert!(missed.is_empty(), "no guarantee caught {missed:?}");
 }
@@ -125,7 +177,7 @@ fn planted_bugs_are_caught_in_a_cluster() {
 
 #[test]
 fn planted_bugs_are_caught_in_transactions() {
-    let (rows, missed) = catch(|scene| matches!(scene, Scene::Ledger(_)));
+    let (rows, missed) = catch(|scene| matches!(scene, Scene::Ledger(_) | Scene::LedgerCluster(_)));
     println!("{rows}");
     assert!(missed.is_empty(), "no guarantee caught {missed:?}");
 }
@@ -152,9 +204,10 @@ fn catch(is_meant: fn(Scene) -> bool) -> (String, Vec<&'static str>) {
 
 #[test]
 fn every_planted_bug_has_a_row() {
-    let rows = CATCHERS.iter().map(|(mutation, ..)| *mutation);
-    let rows: Vec<_> = rows.chain(UNSEEN.iter().map(|(mutation, _)| *mutation)).collect();
-    assert_eq!(rows.len(), rows.iter().collect::<BTreeSet<_>>().len(), "a bug is there twice");
+    let rows = CATCHERS.iter().map(|(mutation, guarantee, _)| (*mutation, Some(*guarantee)));
+    let rows: Vec<_> = rows.chain(UNSEEN.iter().map(|(mutation, _)| (*mutation, None))).collect();
+    assert_eq!(rows.len(), rows.iter().collect::<BTreeSet<_>>().len(), "a row is there twice");
+    let rows: BTreeSet<_> = rows.into_iter().map(|(mutation, _)| mutation).collect();
     let missing: Vec<_> = Mutation::ALL.iter().filter(|bug| !rows.contains(bug)).collect();
     assert!(missing.is_empty(), "add a row for {missing:?}");
 }
@@ -166,11 +219,21 @@ fn without_a_planted_bug_they_hold() {
         Scene::Group(crash),
         Scene::Group(processes),
         Scene::Group(network),
+        Scene::Group(last_words),
+        Scene::Cooperative(processes),
+        Scene::Slow(processes),
         Scene::Cluster(cluster),
+        Scene::Cluster(outlived),
+        Scene::Cluster(severed),
+        Scene::Cluster(unclean),
+        Scene::Cluster(unheard),
         Scene::Alone(lagging),
         Scene::Ledger(quiet),
         Scene::Ledger(zombies),
         Scene::Ledger(paused),
+        Scene::Ledger(unanswered),
+        Scene::LedgerCluster(quiet),
+        Scene::LedgerCluster(unclean),
     ];
     for scene in scenes {
         for seed in 0..2 {
@@ -208,47 +271,4 @@ fn tables() -> String {
 fn the_tables_of_the_documents_are_these() {
     let document = include_str!("../../docs/semantics.md");
     assert!(document.contains(&tables()), "put this into docs/semantics.md:\n{}", tables());
-}
-
-/// A member crashes for good.
-fn crash(sim: &SimHandle, step: u32) {
-    if step == 4 {
-        try_to(sim.crash("member-0"));
-    }
-}
-
-/// A leader is left alone in sync, and crashes: nobody may follow it until it is back.
-fn lagging(sim: &SimHandle, step: u32) {
-    match step {
-        1 => {
-            try_to(sim.partition_brokers(3, 1));
-            try_to(sim.partition_brokers(3, 2));
-        }
-        4 => try_to(sim.crash_broker(3)),
-        7 => {
-            sim.heal();
-            try_to(sim.restart_broker(3));
-        }
-        _ => {}
-    }
-}
-
-/// One broker is restarted after the other, faster than followers learn of high watermarks.
-fn rolling(sim: &SimHandle, step: u32) {
-    let broker = i32::try_from(step / 2 % 3).unwrap_or(0) + 1;
-    match step % 2 {
-        0 => try_to(sim.crash_broker(broker)),
-        _ => try_to(sim.restart_broker(broker)),
-    }
-}
-
-/// The members of a transactional group pause by turns, for longer than their session.
-fn paused(sim: &SimHandle, step: u32) {
-    match step {
-        1 => try_to(sim.pause("relay-0")),
-        4 => try_to(sim.resume("relay-0")),
-        5 => try_to(sim.pause("relay-1")),
-        8 => try_to(sim.resume("relay-1")),
-        _ => {}
-    }
 }

@@ -82,16 +82,45 @@ const CATCHERS: &[(Mutation, &str)] = &[
     ),
     (Mutation::TruncationNotDetected, "replication::readers_go_back_to_what_a_new_leader_has"),
     (Mutation::CoordinatorLoadsNothing, "lifecycle::group_survives_a_broker_restart"),
+    // E: groups and their commits.
+    (Mutation::HandedOverUnrevoked, "rebalances::cooperative_untouched_partitions_keep_flowing"),
+    (Mutation::CommitMixedUp, "commit::commit_holds_several_partitions"),
+    (Mutation::NoOffsetMeansEnd, "consume::earliest_reads_from_the_start"),
+    (Mutation::CommitTakenForLastRecord, "consume::reading_resumes_from_the_commit"),
+    (Mutation::JoinsBeforeRevoked, "rebalances::partitions_wait_for_the_revoke"),
+    (Mutation::AssignedAgain, "rebalances::cooperative_untouched_partitions_keep_flowing"),
+    // F: transactions.
+    (Mutation::AbortNeverEnds, "transactions::abort_and_commit_of_one_producer_are_told_apart"),
+    (Mutation::AbortMarkedAsCommit, "transactions::aborted_records_are_invisible"),
+    (Mutation::AbortedOffsetsCount, "exactly_once::abort_rolls_offsets_back"),
+    (Mutation::OpenTransactionForgotten, "transaction_fencing::init_aborts_what_was_left_open"),
+    // H: progress.
+    (Mutation::CommitNeverRepeated, "commit::lost_commit_can_be_retried"),
+    (Mutation::LeaderlessForEver, "lifecycle::broker_restart_loses_nothing_acknowledged"),
+    (Mutation::RegistrationNotHeard, "failover::leader_failover_loses_nothing_acknowledged"),
+    (Mutation::HeartbeatNotCounted, "consume::record_after_an_idle_hour"),
 ];
 
 /// Planted bugs that no client can see while the elections are clean, or only after a fault that no
-/// case can bring about; and the test that catches each.
+/// case can bring about, or by more than one case looks at; and the test that catches each.
 const ELSEWHERE: &[(Mutation, &str)] = &[
     (Mutation::LeaderEpochIgnored, "bus-sim/src/broker/tests/replication/watermark.rs"),
     (Mutation::NewLeaderNotAwaited, "bus-sim/tests/cluster/leaders.rs"),
     (Mutation::StaleLeaderNotFenced, "bus-sim/src/broker/tests/replication/in_sync.rs"),
     (Mutation::CommitAckedBeforeReplicated, "bus-sim/src/broker/tests/coordinators.rs"),
+    // E, F, G, and H: by a guarantee that a history is judged by.
+    (Mutation::GenerationNotLoaded, HISTORIES),
+    (Mutation::ProducerIdsOverlap, HISTORIES),
+    (Mutation::EligibleForTooLong, HISTORIES),
+    (Mutation::UncleanRestartForgotten, HISTORIES),
+    (Mutation::DeposedLeaderLeadsOn, HISTORIES),
+    (Mutation::WatermarkTakenBack, HISTORIES),
+    (Mutation::JoinsBehindWatermark, HISTORIES),
+    (Mutation::CloseIgnoresDeadline, HISTORIES),
 ];
+
+/// Where planted bugs are caught by guarantees.
+const HISTORIES: &str = "bus-check/tests/mutants.rs";
 
 /// A row of the table behind the results.
 type Rows = Arc<Mutex<BTreeMap<&'static str, String>>>;

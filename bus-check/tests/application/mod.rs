@@ -38,6 +38,8 @@ pub(crate) struct Run {
     pub(crate) brokers: i32,
     pub(crate) min_insync_replicas: u32,
     pub(crate) application: Application,
+    /// How long a member takes to give up its partitions.
+    pub(crate) revocation: Duration,
     /// A known bug of librdkafka 2.12: an abort gives sequences out again.
     pub(crate) abort_reuses_sequences: bool,
 }
@@ -72,6 +74,7 @@ impl Default for Run {
             brokers: 1,
             min_insync_replicas: 1,
             application: Application::Group,
+            revocation: Duration::ZERO,
             abort_reuses_sequences: false,
         }
     }
@@ -144,7 +147,7 @@ impl Run {
         for n in 0..self.members {
             let (recorder, run) = (recorder.clone(), self.clone());
             bus.process(&format!("member-{n}"), move |bus| {
-                member(bus, recorder.clone(), run.consumer.clone(), run.assignors.clone())
+                member(bus, recorder.clone(), run.clone())
             });
         }
         for n in 0..2 {
@@ -226,18 +229,18 @@ fn record(n: u32, name: &str) -> ProducerRecord {
     }
 }
 
-async fn member(bus: Bus, recorder: Recorder, config: ConsumerConfig, assignors: Vec<Assignor>) {
+async fn member(bus: Bus, recorder: Recorder, run: Run) {
     loop {
-        let config = ConsumerConfig { assignors: assignors.clone(), ..config.clone() };
+        let config = ConsumerConfig { assignors: run.assignors.clone(), ..run.consumer.clone() };
         let Ok(consumer) = bus.consumer(config) else { return };
         if consumer.subscribe(Subscription::topics(["orders"])).is_err() {
             return;
         }
-        consume(&recorder, &consumer).await;
+        consume(&recorder, &consumer, run.revocation).await;
     }
 }
 
-async fn consume(recorder: &Recorder, consumer: &Arc<dyn Consumer>) {
+async fn consume(recorder: &Recorder, consumer: &Arc<dyn Consumer>, revocation: Duration) {
     let Some(handling) = recorder.handling(consumer) else { return };
     loop {
         match consumer.poll(Duration::from_millis(200)).await {
@@ -260,6 +263,9 @@ async fn consume(recorder: &Recorder, consumer: &Arc<dyn Consumer>) {
             Ok(Polled::Rebalance(guard)) => {
                 if guard.kind() == RebalanceKind::Assigned && !guard.partitions().is_empty() {
                     drop(consumer.committed(guard.partitions()).await);
+                }
+                if guard.kind() == RebalanceKind::Revoked && !revocation.is_zero() {
+                    tokio::time::sleep(revocation).await;
                 }
                 drop(guard.complete().await);
             }
