@@ -167,4 +167,52 @@ mutations! {
     EndOfCheckpointTold = "end-of-checkpoint-told",
     /// Client: `max.poll.records` is counted by partition.
     MaxPollRecordsPerPartition = "max-poll-records-per-partition",
+    // E: groups and their commits.
+    /// Client: the leader of a cooperative group gives a partition away before its owner let go.
+    HandedOverUnrevoked = "handed-over-unrevoked",
+    /// Broker: all partitions of a commit are given the offset of the last.
+    CommitMixedUp = "commit-mixed-up",
+    /// Client: without a committed offset, a partition starts at its end, whatever the policy.
+    NoOffsetMeansEnd = "no-offset-means-end",
+    /// Client: the committed offset is taken for that of the last record, not of the next.
+    CommitTakenForLastRecord = "commit-taken-for-last-record",
+    /// Client: an eager member joins again before the application has completed the revocation.
+    JoinsBeforeRevoked = "joins-before-revoked",
+    /// Client: a cooperative member is shown its whole assignment as newly assigned.
+    AssignedAgain = "assigned-again",
+    /// Broker: a coordinator that takes over begins the generations of its groups anew.
+    GenerationNotLoaded = "generation-not-loaded",
+    // F: transactions.
+    /// Client: what comes after an aborted transaction of a producer is taken for aborted, too.
+    AbortNeverEnds = "abort-never-ends",
+    /// Broker: the markers of an abort say that the transaction committed.
+    AbortMarkedAsCommit = "abort-marked-as-commit",
+    /// Broker: offsets that were sent to a transaction count although it is aborted.
+    AbortedOffsetsCount = "aborted-offsets-count",
+    /// Broker: all brokers give out producer ids from one block.
+    ProducerIdsOverlap = "producer-ids-overlap",
+    /// Broker: a new producer does not end what the one before left open.
+    OpenTransactionForgotten = "open-transaction-forgotten",
+    // G: replicas.
+    /// Controller: who was eligible to lead stays so when enough others are in sync again.
+    EligibleForTooLong = "eligible-for-too-long",
+    /// Controller: a broker that comes back from an unclean shutdown stays eligible to lead.
+    UncleanRestartForgotten = "unclean-restart-forgotten",
+    /// Broker: a leader that was replaced leads on.
+    DeposedLeaderLeadsOn = "deposed-leader-leads-on",
+    /// Broker: a follower that comes back takes the high watermark back to where its log ends.
+    WatermarkTakenBack = "watermark-taken-back",
+    /// Broker: a follower joins those in sync before it has all that is committed.
+    JoinsBehindWatermark = "joins-behind-watermark",
+    // H: progress.
+    /// Client: a commit whose answer was lost is never sent again.
+    CommitNeverRepeated = "commit-never-repeated",
+    /// Controller: a broker that comes back leads nothing, though nobody else does.
+    LeaderlessForEver = "leaderless-for-ever",
+    /// Broker: a leader does not hear that a follower has registered anew.
+    RegistrationNotHeard = "registration-not-heard",
+    /// Broker: heartbeats do not keep a member alive.
+    HeartbeatNotCounted = "heartbeat-not-counted",
+    /// Client: closing a producer waits until all is delivered, for as long as that takes.
+    CloseIgnoresDeadline = "close-ignores-deadline",
 }

@@ -97,6 +97,23 @@ const CATCHERS: &[(Mutation, &str)] = &[
     (Mutation::FirstOfBatchSkipped, "produce::close_flushes"),
     (Mutation::PollDropsTheRest, "consume::polls_are_limited_in_records"),
     (Mutation::EndOfCheckpointTold, "produce::one_record_arrives"),
+    // E: groups and their commits.
+    (Mutation::HandedOverUnrevoked, "rebalances::cooperative_untouched_partitions_keep_flowing"),
+    (Mutation::CommitMixedUp, "commit::commit_holds_several_partitions"),
+    (Mutation::NoOffsetMeansEnd, "consume::earliest_reads_from_the_start"),
+    (Mutation::CommitTakenForLastRecord, "consume::reading_resumes_from_the_commit"),
+    (Mutation::JoinsBeforeRevoked, "rebalances::partitions_wait_for_the_revoke"),
+    (Mutation::AssignedAgain, "rebalances::cooperative_untouched_partitions_keep_flowing"),
+    // F: transactions.
+    (Mutation::AbortNeverEnds, "transactions::abort_and_commit_of_one_producer_are_told_apart"),
+    (Mutation::AbortMarkedAsCommit, "transactions::aborted_records_are_invisible"),
+    (Mutation::AbortedOffsetsCount, "exactly_once::abort_rolls_offsets_back"),
+    (Mutation::OpenTransactionForgotten, "transaction_fencing::init_aborts_what_was_left_open"),
+    // H: progress.
+    (Mutation::CommitNeverRepeated, "commit::lost_commit_can_be_retried"),
+    (Mutation::LeaderlessForEver, "lifecycle::broker_restart_loses_nothing_acknowledged"),
+    (Mutation::RegistrationNotHeard, "failover::leader_failover_loses_nothing_acknowledged"),
+    (Mutation::HeartbeatNotCounted, "consume::record_after_an_idle_hour"),
 ];
 
 /// Planted bugs that no client can see while the elections are clean, or only after a fault that no
@@ -111,6 +128,15 @@ const ELSEWHERE: &[(Mutation, &str)] = &[
     (Mutation::EndToldTooEarly, "bus-check/tests/mutants.rs"),
     (Mutation::PipelinedAckedWhenSent, "bus-check/tests/mutants.rs"),
     (Mutation::MaxPollRecordsPerPartition, "bus-check/tests/mutants.rs"),
+    // E, F, G, and H: by a guarantee that a history is judged by.
+    (Mutation::GenerationNotLoaded, "bus-check/tests/mutants.rs"),
+    (Mutation::ProducerIdsOverlap, "bus-check/tests/mutants.rs"),
+    (Mutation::EligibleForTooLong, "bus-check/tests/mutants.rs"),
+    (Mutation::UncleanRestartForgotten, "bus-check/tests/mutants.rs"),
+    (Mutation::DeposedLeaderLeadsOn, "bus-check/tests/mutants.rs"),
+    (Mutation::WatermarkTakenBack, "bus-check/tests/mutants.rs"),
+    (Mutation::JoinsBehindWatermark, "bus-check/tests/mutants.rs"),
+    (Mutation::CloseIgnoresDeadline, "bus-check/tests/mutants.rs"),
 ];
 
 /// A row of the table behind the results.

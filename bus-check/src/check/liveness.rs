@@ -118,13 +118,14 @@ fn last_change(model: &Model<'_>, client: ClientId) -> u64 {
 /// H5: a group rebalances long after anybody has joined or left it.
 pub(super) fn rebalance_storm(model: &Model<'_>, found: &mut Anomalies) {
     let Some(settled) = settled(model) else { return };
+    // The first change of each group after the faults: what comes later is no cause.
     let mut changed: BTreeMap<NameId, EntryId> = BTreeMap::new();
-    for (at, entry) in model.history.iter() {
+    for (at, entry) in model.history.iter().skip_while(|(at, _)| Some(*at) < model.quiesced) {
         let facts = model.history.consumer(entry.client);
         if let (Some(group), Some(_)) =
             (facts.and_then(|facts| facts.group), change(model, &entry.what))
         {
-            changed.insert(group, at);
+            changed.entry(group).or_insert(at);
         }
     }
     for (index, guards) in model.groups.guards.iter().enumerate() {
@@ -134,8 +135,7 @@ pub(super) fn rebalance_storm(model: &Model<'_>, found: &mut Anomalies) {
         };
         for guard in guards {
             found.examined += 1;
-            let is_quiet =
-                changed.get(&group).is_none_or(|changed| Some(*changed) < model.quiesced);
+            let is_quiet = changed.get(&group).is_none_or(|changed| *changed > guard.entry);
             if guard.entry <= settled || !is_quiet {
                 continue;
             }

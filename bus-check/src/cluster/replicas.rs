@@ -303,6 +303,10 @@ impl Replicas {
 
     fn in_sync(&mut self, event: u64, place: PlaceId, replicas: &[BrokerId]) {
         let state = &mut self.places[place.index()];
+        // Of topics that were there from the start no election is told.
+        if let ([only], None) = (replicas, state.last_leader) {
+            state.last_leader = Some(*only);
+        }
         let committed = state.committed.last().map(|(event, _, offset)| (*event, *offset));
         if let (Some((_, before)), Some(committed)) = (&state.in_sync, committed) {
             for broker in replicas.iter().filter(|broker| !before.contains(broker)) {

@@ -40,6 +40,8 @@ pub(crate) struct Run {
     pub(crate) application: Application,
     /// Whether somebody asks for the ends of the logs all the time.
     pub(crate) asks: bool,
+    /// How long a member takes to give up its partitions.
+    pub(crate) revocation: Duration,
     /// A known bug of librdkafka 2.12: an abort gives sequences out again.
     pub(crate) abort_reuses_sequences: bool,
 }
@@ -75,6 +77,7 @@ impl Default for Run {
             min_insync_replicas: 1,
             application: Application::Group,
             asks: false,
+            revocation: Duration::ZERO,
             abort_reuses_sequences: false,
         }
     }
@@ -147,7 +150,7 @@ impl Run {
         for n in 0..self.members {
             let (recorder, run) = (recorder.clone(), self.clone());
             bus.process(&format!("member-{n}"), move |bus| {
-                member(bus, recorder.clone(), run.consumer.clone(), run.assignors.clone())
+                member(bus, recorder.clone(), run.clone())
             });
         }
         for n in 0..2 {
@@ -232,18 +235,18 @@ fn record(n: u32, name: &str) -> ProducerRecord {
     }
 }
 
-async fn member(bus: Bus, recorder: Recorder, config: ConsumerConfig, assignors: Vec<Assignor>) {
+async fn member(bus: Bus, recorder: Recorder, run: Run) {
     loop {
-        let config = ConsumerConfig { assignors: assignors.clone(), ..config.clone() };
+        let config = ConsumerConfig { assignors: run.assignors.clone(), ..run.consumer.clone() };
         let Ok(consumer) = bus.consumer(config) else { return };
         if consumer.subscribe(Subscription::topics(["orders"])).is_err() {
             return;
         }
-        consume(&recorder, &consumer).await;
+        consume(&recorder, &consumer, run.revocation).await;
     }
 }
 
-async fn consume(recorder: &Recorder, consumer: &Arc<dyn Consumer>) {
+async fn consume(recorder: &Recorder, consumer: &Arc<dyn Consumer>, revocation: Duration) {
     let Some(handling) = recorder.handling(consumer) else { return };
     loop {
         match consumer.poll(Duration::from_millis(200)).await {
@@ -266,6 +269,9 @@ async fn consume(recorder: &Recorder, consumer: &Arc<dyn Consumer>) {
             Ok(Polled::Rebalance(guard)) => {
                 if guard.kind() == RebalanceKind::Assigned && !guard.partitions().is_empty() {
                     drop(consumer.committed(guard.partitions()).await);
+                }
+                if guard.kind() == RebalanceKind::Revoked && !revocation.is_zero() {
+                    tokio::time::sleep(revocation).await;
                 }
                 drop(guard.complete().await);
             }

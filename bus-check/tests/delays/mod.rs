@@ -17,7 +17,7 @@ pub(crate) fn late(sim: &SimHandle, step: u32) {
 }
 
 /// Answers to produce requests arrive late.
-pub(crate) fn unanswered(sim: &SimHandle, step: u32) {
+pub(crate) fn unheeded(sim: &SimHandle, step: u32) {
     if step % 2 == 1 {
         sim.delay_next_response(Api::Produce, Duration::from_millis(1_500));
     }

@@ -14,6 +14,7 @@ use super::BrokerTimer;
 use super::controller::Controller;
 use super::election::Change;
 use super::session::schedule;
+use crate::mutation::Mutation;
 use crate::node::{BrokerId, Effects};
 use crate::protocol::cluster::{
     BrokerEpoch, BrokerHeartbeatRequest, BrokerHeartbeatResponse, MetadataRecord, PartitionState,
@@ -59,7 +60,8 @@ impl Controller {
             // Kafka: DUPLICATE_BROKER_REGISTRATION, until the session of the one before ends.
             return RegisterBrokerResponse { result: Err(ErrorKind::InvalidRequest) };
         }
-        let is_clean = known.is_some_and(|known| previous_broker_epoch == Some(known.epoch));
+        let is_clean = known.is_some_and(|known| previous_broker_epoch == Some(known.epoch))
+            || self.config.mutation == Some(Mutation::UncleanRestartForgotten);
         let mut records = self.changes(|topic_partition, state| {
             let change = self.change(topic_partition, state);
             let change =
@@ -145,6 +147,9 @@ impl Controller {
 
     fn unfence(&self, broker: BrokerId) -> Vec<MetadataRecord> {
         let mut records = vec![MetadataRecord::BrokerFenced { broker, is_fenced: false }];
+        if self.config.mutation == Some(Mutation::LeaderlessForEver) {
+            return records;
+        }
         records.extend(self.changes(|topic_partition, state| {
             let is_leaderless = state.leader.is_none();
             let change = is_leaderless.then(|| self.change(topic_partition, state))?;
@@ -238,6 +243,7 @@ impl Controller {
     ) -> Change<'a> {
         let config = &self.image.topics[&topic_partition.topic].config;
         Change::new(state, self.election_of(config), config.min_insync_replicas)
+            .mutated(self.config.mutation)
     }
 }
 

@@ -11,6 +11,7 @@
 //! Absent: reassignment, the recovery state of a leader after an unclean election (it has no effect
 //! that clients see). See `docs/fidelity.md`.
 
+use crate::mutation::Mutation;
 use crate::node::BrokerId;
 use crate::protocol::cluster::PartitionState;
 
@@ -35,6 +36,7 @@ pub(super) struct Change<'a> {
     in_sync_replicas: Vec<BrokerId>,
     /// Who came back from an unclean shutdown.
     unclean: Option<BrokerId>,
+    mutation: Option<Mutation>,
 }
 
 /// Who was elected.
@@ -53,7 +55,20 @@ impl<'a> Change<'a> {
     ) -> Self {
         let in_sync_replicas = state.in_sync_replicas.clone();
         let min_insync_replicas = min_insync_replicas.min(state.replicas.len());
-        Self { state, election, min_insync_replicas, in_sync_replicas, unclean: None }
+        Self {
+            state,
+            election,
+            min_insync_replicas,
+            in_sync_replicas,
+            unclean: None,
+            mutation: None,
+        }
+    }
+
+    /// With this bug planted.
+    pub(super) const fn mutated(mut self, mutation: Option<Mutation>) -> Self {
+        self.mutation = mutation;
+        self
     }
 
     /// These shall be in sync.
@@ -122,7 +137,9 @@ impl<'a> Change<'a> {
 
     /// Who is eligible after the change, before an election.
     fn eligible(&self) -> Vec<BrokerId> {
-        if self.in_sync_replicas.len() >= self.min_insync_replicas {
+        let is_kept = self.mutation == Some(Mutation::EligibleForTooLong)
+            && !self.state.eligible_leaders.is_empty();
+        if self.in_sync_replicas.len() >= self.min_insync_replicas && !is_kept {
             return Vec::new();
         }
         let before = self.state.eligible_leaders.iter().chain(&self.state.in_sync_replicas);

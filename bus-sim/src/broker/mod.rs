@@ -221,7 +221,10 @@ impl Broker {
             choices: choices.clone(),
             offsets_topic: Topic::from(OFFSETS_TOPIC),
             transactions_topic: Topic::from(TRANSACTIONS_TOPIC),
-            producer_ids: ProducerIds::new(id),
+            producer_ids: ProducerIds::new(match config.mutation {
+                Some(Mutation::ProducerIdsOverlap) => 0,
+                _ => id,
+            }),
             replicas: BTreeMap::new(),
             session: Session::new(id),
             image: Image::new(config),

@@ -163,7 +163,8 @@ impl Replica {
             return followed;
         }
         followed.is_new_epoch = state.leader_epoch > role.leader_epoch;
-        followed.has_lead = state.leader == Some(id);
+        let leads_on = had_lead && self.config.mutation == Some(Mutation::DeposedLeaderLeadsOn);
+        followed.has_lead = state.leader == Some(id) || leads_on;
         role.leader = state.leader;
         role.leader_epoch = state.leader_epoch;
         role.partition_epoch = state.partition_epoch;
@@ -184,6 +185,9 @@ impl Replica {
 
     /// Learns which brokers are registered.
     pub(super) fn follow_brokers(&mut self, brokers: &BTreeMap<BrokerId, Registration>) {
+        if self.has(Mutation::RegistrationNotHeard) {
+            return;
+        }
         if let Some(leadership) = self.leadership_mut() {
             leadership.follow_brokers(brokers);
         }

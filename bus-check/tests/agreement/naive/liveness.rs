@@ -89,7 +89,8 @@ pub(crate) fn h5(facts: &Facts<'_>) -> Broken {
     };
     for (client, entry, _) in guard_entries(facts) {
         let group = facts.consumer(client).and_then(|own| own.group);
-        let has_changed = facts.history.entries().iter().skip(quiesced).any(|entry| {
+        let mut before = facts.history.entries().iter().take(entry).skip(quiesced);
+        let has_changed = before.any(|entry| {
             facts.consumer(entry.client).and_then(|own| own.group) == group
                 && changes(facts, &entry.what).is_some()
         });

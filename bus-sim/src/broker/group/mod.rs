@@ -37,6 +37,7 @@ use super::session::schedule;
 use crate::choice::Choices;
 use crate::config::SimConfig;
 use crate::fact::Fact;
+use crate::mutation::Mutation;
 use crate::node::{Effects, Name, Timer};
 use crate::protocol::batch::{NO_SEQUENCE, ProducerEpoch, ProducerId, ProducerStamp, RecordBatch};
 use crate::protocol::write_txn_markers::Marker;
@@ -212,6 +213,9 @@ impl Shard {
     fn loaded(&mut self, turn: &mut Turn<'_>) {
         let max_size = turn.config.broker.group_max_size;
         for group in self.groups.values_mut() {
+            if turn.config.mutation == Some(Mutation::GenerationNotLoaded) {
+                group.generation = 0;
+            }
             for member in group.members.values_mut() {
                 member.touch(turn, &group.id, member.session_timeout);
             }

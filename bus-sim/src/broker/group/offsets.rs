@@ -43,6 +43,7 @@ impl Shard {
             None => Err(ErrorKind::GroupIdNotFound),
         };
         let rewind = i64::from(turn.config.mutation == Some(Mutation::CommitRewound));
+        let is_mixed_up = turn.config.mutation == Some(Mutation::CommitMixedUp);
         let mut records = Vec::with_capacity(request.partitions.len());
         let mut partitions = Vec::with_capacity(request.partitions.len());
         for (partition, is_known) in request.partitions.iter().zip(known) {
@@ -60,6 +61,9 @@ impl Shard {
             } else {
                 let mut value = OffsetValue::of(partition, turn.now.timestamp());
                 value.offset = (value.offset - rewind).max(0);
+                if is_mixed_up && let Some(last) = request.partitions.last() {
+                    value.offset = last.offset;
+                }
                 let topic_partition = topic_partition.clone();
                 let value = Some(value);
                 records.push(GroupRecord::Offset { group_id, topic_partition, value });

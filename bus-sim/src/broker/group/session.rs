@@ -81,7 +81,9 @@ impl Group {
         if request.generation != self.generation {
             return Err(ErrorKind::IllegalGeneration);
         }
-        self.touch_member(turn, &request.member_id);
+        if turn.config.mutation != Some(Mutation::HeartbeatNotCounted) {
+            self.touch_member(turn, &request.member_id);
+        }
         match self.state {
             State::Empty => Err(ErrorKind::UnknownMemberId),
             State::PreparingRebalance => Err(ErrorKind::RebalanceInProgress),

@@ -141,7 +141,10 @@ impl Shard {
     }
 
     /// Writes the end of a transaction.
-    pub(in crate::broker) fn write_marker(&mut self, turn: &mut Turn<'_>, marker: Marker) {
+    pub(in crate::broker) fn write_marker(&mut self, turn: &mut Turn<'_>, mut marker: Marker) {
+        if turn.config.mutation == Some(Mutation::AbortedOffsetsCount) {
+            marker.control = ControlRecord::Commit;
+        }
         let transaction = Some(InTransaction::End(marker));
         turn.writes.push(Write { records: Vec::new(), transaction, then: Then::Nothing });
     }

@@ -4,6 +4,7 @@ use bus_core::ErrorKind;
 
 use super::Replica;
 use crate::broker::in_sync::{FollowerFetch, Leadership};
+use crate::mutation::Mutation;
 use crate::node::BrokerId;
 use crate::protocol::cluster::{BrokerEpoch, PartitionState};
 use crate::time::SimTime;
@@ -36,10 +37,20 @@ impl Replica {
         fetch: FollowerFetch,
     ) -> Result<Fetched, ErrorKind> {
         let log_end = self.log.end();
-        let high_watermark = self.high_watermark();
+        let is_lax = self.config.mutation == Some(Mutation::JoinsBehindWatermark);
+        let high_watermark = if is_lax { 0 } else { self.high_watermark() };
         let leadership = self.leadership_mut().ok_or(ErrorKind::NotLeaderOrFollower)?;
         let has_more = leadership.fetched(now, fetch, log_end)?;
         let is_proposed = leadership.propose_expansion(fetch.follower, high_watermark);
+        if self.config.mutation == Some(Mutation::WatermarkTakenBack)
+            && fetch.offset < high_watermark
+        {
+            self.set_high_watermark(now, fetch.offset);
+            if let Some(role) = &mut self.role {
+                role.has_risen = true;
+            }
+            return Ok(Fetched { has_advanced: true, is_proposed });
+        }
         Ok(Fetched { has_advanced: has_more && self.advance(now), is_proposed })
     }
 

@@ -12,6 +12,7 @@ use bus_core::ErrorKind;
 use super::state::{State, Transaction, is_exhausted};
 use super::{Answer, Outcome, Reply, Shard, Turn};
 use crate::broker::connections::Caller;
+use crate::mutation::Mutation;
 use crate::node::Name;
 use crate::protocol::batch::{ProducerEpoch, ProducerId};
 use crate::protocol::init_producer_id::Transactional;
@@ -58,6 +59,9 @@ impl Transaction {
             return Err(ErrorKind::ProducerFenced);
         }
         let now = turn.time();
+        if turn.has(Mutation::OpenTransactionForgotten) && self.metadata.state == State::Ongoing {
+            self.metadata.state = State::Empty;
+        }
         match self.metadata.state {
             State::PrepareCommit | State::PrepareAbort => Err(ErrorKind::ConcurrentTransactions),
             State::Empty | State::CompleteCommit | State::CompleteAbort => {

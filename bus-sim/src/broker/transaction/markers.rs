@@ -85,6 +85,8 @@ impl Shard {
         let Metadata { producer_id, producer_epoch, is_version_2, state, .. } =
             transaction.metadata;
         let Some(control) = state.prepared() else { return };
+        let is_wrong = turn.has(Mutation::AbortMarkedAsCommit);
+        let control = if is_wrong { ControlRecord::Commit } else { control };
         let Some(completion) = &mut transaction.completion else { return };
         for (leader, partitions) in completion.take_unsent(turn) {
             let marker = Marker {

@@ -12,6 +12,7 @@ use bus_core::{
 
 use crate::client::connections::Link;
 use crate::client::{ClientTimer, Completion};
+use crate::mutation::Mutation;
 use crate::node::{Effects, Name, Timer};
 use crate::protocol::{Request, offset_commit};
 use crate::time::SimTime;
@@ -166,6 +167,9 @@ impl Consumer {
     }
 
     pub(super) fn commit_unanswered(&mut self, now: SimTime, id: u64, effects: &mut Effects) {
+        if self.mutation == Some(Mutation::CommitNeverRepeated) {
+            return;
+        }
         if let Some(call) = self.commits.find(id) {
             call.slot = None;
         }

@@ -131,7 +131,11 @@ impl Consumer {
         result: Result<Vec<PartitionResponse>, ErrorKind>,
         effects: &mut Effects,
     ) {
-        let skip = Offset::from(self.mutation == Some(Mutation::RecordSkippedAtRebalance));
+        let skip = match self.mutation {
+            Some(Mutation::RecordSkippedAtRebalance) => 1,
+            Some(Mutation::CommitTakenForLastRecord) => -1,
+            _ => 0,
+        };
         let is_unstable = |answer: &PartitionResponse| {
             answer.result.as_ref().is_err_and(|kind| *kind == ErrorKind::UnstableOffsetCommit)
         };
@@ -155,7 +159,7 @@ impl Consumer {
             match answer.map(|answer| &answer.result) {
                 Some(Ok(Some(committed))) => {
                     partition.committed = Some(committed.offset);
-                    partition.found(committed.offset + skip, committed.leader_epoch);
+                    partition.found((committed.offset + skip).max(0), committed.leader_epoch);
                 }
                 Some(Ok(None)) => self.reset(now, topic_partition, ErrorKind::NoOffset, effects),
                 Some(Err(_)) | None => {
@@ -209,7 +213,12 @@ impl Consumer {
         why: ErrorKind,
         effects: &mut Effects,
     ) {
-        let policy = self.reset_policy();
+        let policy = match why {
+            ErrorKind::NoOffset if self.mutation == Some(Mutation::NoOffsetMeansEnd) => {
+                OffsetReset::Latest
+            }
+            _ => self.reset_policy(),
+        };
         let Some(partition) = self.partitions.get_mut(topic_partition) else { return };
         partition.clear_buffer();
         match policy {

@@ -104,7 +104,9 @@ impl Aborted {
         let has_begun = starts.front().is_some_and(|first| *first <= batch.base_offset);
         match batch.batch.control {
             Some(ControlRecord::Abort) if has_begun => {
-                starts.pop_front();
+                if self.mutation != Some(Mutation::AbortNeverEnds) {
+                    starts.pop_front();
+                }
                 false
             }
             Some(_) => false,

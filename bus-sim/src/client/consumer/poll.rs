@@ -63,8 +63,9 @@ impl Consumer {
         if let Some(error) = self.errors.pop_front() {
             return Some(Err(error));
         }
-        if let Some(rebalance) = &self.rebalance {
-            return Some(Ok(Ready::Rebalance(Arc::clone(rebalance))));
+        if let Some(rebalance) = self.rebalance.as_ref().map(Arc::clone) {
+            self.join_unrevoked(now, effects);
+            return Some(Ok(Ready::Rebalance(rebalance)));
         }
         self.auto_commit_in_poll(now, AutoCommit::Poll, effects);
         let records = self.take_records(now);

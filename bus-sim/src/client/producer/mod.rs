@@ -276,7 +276,9 @@ impl Producer {
                 if self.mutation == Some(Mutation::AcknowledgedInFlightLostOnClose) {
                     self.pretend_delivery(effects);
                 }
-                effects.set_timer(Timer::Client(ClientTimer::OperationTimeout), now + timeout);
+                if self.mutation != Some(Mutation::CloseIgnoresDeadline) {
+                    effects.set_timer(Timer::Client(ClientTimer::OperationTimeout), now + timeout);
+                }
                 self.begin_flush(now, None, effects);
                 self.finish_close_if_drained(effects);
             }

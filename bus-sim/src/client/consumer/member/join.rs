@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bus_core::{Bytes, Error, ErrorKind, Rebalance, RebalanceKind, Topic, TopicPartition};
+use bus_core::{
+    Assignor, Bytes, Error, ErrorKind, Rebalance, RebalanceKind, Topic, TopicPartition,
+};
 
 use crate::client::ClientTimer;
 use crate::client::connections::Link;
@@ -204,13 +206,18 @@ impl Consumer {
     pub(in crate::client::consumer) fn lead(&mut self, now: SimTime, effects: &mut Effects) {
         let Some(member) = &mut self.member else { return };
         let State::Leading { assignor, members } = &member.state else { return };
+        let is_hasty = self.mutation == Some(Mutation::HandedOverUnrevoked);
+        let assignor = match assignor {
+            Assignor::CooperativeSticky if is_hasty => Assignor::RoundRobin,
+            assignor => *assignor,
+        };
         let topics = members.iter().flat_map(|member| &member.subscription.topics);
         let partitions = topics
             .filter_map(|topic| Some((topic.clone(), self.metadata.partitions(topic)?)))
             .collect::<BTreeMap<Topic, i32>>();
         let is_dated = self.policy.dates_claims;
         let claims = if is_dated { Claims::Dated } else { Claims::Trusted };
-        let assignment = assign(*assignor, members, &partitions, claims);
+        let assignment = assign(assignor, members, &partitions, claims);
         let assignments =
             assignment.iter().map(|(id, mine)| (id.clone(), encode_assignment(mine))).collect();
         self.sync(now, assignments, effects);
@@ -270,7 +277,8 @@ impl Consumer {
         if !is_cooperative {
             return self.show(RebalanceKind::Assigned, assigned, Next::Stay);
         }
-        let is_new = |tp: &&TopicPartition| !self.partitions.contains_key(*tp);
+        let is_shown_again = self.mutation == Some(Mutation::AssignedAgain);
+        let is_new = |tp: &&TopicPartition| is_shown_again || !self.partitions.contains_key(*tp);
         let added = assigned.iter().filter(is_new).cloned().collect::<Vec<_>>();
         let is_gone = |tp: &&TopicPartition| !assigned.contains(tp);
         let gone = self.partitions.keys().filter(is_gone).cloned().collect::<Vec<_>>();

@@ -14,6 +14,7 @@ use bus_core::{Assignor, Error, ErrorKind, Rebalance, RebalanceKind, StartAt, To
 
 use crate::client::ClientTimer;
 use crate::client::connections::Link;
+use crate::mutation::Mutation;
 use crate::node::{BrokerId, Effects, Name, Timer};
 use crate::protocol::{Request, heartbeat, leave_group};
 use crate::time::SimTime;
@@ -204,6 +205,17 @@ impl Consumer {
         } else {
             let partitions = self.assignment();
             self.show(RebalanceKind::Revoked, partitions, Next::Rejoin);
+        }
+    }
+
+    /// The application is shown a guard: now a planted bug joins, and does not wait for it.
+    pub(super) fn join_unrevoked(&mut self, now: SimTime, effects: &mut Effects) {
+        let rejoins = matches!(
+            self.member.as_ref().map(|member| &member.state),
+            Some(State::In { next: Next::Rejoin })
+        );
+        if rejoins && self.mutation == Some(Mutation::JoinsBeforeRevoked) {
+            self.join(now, effects);
         }
     }
 
