@@ -7,8 +7,8 @@
 //! time, and gets rounder numbers; and what is left of the choices becomes rounder. A smaller run
 //! counts if it breaks the guarantee of the same name. Runs are deterministic, so one decides.
 //!
-//! With less work, the timing of a failure may come to depend on many choices. If many are left, all
-//! is done once more with the choices first, and the smaller run of both is kept.
+//! With less work, the timing of a failure may come to depend on many choices. If many are left,
+//! all is done once more with the choices first, and the smaller run of both is kept.
 //!
 //! Absent: taking single records or calls of an application out. It does as much less as it lets
 //! others decide ([`SimHandle::size`](crate::SimHandle::size)).
