@@ -137,7 +137,8 @@ mod tests {
     #[test]
     fn processes_that_are_gone_are_replaced_by_their_number() {
         let text = r#"(faults: [
-            (id: 1, when: Reached(process: "worker-3", point: "here"), fault: CrashProcess("worker-3")),
+            (id: 1, when: Reached(process: "worker-3", point: "here"),
+             fault: CrashProcess("worker-3")),
             (id: 2, when: At("1s"), fault: PauseProcess("shop")),
         ])"#;
         let plan: Plan = ron::from_str(text).unwrap();

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use bus::explore::zoo::{Effort, HEADER, Measured, measure};
 use bus_sim::explore::Progress;
 use clap::Args;
+use clap::builder::RangedU64ValueParser;
 use indicatif::{ProgressBar, ProgressStyle};
 use scenarios::stories::{ENTRIES, Entry};
 use serde::Serialize;
@@ -20,10 +21,10 @@ pub(crate) struct Arguments {
     #[arg(value_name = "NAME")]
     names: Vec<String>,
     /// In how many disjoint ranges of seeds each is searched for
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = at_least_one())]
     ranges: u64,
     /// How many seeds a range has, and so many the fixed form has to survive
-    #[arg(long, value_name = "N", default_value_t = 2_000, value_parser = clap::value_parser!(u64).range(1..1_000_000_000))]
+    #[arg(long, value_name = "N", default_value_t = 2_000, value_parser = at_least_one())]
     seeds: u64,
     /// How many runs the shrinking of the first violation may take
     #[arg(long, value_name = "N", default_value_t = 2_000)]
@@ -34,6 +35,11 @@ pub(crate) struct Arguments {
     /// Print one JSON array
     #[arg(long)]
     json: bool,
+}
+
+/// Some seeds, and few enough that no range of them is out of range.
+fn at_least_one() -> RangedU64ValueParser {
+    RangedU64ValueParser::new().range(1..1_000_000_000)
 }
 
 /// Measures the stories and prints the table of them.

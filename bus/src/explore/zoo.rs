@@ -73,7 +73,8 @@ impl Measured {
     /// A row of the [table](HEADER).
     pub fn row(&self) -> String {
         let Self { entry, seeds_to_find, guarantees, shrunk, fixed_seeds, fixed_broken } = self;
-        let or_none = |seeds: Option<u64>| seeds.map_or("none".to_owned(), |n| n.to_string());
+        let or_none =
+            |seeds: Option<u64>| seeds.map_or_else(|| "none".to_owned(), |n| n.to_string());
         let found: Vec<_> = seeds_to_find.iter().map(|seeds| or_none(*seeds)).collect();
         let (before, after) = shrunk.as_ref().map_or((0, 0), Shrunk::steps);
         let broken = fixed_broken.as_ref().map(|broken| format!("broken: {broken}"));

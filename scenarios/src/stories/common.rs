@@ -28,12 +28,9 @@ pub async fn finished(bus: &Bus, observer: &Observer, life: &Lifecycle) -> Resul
 }
 
 /// The processes that take part: all of them on an ordinary day, and at least the first.
-pub fn processes(
-    setting: &Setting,
-    names: &[&'static str],
-) -> impl Iterator<Item = &'static str> + use<> {
+pub fn processes(setting: &Setting, names: &[&'static str]) -> impl Iterator<Item = &'static str> {
     let count = setting.size("processes", 1..=names.len());
-    names[..count].to_vec().into_iter()
+    names.iter().copied().take(count)
 }
 
 /// How long a story may take: a few session timeouts.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::choice::{ChoiceKey, ChoiceReport, Chosen, Label, Overrides};
+use crate::choice::{ChoiceKey, ChoiceReport, Chosen, Label};
 use crate::fault::{Fault, FaultReport, Plan, Struck, Target, Trigger};
 use crate::time::SimTime;
 use crate::world::TraceHash;
@@ -13,7 +13,8 @@ fn shrinker<'a>(run: Run<'a>, wanted: &'a Violation, best: Case) -> Shrinker<'a,
     let size = |name: &str, most| Size { name: name.to_owned(), least: 1, most, was: most };
     let sizes = vec![size("orders", 20), size("processes", 3)];
     let before = Before { faults: 0, choices: 0, sizes, brokers: 3 };
-    Shrinker { run, wanted, before, best, runs: 0, budget: 1_000, told: |_| {} }
+    let choices_first = false;
+    Shrinker { run, wanted, before, best, choices_first, runs: 0, budget: 1_000, told: |_| {} }
 }
 
 fn wanted() -> Violation {
@@ -74,6 +75,34 @@ fn the_budget_is_kept() {
     let (left, runs) = shrunk(&[0, 17, 49], 10);
     assert_eq!(runs, 10);
     assert!(left.len() > 3 && left.len() < 50, "{left:?}");
+}
+
+#[test]
+fn few_choices_count_more_than_a_small_workload() {
+    // With fewer orders, all choices are needed; with all orders, one.
+    let run = |case: &Case, is_recorded: bool| {
+        let orders = case.sizes.get("orders").copied().unwrap_or(20);
+        let Overrides { values, harmless_unless_listed } = &case.overrides;
+        let is_chosen = |key| !harmless_unless_listed || values.contains_key(&ChoiceKey(key));
+        let fails = if orders < 20 { (0..20).all(is_chosen) } else { is_chosen(7) };
+        let choice = |key| Chosen {
+            key: ChoiceKey(key),
+            label: Label::Latency,
+            cause: String::new(),
+            value: 1,
+            below: 2,
+        };
+        let chosen = (0..20).filter(|key| is_chosen(*key)).map(choice);
+        let told = || {
+            let orders = Size { name: "orders".to_owned(), least: 1, most: 20, was: orders };
+            SimReport { sizes: vec![orders], ..report(chosen.collect(), Vec::new()) }
+        };
+        ran(fails, is_recorded.then(told))
+    };
+    let shrunk = shrink(&run, &Case::default(), 1, &wanted(), 1_000, |_| {});
+    assert_eq!(shrunk.case.overrides, Overrides::only([(ChoiceKey(7), 1)]));
+    let few = shrink(&run, &Case::default(), 1, &wanted(), 30, |_| {});
+    assert_eq!(few.runs, 30);
 }
 
 fn fault(when: Trigger, fault: Fault) -> Planned {
