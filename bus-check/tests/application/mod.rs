@@ -38,6 +38,8 @@ pub(crate) struct Run {
     pub(crate) brokers: i32,
     pub(crate) min_insync_replicas: u32,
     pub(crate) application: Application,
+    /// Whether somebody asks all the time what transactions have committed.
+    pub(crate) is_observed: bool,
     /// How long a member takes to give up its partitions.
     pub(crate) revocation: Duration,
     /// A known bug of librdkafka 2.12: an abort gives sequences out again.
@@ -74,6 +76,7 @@ impl Default for Run {
             brokers: 1,
             min_insync_replicas: 1,
             application: Application::Group,
+            is_observed: false,
             revocation: Duration::ZERO,
             abort_reuses_sequences: false,
         }
@@ -141,7 +144,8 @@ impl Run {
         let bus = recorder.record(&sim.bus());
         let admin = bus.admin()?;
         if self.application == Application::Ledger {
-            return ledger::play(&sim, &bus, &recorder, self.faults).await;
+            let trouble = (self.faults, self.is_observed);
+            return ledger::play(&sim, &bus, &recorder, trouble).await;
         }
         admin.create_topic(NewTopic::new("orders").partitions(PARTITIONS)).await?;
         for n in 0..self.members {
