@@ -17,7 +17,8 @@ use bus_core::{Assignor, ProducerConfig};
 use bus_sim::Mutation;
 use delays::{apart, late, unheeded};
 use outages::{
-    crash, lagging, last_words, outlived, paused, rolling, severed, unanswered, unclean, unheard,
+    crash, lagging, last_words, outlived, paused, rolling, severed, unanswered, unclean, undecided,
+    unheard,
 };
 
 /// Within so many seeds each is caught; [`seeds_of`] says with which.
@@ -44,6 +45,8 @@ enum Scene {
     Cooperative(Faults),
     /// A group whose members take their time to give up partitions.
     Slow(Faults),
+    /// Transactions, and somebody who asks what they have committed.
+    Observed(Faults),
     /// Transactions on three brokers.
     LedgerCluster(Faults),
 }
@@ -73,6 +76,7 @@ impl Scene {
                 let revocation = Duration::from_millis(300);
                 Run { faults, revocation, members: 3, ..Run::default() }
             }
+            Self::Observed(faults) => Run { faults, is_observed: true, ..ledger },
             Self::LedgerCluster(faults) => {
                 Run { faults, brokers: 3, min_insync_replicas: 2, ..ledger }
             }
@@ -157,6 +161,7 @@ const CATCHERS: &[(Mutation, Guarantee, Scene)] = &[
     // F: transactions.
     (Mutation::AbortNeverEnds, Guarantee::F5, Scene::Ledger(quiet)),
     (Mutation::AbortMarkedAsCommit, Guarantee::F6, Scene::Ledger(quiet)),
+    (Mutation::UnstableOffsetServed, Guarantee::E8, Scene::Observed(undecided)),
     (Mutation::MarkerMissing, Guarantee::F7, Scene::Ledger(unanswered)),
     (Mutation::AbortedOffsetsCount, Guarantee::F11, Scene::Ledger(quiet)),
     (Mutation::UncleanRestartForgotten, Guarantee::F14, Scene::LedgerCluster(unclean)),
@@ -189,7 +194,6 @@ const LATER: &[(Mutation, u64)] = &[
 /// Planted bugs that change nothing that a guarantee is about, with the reason.
 const UNSEEN: &[(Mutation, &str)] = &[
     (Mutation::LeaderEpochIgnored, "an old leader has no client that would believe it"),
-    (Mutation::UnstableOffsetServed, "needs a rebalance between a commit and its markers"),
     (Mutation::TruncationNotDetected, "needs a log that loses what a reader has read"),
     (Mutation::NewLeaderNotAwaited, "needs a leader that dies with five batches in flight"),
 ];
@@ -233,7 +237,9 @@ fn planted_bugs_are_caught_in_a_cluster() {
 
 #[test]
 fn planted_bugs_are_caught_in_transactions() {
-    let (rows, missed) = catch(|scene| matches!(scene, Scene::Ledger(_) | Scene::LedgerCluster(_)));
+    let (rows, missed) = catch(|scene| {
+        matches!(scene, Scene::Ledger(_) | Scene::Observed(_) | Scene::LedgerCluster(_))
+    });
     println!("{rows}");
     assert!(missed.is_empty(), "not caught as the table says: {missed:?}");
 }
@@ -295,6 +301,7 @@ fn without_a_planted_bug_they_hold() {
         Scene::Asked(quiet),
         Scene::AskedCluster(apart),
         Scene::Ledger(unanswered),
+        Scene::Observed(undecided),
         Scene::LedgerCluster(quiet),
         Scene::LedgerCluster(unclean),
     ];

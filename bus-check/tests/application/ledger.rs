@@ -25,7 +25,7 @@ pub(super) async fn play(
     sim: &SimHandle,
     bus: &Bus,
     recorder: &Recorder,
-    faults: Faults,
+    (faults, is_observed): (Faults, bool),
 ) -> Result<()> {
     let admin = bus.admin()?;
     for topic in ["inputs", "outputs", "accounts"] {
@@ -42,6 +42,9 @@ pub(super) async fn play(
         [("reader", IsolationLevel::ReadCommitted), ("dirty", IsolationLevel::ReadUncommitted)]
     {
         bus.process(name, move |bus| read(bus, isolation));
+    }
+    if is_observed {
+        bus.process("observer", observe);
     }
     for step in 0..10 {
         faults(sim, step);
@@ -218,6 +221,23 @@ async fn read(bus: Bus, isolation: IsolationLevel) {
     }
     loop {
         drop(consumer.poll_records(Duration::from_millis(200)).await);
+    }
+}
+
+/// Asks all the time what the relays have committed.
+async fn observe(bus: Bus) {
+    let config = ConsumerConfig {
+        isolation_level: IsolationLevel::ReadCommitted,
+        enable_auto_commit: false,
+        ..ConsumerConfig::in_group("relay")
+    };
+    let Ok(consumer) = bus.consumer(config) else { return };
+    let inputs: Vec<_> =
+        (0..PARTITIONS).map(|partition| TopicPartition::new("inputs", partition)).collect();
+    loop {
+        // While transactions are undecided, there is no answer.
+        drop(consumer.committed(&inputs).await);
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 

@@ -40,6 +40,8 @@ pub(crate) struct Run {
     pub(crate) application: Application,
     /// Whether somebody asks for the ends of the logs all the time.
     pub(crate) asks: bool,
+    /// Whether somebody asks all the time what transactions have committed.
+    pub(crate) is_observed: bool,
     /// How long a member takes to give up its partitions.
     pub(crate) revocation: Duration,
     /// A known bug of librdkafka 2.12: an abort gives sequences out again.
@@ -77,6 +79,7 @@ impl Default for Run {
             min_insync_replicas: 1,
             application: Application::Group,
             asks: false,
+            is_observed: false,
             revocation: Duration::ZERO,
             abort_reuses_sequences: false,
         }
@@ -144,7 +147,8 @@ impl Run {
         let bus = recorder.record(&sim.bus());
         let admin = bus.admin()?;
         if self.application == Application::Ledger {
-            return ledger::play(&sim, &bus, &recorder, self.faults).await;
+            let trouble = (self.faults, self.is_observed);
+            return ledger::play(&sim, &bus, &recorder, trouble).await;
         }
         admin.create_topic(NewTopic::new("orders").partitions(PARTITIONS)).await?;
         for n in 0..self.members {

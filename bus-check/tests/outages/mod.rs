@@ -146,6 +146,13 @@ pub(crate) fn last_words(sim: &SimHandle, step: u32) {
     }
 }
 
+/// The ends of transactions come late.
+pub(crate) fn undecided(sim: &SimHandle, step: u32) {
+    if step % 2 == 1 {
+        sim.delay_next_request(Api::WriteTxnMarkers, Duration::from_millis(700));
+    }
+}
+
 /// A broker that others cannot reach.
 fn cut_off(sim: &SimHandle, broker: i32) {
     for other in (1..=3).filter(|other| *other != broker) {

@@ -276,12 +276,13 @@ impl Shared {
         }
     }
 
-    /// The time that is shown: of the world, once the simulation is over.
+    /// The time in the world, which may be behind tokio's while events are due.
     fn now(&self) -> SimTime {
-        if self.is_over.load(Ordering::Relaxed) {
-            return self.world.lock().now();
+        let mut world = self.world.lock();
+        if !self.is_over.load(Ordering::Relaxed) {
+            world.advance(self.tokio_now());
         }
-        self.tokio_now()
+        world.now()
     }
 
     fn tokio_now(&self) -> SimTime {
