@@ -71,6 +71,11 @@ fn is_kept(model: &Model<'_>, send: &Send<'_>) -> Promise {
 pub(super) fn lost_finally(model: &Model<'_>, found: &mut Anomalies) {
     for send in &model.sends {
         let (Some((id, offset)), Some(ended)) = (send.told, send.ended) else { continue };
+        // With acks=0 nobody has said that it arrived.
+        let facts = model.history.producer(send.client);
+        if facts.is_some_and(|facts| facts.acks == Acks::None) {
+            continue;
+        }
         let log = &model.logs[id.index()];
         let Some(audit) = log.audits[0] else { continue };
         let is_below = offset.is_some_and(|offset| offset < audit.low);

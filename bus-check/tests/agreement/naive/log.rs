@@ -286,6 +286,9 @@ pub(crate) fn b2(facts: &Facts<'_>) -> Broken {
     let mut broken = Broken::new();
     for send in facts.sends() {
         let (Some((partition, offset)), Some(ended)) = (send.told(), send.ended) else { continue };
+        if facts.producer(send.client).acks == Acks::None {
+            continue;
+        }
         let audit = facts.audit(partition, IsolationLevel::ReadUncommitted);
         let Some(audit) = audit.filter(|audit| ended < audit.began) else { continue };
         let is_there = facts.seen(send.id).0.iter().any(|(at, offset)| {
