@@ -191,6 +191,7 @@ const LATER: &[(Mutation, u64)] = &[
     (Mutation::TailLostAtRestart, 2),
     (Mutation::ZombieAppendAccepted, 3),
     (Mutation::GenerationNotLoaded, 2),
+    (Mutation::AbortedOffsetsCount, 2),
 ];
 
 /// Planted bugs that change nothing that a guarantee is about, with the reason.
