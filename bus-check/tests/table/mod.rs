@@ -1,5 +1,5 @@
-//! The tables of `docs/semantics.md`: guarantees with the planted bugs that they catch, the cases of
-//! the conformance suite that catch those, and where Kafka says what is promised.
+//! The tables of `docs/semantics.md`: guarantees with the planted bugs that they catch, the cases
+//! of the conformance suite that catch those, and where Kafka says what is promised.
 
 mod kafka;
 
