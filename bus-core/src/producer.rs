@@ -31,6 +31,12 @@ pub trait Producer: Send + Sync + fmt::Debug {
     /// - [`ErrorKind::UnknownTopicOrPartition`]: no such topic, or the partition is out of range;
     /// - [`ErrorKind::MessageTimedOut`]: not delivered in time (indeterminate if it was on the
     ///   wire);
+    /// - [`ErrorKind::OutOfOrderSequenceNumber`]: of an idempotent producer with several batches in
+    ///   flight, a leader that did not know it refused this record and took a later one; it may be
+    ///   missing (KAFKA-14359; indeterminate, with [`Recovery::Retry`](crate::Recovery::Retry)).
+    ///   With `max_in_flight` 1 there is no later one;
+    /// - [`ErrorKind::Fatal`]: what a log has of an idempotent producer is not what was
+    ///   acknowledged; only another producer goes on;
     /// - [`ErrorKind::Closed`]: the producer was closed before.
     fn send(&self, record: ProducerRecord) -> Delivery;
 

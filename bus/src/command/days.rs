@@ -1,5 +1,6 @@
 //! Which worst days a command is about: the arguments that `bus explore` and `bus traces` share.
 
+use std::num::NonZeroUsize;
 use std::ops::Range;
 
 use bus::explore::WorstDays;
@@ -9,7 +10,7 @@ use scenarios::{Application, Form};
 
 use super::Failure;
 
-/// An application, and what goes wrong.
+/// An application, seeds, and what goes wrong.
 #[derive(Args, Debug)]
 pub(super) struct Days {
     /// The name of the application or failure story; `bus list` lists them
@@ -19,6 +20,12 @@ pub(super) struct Days {
     /// these
     #[arg(long, value_name = "FORM")]
     pub(super) form: Option<String>,
+    /// Which seeds: from A up to, and not including, B
+    #[arg(long, value_name = "A..B", default_value = "0..1000", value_parser = seeds)]
+    pub(super) seeds: Range<u64>,
+    /// How many runs at a time; as many as there are cores
+    #[arg(long, value_name = "N")]
+    pub(super) jobs: Option<NonZeroUsize>,
     /// Which faults: their kinds with commas between them, `all`, or `none`; those of the
     /// application
     #[arg(long, value_name = "KINDS")]
@@ -45,9 +52,11 @@ impl Days {
         Ok(days.with_faults(self.faults.as_deref(), envelope)?)
     }
 
-    /// The arguments that say the same to another process.
-    pub(super) fn to_arguments(&self) -> Vec<String> {
-        let mut arguments = vec![self.name.clone(), format!("--sim={}", self.sim)];
+    /// The arguments that say the same to another process, of these seeds.
+    pub(super) fn to_arguments(&self, seeds: &Range<u64>) -> Vec<String> {
+        let seeds = format!("--seeds={}..{}", seeds.start, seeds.end);
+        let mut arguments = vec![self.name.clone(), seeds, format!("--sim={}", self.sim)];
+        arguments.extend(self.jobs.iter().map(|jobs| format!("--jobs={jobs}")));
         arguments.extend(self.form.iter().map(|form| format!("--form={form}")));
         arguments.extend(self.faults.iter().map(|faults| format!("--faults={faults}")));
         arguments.extend(self.beyond.then(|| "--beyond".to_owned()));
@@ -74,7 +83,7 @@ pub(super) fn find(
 }
 
 /// Reads `A..B`.
-pub(super) fn seeds(text: &str) -> Result<Range<u64>, String> {
+fn seeds(text: &str) -> Result<Range<u64>, String> {
     let wrong = || format!("{text:?} is not of the form A..B, such as 0..1000");
     let (begin, end) = text.split_once("..").ok_or_else(wrong)?;
     let begin = begin.parse::<u64>().map_err(|_| wrong())?;

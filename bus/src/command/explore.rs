@@ -1,6 +1,5 @@
 //! `bus explore`: an application on many worst days.
 
-use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -14,7 +13,7 @@ use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 use scenarios::{Application, Form};
 use serde::Serialize;
 
-use super::days::{Days, seeds};
+use super::days::Days;
 use super::replay::write;
 use super::{Failure, print, traces};
 
@@ -24,12 +23,6 @@ use super::{Failure, print, traces};
 pub(crate) struct Arguments {
     #[command(flatten)]
     days: Days,
-    /// Which seeds: from A up to, and not including, B
-    #[arg(long, value_name = "A..B", default_value = "0..1000", value_parser = seeds)]
-    seeds: Range<u64>,
-    /// How many runs at a time; as many as there are cores
-    #[arg(long, value_name = "N")]
-    jobs: Option<NonZeroUsize>,
     /// After how many violations it ends
     #[arg(long, value_name = "N", default_value_t = 1)]
     violations: usize,
@@ -88,12 +81,12 @@ impl Arguments {
             days: Days {
                 name: "order-export".to_owned(),
                 form: Some(form.to_owned()),
+                seeds,
+                jobs: None,
                 faults: None,
                 beyond: false,
                 sim: String::new(),
             },
-            seeds,
-            jobs: None,
             violations: 1,
             shrink: 2_000,
             audit: 50,
@@ -105,15 +98,15 @@ impl Arguments {
 }
 
 fn explore_days(days: &WorstDays, arguments: &Arguments) -> Explored {
-    let bar = progress_bar(arguments.seeds.end.saturating_sub(arguments.seeds.start));
+    let bar = progress_bar(arguments.days.seeds.end.saturating_sub(arguments.days.seeds.start));
     let mut exploration = days
         .exploration()
-        .seeds(arguments.seeds.clone())
+        .seeds(arguments.days.seeds.clone())
         .violations(arguments.violations)
         .shrink_runs(arguments.shrink)
         .audit_every(arguments.audit)
         .on_progress(|progress| tell(&bar, progress));
-    if let Some(jobs) = arguments.jobs {
+    if let Some(jobs) = arguments.days.jobs {
         exploration = exploration.jobs(jobs);
     }
     let mut explored = exploration.run(days.judged());
@@ -134,8 +127,8 @@ fn audit_in_another_process(
     if count == 0 {
         return Ok(());
     }
-    let seeds = arguments.seeds.start..arguments.seeds.start + count;
-    let divergences = traces::compare(&arguments.days, days, seeds, arguments.jobs)?;
+    let seeds = arguments.days.seeds.start..arguments.days.seeds.start + count;
+    let divergences = traces::compare(&arguments.days, days, seeds)?;
     explored.audited_elsewhere = count;
     explored.divergences.extend(divergences);
     Ok(())

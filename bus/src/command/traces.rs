@@ -2,7 +2,6 @@
 //! comparison with another process, for `bus explore --audit-process`.
 
 use std::collections::BTreeMap;
-use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::process::{Command, ExitCode, Stdio};
 
@@ -12,7 +11,7 @@ use bus_sim::TraceHash;
 use bus_sim::explore::Divergence;
 use clap::Args;
 
-use super::days::{Days, seeds};
+use super::days::Days;
 use super::{Failure, print};
 
 /// The arguments of `bus traces`.
@@ -21,12 +20,6 @@ use super::{Failure, print};
 pub(crate) struct Arguments {
     #[command(flatten)]
     days: Days,
-    /// Which seeds: from A up to, and not including, B
-    #[arg(long, value_name = "A..B", default_value = "0..1000", value_parser = seeds)]
-    seeds: Range<u64>,
-    /// How many runs at a time; as many as there are cores
-    #[arg(long, value_name = "N")]
-    jobs: Option<NonZeroUsize>,
     /// Print the traces themselves, a line for each event
     #[arg(long)]
     lines: bool,
@@ -34,13 +27,14 @@ pub(crate) struct Arguments {
 
 /// Prints a line for each seed: it and the hash of its trace.
 pub(crate) fn traces(arguments: &Arguments) -> Result<ExitCode, Failure> {
+    let Days { seeds, jobs, .. } = &arguments.days;
     let days = arguments.days.worst_days()?;
     if arguments.lines {
-        for seed in arguments.seeds.clone() {
+        for seed in seeds.clone() {
             trace(&days, seed).iter().try_for_each(|line| print(line))?;
         }
     } else {
-        for (seed, hash) in hashes(&days, arguments.seeds.clone(), arguments.jobs) {
+        for (seed, hash) in hashes(&days, seeds.clone(), *jobs) {
             print(&format!("{seed} {hash}"))?;
         }
     }
@@ -52,13 +46,11 @@ pub(super) fn compare(
     arguments: &Days,
     days: &WorstDays,
     seeds: Range<u64>,
-    jobs: Option<NonZeroUsize>,
 ) -> Result<Vec<Divergence>, Failure> {
-    let here = hashes(days, seeds.clone(), jobs);
-    let jobs = jobs.map(|jobs| format!("--jobs={jobs}"));
-    let there = elsewhere(arguments, &seeds, jobs)?;
+    let here = hashes(days, seeds.clone(), arguments.jobs);
+    let there = elsewhere(arguments, &seeds, None)?;
     let diverged = differing(seeds, &here, &there).into_iter().map(|(seed, hashes)| {
-        let lines = elsewhere(arguments, &(seed..seed + 1), Some("--lines".to_owned()))?;
+        let lines = elsewhere(arguments, &(seed..seed + 1), Some("--lines"))?;
         let lines: Vec<String> = lines.lines().map(str::to_owned).collect();
         Ok(Divergence::between(seed, hashes, &trace(days, seed), &lines))
     });
@@ -85,7 +77,7 @@ fn differing(
 fn elsewhere(
     arguments: &Days,
     seeds: &Range<u64>,
-    option: Option<String>,
+    option: Option<&str>,
 ) -> Result<String, Failure> {
     let failed = |error: String| {
         let message = format!("the runs in another process failed: {error}");
@@ -94,8 +86,7 @@ fn elsewhere(
     let program = std::env::current_exe().map_err(|error| failed(error.to_string()))?;
     let output = Command::new(program)
         .arg("traces")
-        .args(arguments.to_arguments())
-        .arg(format!("--seeds={}..{}", seeds.start, seeds.end))
+        .args(arguments.to_arguments(seeds))
         .args(option)
         .stdin(Stdio::null())
         .output()
