@@ -357,8 +357,12 @@ impl World {
                     if let Some(director) = &mut self.director {
                         director.fact(&fact);
                     }
-                    self.record_fact(node, &fact);
+                    let recorded = self.recorder.is_on().then(|| fact.clone());
                     self.trace.fact(self.now, node, fact);
+                    // Now it has its number.
+                    if let Some(fact) = recorded {
+                        self.record_fact(node, fact);
+                    }
                 }
                 Effect::Handled { .. } => {}
                 Effect::Stop => stops = true,

@@ -33,6 +33,11 @@ impl Recorder {
         Self { events: is_on.then(Vec::new), current: NONE, wakes: BTreeMap::new() }
     }
 
+    /// Whether it keeps events.
+    pub(super) const fn is_on(&self) -> bool {
+        self.events.is_some()
+    }
+
     fn add(
         &mut self,
         (at, number): (SimTime, u64),
@@ -234,8 +239,8 @@ impl World {
     }
 
     /// Records a fact.
-    pub(super) fn record_fact(&mut self, node: NodeId, fact: &Fact) {
-        self.record(node, || SimEventKind::Fact(fact.clone()));
+    pub(super) fn record_fact(&mut self, node: NodeId, fact: Fact) {
+        self.record(node, || SimEventKind::Fact(fact));
     }
 
     /// Records what the application asked a client; what follows is caused by it. If it goes on

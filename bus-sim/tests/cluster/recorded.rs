@@ -93,6 +93,18 @@ fn faults_and_facts_are_events() {
 }
 
 #[test]
+fn a_fact_has_the_number_that_it_is_told_with() {
+    let report = recorded(2, 3, cut_in_three);
+    let told = report.facts.iter().map(|told| (told.event, &told.fact));
+    let recorded = report.recorded.iter().filter_map(|event| match &event.kind {
+        SimEventKind::Fact(fact) => Some((event.number, fact)),
+        _ => None,
+    });
+    assert!(told.clone().count() > 10, "{:?}", report.facts);
+    assert_eq!(told.collect::<Vec<_>>(), recorded.collect::<Vec<_>>());
+}
+
+#[test]
 fn the_record_changes_nothing_and_is_empty_unless_asked_for() {
     let with = recorded(1, 1, bad_day);
     let config = SimConfig { seed: 1, ..Default::default() };
@@ -128,7 +140,8 @@ fn recorded<F, T>(seed: u64, brokers: i32, app: impl FnOnce(SimHandle) -> F) -> 
 where
     F: Future<Output = Result<T>>,
 {
-    let config = SimConfig { seed, brokers, record_events: true, ..Default::default() };
+    let config =
+        SimConfig { seed, brokers, record_events: true, record_facts: true, ..Default::default() };
     let outcome = Sim::new(config).expect("a valid configuration").run(app);
     assert!(matches!(outcome.result, Ok(Ok(_))), "the story ends well");
     outcome.report
