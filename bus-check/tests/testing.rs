@@ -189,7 +189,8 @@ fn the_lost_order_stays_found() {
     assert!(now.violations.is_empty(), "{:?}", now.violations);
 }
 
-/// Each block of code of the guide stands in this file. `always!` is shown by a test of bus-sim.
+/// Each block of code of the guide stands in this file. `always!` and sizes are shown by tests of
+/// bus-sim.
 #[test]
 fn the_guide_shows_this_code() {
     let here = include_str!("testing.rs");
@@ -198,7 +199,8 @@ fn the_guide_shows_this_code() {
     let exploring = include_str!("../../docs/exploring.md");
     let blocks = guide.split("```rust\n").skip(1).chain(exploring.split("```rust\n").skip(1));
     let blocks = blocks.filter_map(|rest| rest.split("```").next());
-    let blocks: Vec<_> = blocks.filter(|block| !block.contains("always!")).collect();
+    let is_elsewhere = |block: &str| block.contains("always!") || block.contains("sim.size(");
+    let blocks: Vec<_> = blocks.filter(|block| !is_elsewhere(block)).collect();
     assert!(blocks.len() > 4, "the guides have {} blocks of code", blocks.len());
     for block in blocks {
         assert!(here.contains(block), "this is in docs/testing.md only:\n{block}");
