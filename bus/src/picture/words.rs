@@ -297,7 +297,7 @@ fn in_words(who: &str, told: &Fact) -> String {
             format!("There is no leader for {topic_partition} any more.")
         }
         Fact::Leader { .. } => format!("The {who} {}.", fact(told)),
-        Fact::Truncated { .. } => format!("{who} {}: its leader does not have it.", fact(told)),
+        Fact::Truncated { .. } => format!("{who} {}, to follow its leader.", fact(told)),
         Fact::PageCacheLost { .. } => {
             format!("{who} {}: it was in the page cache only.", fact(told))
         }
