@@ -5,7 +5,7 @@ use bus_check::history::{Answer, Call, Entry, Note, What};
 use bus_core::{ErrorKind, RebalanceKind, Recovery};
 use proptest::prelude::*;
 
-use crate::model::{Fate, HowEnded, Step};
+use crate::step::{Fate, HowEnded, Step};
 
 /// Steps of the tiny Kafka.
 pub(crate) fn steps() -> impl Strategy<Value = Vec<Step>> {

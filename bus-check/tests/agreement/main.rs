@@ -6,6 +6,7 @@
 mod generate;
 mod model;
 mod naive;
+mod step;
 
 use std::collections::BTreeSet;
 
