@@ -195,6 +195,9 @@ pub trait TransactionalProducer: Producer {
     /// - [`ErrorKind::InvalidState`]: no transaction is open;
     /// - [`ErrorKind::TimedOut`]: not done within 30 s; to retry, which resumes;
     /// - [`ErrorKind::ProducerFenced`];
+    /// - [`ErrorKind::InvalidTxnState`], with [`Recovery::Close`](crate::Recovery::Close): a commit
+    ///   just before is still being completed, and no record or offset of this transaction was
+    ///   acknowledged yet. Nothing is lost, but another producer must go on;
     /// - [`ErrorKind::Closed`].
     fn abort(&self) -> BoxFuture<'_, Result<()>>;
 }

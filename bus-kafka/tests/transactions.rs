@@ -63,73 +63,108 @@ async fn committed(bus: &Bus, topic: &str, count: usize) -> Vec<String> {
     tokio::time::timeout(LONG, read).await.expect("the records come")
 }
 
-#[tokio::test]
-async fn a_dropped_commit_goes_on_and_is_taken_up_again() {
-    let Some((bus, topic)) = topic().await else { return };
-    let producer = producer(&bus, &topic, Duration::from_millis(5)).await;
-    for value in ["a", "b"] {
-        producer.begin().unwrap();
-        let delivery = producer.send(record(&topic, value));
-        assert!(producer.commit().now_or_never().is_none(), "it waits for a broker");
-        // The call is under way without its future.
-        for error in [producer.begin().unwrap_err(), producer.abort().await.unwrap_err()] {
-            assert_eq!(error.kind(), ErrorKind::InvalidState, "{error}");
-            assert_eq!(error.recovery(), Recovery::Retry, "{error}");
-        }
-        producer.commit().await.unwrap();
-        delivery.await.unwrap();
-        let error = producer.commit().await.unwrap_err();
-        assert_eq!(error.recovery(), Recovery::Fix, "the outcome was seen: {error}");
-    }
-    assert_eq!(committed(&bus, &topic, 2).await, ["a", "b"]);
-    producer.close(LONG).await.unwrap();
+/// Runs a test whose runtime has one thread for calls that block.
+fn run(test: impl Future<Output = ()>) {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    runtime.enable_all().max_blocking_threads(1).build().unwrap().block_on(test);
 }
 
-#[tokio::test]
-async fn an_outcome_that_nobody_saw_does_not_stand_in_the_way() {
-    let Some((bus, topic)) = topic().await else { return };
-    let producer = producer(&bus, &topic, Duration::ZERO).await;
-    producer.begin().unwrap();
-    drop(producer.send(record(&topic, "a")));
-    drop(producer.commit().now_or_never());
-    let begun = async {
-        while let Err(error) = producer.begin() {
-            assert_eq!(error.recovery(), Recovery::Retry, "{error}");
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(LONG, begun).await.expect("the commit ends");
-    drop(producer.send(record(&topic, "b")));
-    drop(producer.abort().now_or_never());
-    producer.abort().await.unwrap();
-    producer.begin().unwrap();
-    producer.send(record(&topic, "c")).await.unwrap();
-    producer.commit().await.unwrap();
-    assert_eq!(committed(&bus, &topic, 2).await, ["a", "c"]);
-    producer.close(LONG).await.unwrap();
+/// Keeps that thread busy until what this returns is dropped: the next call starts only then.
+async fn hold_calls() -> std::sync::mpsc::Sender<()> {
+    let (held, wait) = std::sync::mpsc::channel();
+    let (holds, started) = tokio::sync::oneshot::channel();
+    drop(tokio::task::spawn_blocking(move || {
+        holds.send(()).unwrap();
+        wait.recv().expect_err("the sender is dropped");
+    }));
+    started.await.unwrap();
+    held
 }
 
-#[tokio::test]
-async fn closing_or_dropping_amid_a_call_blocks_nothing() {
-    let Some((bus, topic)) = topic().await else { return };
-    for closes in [true, false] {
+#[test]
+fn a_dropped_commit_goes_on_and_is_taken_up_again() {
+    run(async {
+        let Some((bus, topic)) = topic().await else { return };
+        let producer = producer(&bus, &topic, Duration::from_millis(5)).await;
+        for value in ["a", "b"] {
+            producer.begin().unwrap();
+            let delivery = producer.send(record(&topic, value));
+            let held = hold_calls().await;
+            assert!(producer.commit().now_or_never().is_none(), "it waits for its thread");
+            // The call is under way without its future.
+            for error in [producer.begin().unwrap_err(), producer.abort().await.unwrap_err()] {
+                assert_eq!(error.kind(), ErrorKind::InvalidState, "{error}");
+                assert_eq!(error.recovery(), Recovery::Retry, "{error}");
+            }
+            drop(held);
+            producer.commit().await.unwrap();
+            delivery.await.unwrap();
+            let error = producer.commit().await.unwrap_err();
+            assert_eq!(error.recovery(), Recovery::Fix, "the outcome was seen: {error}");
+        }
+        assert_eq!(committed(&bus, &topic, 2).await, ["a", "b"]);
+        producer.close(LONG).await.unwrap();
+    });
+}
+
+#[test]
+fn an_outcome_that_nobody_saw_does_not_stand_in_the_way() {
+    run(async {
+        let Some((bus, topic)) = topic().await else { return };
         let producer = producer(&bus, &topic, Duration::ZERO).await;
         producer.begin().unwrap();
         drop(producer.send(record(&topic, "a")));
-        drop(producer.commit().now_or_never());
-        if closes {
-            producer.close(LONG).await.unwrap();
-            assert_eq!(producer.commit().await.unwrap_err().kind(), ErrorKind::Closed);
-            assert_eq!(producer.begin().unwrap_err().kind(), ErrorKind::Closed);
+        let held = hold_calls().await;
+        assert!(producer.commit().now_or_never().is_none(), "it waits for its thread");
+        assert_eq!(producer.begin().unwrap_err().recovery(), Recovery::Retry);
+        drop(held);
+        let begun = async {
+            while let Err(error) = producer.begin() {
+                assert_eq!(error.recovery(), Recovery::Retry, "{error}");
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(LONG, begun).await.expect("the commit ends");
+        // Not aborted before the coordinator has heard of it: so close behind a commit that may end
+        // the producer (docs/fidelity.md).
+        producer.send(record(&topic, "b")).await.unwrap();
+        let held = hold_calls().await;
+        assert!(producer.abort().now_or_never().is_none(), "it waits for its thread");
+        drop(held);
+        producer.abort().await.unwrap();
+        producer.begin().unwrap();
+        producer.send(record(&topic, "c")).await.unwrap();
+        producer.commit().await.unwrap();
+        assert_eq!(committed(&bus, &topic, 2).await, ["a", "c"]);
+        producer.close(LONG).await.unwrap();
+    });
+}
+
+#[test]
+fn closing_or_dropping_amid_a_call_blocks_nothing() {
+    run(async {
+        let Some((bus, topic)) = topic().await else { return };
+        for closes in [true, false] {
+            let producer = producer(&bus, &topic, Duration::ZERO).await;
+            producer.begin().unwrap();
+            drop(producer.send(record(&topic, "a")));
+            let held = hold_calls().await;
+            assert!(producer.commit().now_or_never().is_none(), "it waits for its thread");
+            drop(held);
+            if closes {
+                producer.close(LONG).await.unwrap();
+                assert_eq!(producer.commit().await.unwrap_err().kind(), ErrorKind::Closed);
+                assert_eq!(producer.begin().unwrap_err().kind(), ErrorKind::Closed);
+            }
+            drop(producer);
         }
-        drop(producer);
-    }
-    // Whatever became of those, the next producer of the id goes on.
-    let producer = producer(&bus, &topic, Duration::ZERO).await;
-    producer.begin().unwrap();
-    producer.send(record(&topic, "b")).await.unwrap();
-    producer.commit().await.unwrap();
-    producer.close(LONG).await.unwrap();
+        // Whatever became of those, the next producer of the id goes on.
+        let producer = producer(&bus, &topic, Duration::ZERO).await;
+        producer.begin().unwrap();
+        producer.send(record(&topic, "b")).await.unwrap();
+        producer.commit().await.unwrap();
+        producer.close(LONG).await.unwrap();
+    });
 }
 
 #[tokio::test]

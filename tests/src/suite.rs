@@ -242,6 +242,7 @@ suite! {
             "X5" closed_producer_of_transactions_refuses_every_call;
             "X5" refused_records_do_not_harm;
             "X5" record_too_large_for_the_topic_fails_the_transaction;
+            "X5" abort_close_behind_a_commit_ends_at_most_the_producer;
             "X5" record_for_a_missing_topic_fails_the_transaction;
             "X5" metadata_too_long_fails_the_transaction;
             "X5" transaction_timeout_above_the_limit_is_refused;

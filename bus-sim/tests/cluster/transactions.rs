@@ -302,3 +302,31 @@ fn a_record_is_lost_when_an_abort_gives_its_sequence_out_again() {
         assert_eq!(output(outcome), expected);
     }
 }
+
+/// The coordinator refuses partitions until the markers of the transaction before are written, and
+/// the end of a transaction that has none is the wrong one. librdkafka gives up then (its #4849).
+#[test]
+fn an_abort_while_the_markers_of_a_commit_are_missing_ends_the_producer() {
+    let outcome = story(7, |sim| async move {
+        let bus = sim.bus();
+        create_topic(&bus, "a", 1).await?;
+        let producer = transactional(&bus, "t").await?;
+        producer.begin()?;
+        producer.send(record("1")).await?;
+        sim.delay_next_request(Api::WriteTxnMarkers, Duration::from_secs(1));
+        producer.commit().await?;
+        producer.begin()?;
+        let purged = producer.send(record("2"));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let error = producer.abort().await.unwrap_err();
+        assert_eq!((error.kind(), error.recovery()), (ErrorKind::InvalidTxnState, Recovery::Close));
+        assert_eq!(producer.begin().unwrap_err().recovery(), Recovery::Close);
+        assert!(!purged.await.unwrap_err().is_indeterminate(), "it never left");
+        let next = transactional(&bus, "t").await?;
+        next.begin()?;
+        next.send(record("3")).await?;
+        next.commit().await?;
+        values(&bus, IsolationLevel::ReadCommitted).await
+    });
+    assert_eq!(output(outcome), ["1", "3"]);
+}

@@ -4,13 +4,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bus_core::{
-    ErrorKind, GroupMetadata, NewTopic, ProducerConfig, ProducerRecord, Recovery, TopicPartition,
-    TransactionConfig, TransactionalProducer,
+    ErrorKind, GroupMetadata, IsolationLevel, NewTopic, Partition, ProducerConfig, ProducerRecord,
+    Recovery, TopicPartition, TransactionConfig, TransactionalProducer,
 };
 
 use crate::cx::{Cx, quick_producer};
 use crate::failure::{Verdict, refused};
 use crate::{ensure, ensure_eq};
+
+/// Enough for their markers to take a while.
+const PARTITIONS: Partition = 40;
+/// How often an abort follows a commit, each time a millisecond later.
+const ROUNDS: usize = 8;
 
 /// A partition, and a producer that is not initialized.
 async fn uninitialized(cx: &Cx) -> Verdict<(TopicPartition, Arc<dyn TransactionalProducer>)> {
@@ -215,6 +220,43 @@ pub async fn record_for_a_missing_topic_fails_the_transaction(cx: Cx) -> Verdict
     ensure_eq!(error.recovery(), Recovery::Abort, "what may be done: {error}");
     has_failed(&cx, &place, &producer, ErrorKind::TransactionAbortable).await?;
     works(&cx, &place, &producer).await
+}
+
+/// An abort close behind a commit may meet the commit's markers, which are still being written. It
+/// succeeds, or is the end of the producer, and the next one of the id goes on; committed records
+/// stay, and there are no others.
+pub async fn abort_close_behind_a_commit_ends_at_most_the_producer(cx: Cx) -> Verdict {
+    let places: Vec<_> = {
+        let topic = cx.topic(PARTITIONS).await?;
+        (0..PARTITIONS).map(|partition| TopicPartition::new(&topic, partition)).collect()
+    };
+    let id = cx.name("id");
+    let producer = async || {
+        // The records of what is aborted stay in the buffer.
+        let config = ProducerConfig { linger: Duration::from_secs(30), ..Default::default() };
+        cx.transactional_with(config, TransactionConfig::new(&id)).await
+    };
+    let mut current = producer().await?;
+    for (wait, _) in (0..).zip(0..ROUNDS) {
+        current.begin()?;
+        let sent: Vec<_> = places.iter().map(|place| current.send(cx.record(place))).collect();
+        current.commit().await?;
+        for delivery in sent {
+            delivery.await?;
+        }
+        current.begin()?;
+        let purged = current.send(cx.record(&places[0]));
+        tokio::time::sleep(Duration::from_millis(wait)).await;
+        if let Err(error) = current.abort().await {
+            ensure_eq!(error.kind(), ErrorKind::InvalidTxnState, "{error}");
+            ensure_eq!(error.recovery(), Recovery::Close, "what may be done: {error}");
+            current = producer().await?;
+        }
+        ensure!(purged.await.is_err(), "what is aborted is not delivered");
+    }
+    let reader = cx.isolated(IsolationLevel::ReadCommitted, &places)?;
+    let all = ROUNDS * places.len();
+    cx.drive(&[&reader], "all is read", || reader.count() >= all).await
 }
 
 /// A note beside an offset that is too long makes the transaction fail.
