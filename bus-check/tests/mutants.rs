@@ -204,6 +204,7 @@ const UNSEEN: &[(Mutation, &str)] = &[
     (Mutation::LeaderEpochIgnored, "an old leader has no client that would believe it"),
     (Mutation::DuplicateAnsweredAsError, "its producer fails for good, and says so"),
     (Mutation::TruncationNotDetected, "needs a log that loses what a reader has read"),
+    (Mutation::SentBeforeCloseDropped, "a member that leaves unheard is missed a session later"),
     (Mutation::NewLeaderNotAwaited, "needs a leader that dies with five batches in flight"),
 ];
 

@@ -182,6 +182,8 @@ mutations! {
     AssignedAgain = "assigned-again",
     /// Broker: a coordinator that takes over begins the generations of its groups anew.
     GenerationNotLoaded = "generation-not-loaded",
+    /// Broker: what was sent over a connection before it closed is dropped with it.
+    SentBeforeCloseDropped = "sent-before-close-dropped",
     // F: transactions.
     /// Client: what comes after an aborted transaction of a producer is taken for aborted, too.
     AbortNeverEnds = "abort-never-ends",

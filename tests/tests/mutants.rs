@@ -104,6 +104,7 @@ const CATCHERS: &[(Mutation, &str)] = &[
     (Mutation::CommitTakenForLastRecord, "consume::reading_resumes_from_the_commit"),
     (Mutation::JoinsBeforeRevoked, "rebalances::partitions_wait_for_the_revoke"),
     (Mutation::AssignedAgain, "rebalances::cooperative_untouched_partitions_keep_flowing"),
+    (Mutation::SentBeforeCloseDropped, "rebalances::member_that_closes_amid_its_join_is_soon_out"),
     // F: transactions.
     (Mutation::AbortNeverEnds, "transactions::abort_and_commit_of_one_producer_are_told_apart"),
     (Mutation::AbortMarkedAsCommit, "transactions::aborted_records_are_invisible"),

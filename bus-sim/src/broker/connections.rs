@@ -90,9 +90,8 @@ impl Connections {
         is_open
     }
 
-    /// The other end has closed a connection: it is forgotten with what waits on it, unless there
-    /// are requests behind the one in hand. Then it is forgotten after them, and `true` is
-    /// returned.
+    /// The other end has closed a connection. If there are requests behind the one in hand, it is
+    /// forgotten after them, and `true` is returned; else it is to be forgotten now.
     pub(super) fn closed(&mut self, connection: ConnectionId) -> bool {
         if let Some(state) = self.open.get_mut(&connection)
             && state.current.is_some()
@@ -101,7 +100,6 @@ impl Connections {
             state.is_closed = true;
             return true;
         }
-        self.forget(connection);
         false
     }
 

@@ -435,9 +435,10 @@ impl Broker {
 
     /// Forgets a connection that another node opened. What waits for a verdict goes on.
     fn caller_closed(&mut self, connection: ConnectionId, effects: &mut Effects) {
-        if self.connections.closed(connection) {
+        if self.connections.closed(connection) && !self.has(Mutation::SentBeforeCloseDropped) {
             return;
         }
+        self.connections.forget(connection);
         // What waited there is dropped. Members stay until their sessions end.
         if self.fetches.remove(&connection).is_some() {
             effects.cancel_timer(Timer::Broker(BrokerTimer::FetchExpires { connection }));

@@ -363,7 +363,7 @@ impl Cluster {
 
     fn spawn(&self, distribution: &Distribution, index: usize) -> Result<u32, Error> {
         let Broker { id, port, controller_port, .. } = self.manifest.brokers[index];
-        if let Some(port) = [port, controller_port].into_iter().find(|p| !ports::is_free(*p)) {
+        if let Some(port) = [port, controller_port].into_iter().find(|p| !ports::is_soon_free(*p)) {
             return Err(Error::PortTaken { port });
         }
         let path = self.layout.log(id);

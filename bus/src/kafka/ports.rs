@@ -1,6 +1,8 @@
 //! Ports: free ones on 127.0.0.1 for the brokers of a cluster.
 
 use std::net::{Ipv4Addr, TcpListener};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
@@ -14,6 +16,9 @@ const USUAL: u16 = 9092;
 /// the broker's own port, and the broker could not come back.
 const FIRST: u16 = 20_000;
 const COUNT: u16 = 12_000;
+
+/// How long somebody who only looks may have a port.
+const MOMENT: Duration = Duration::from_millis(500);
 
 /// The ports of one broker.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -32,7 +37,7 @@ pub(super) fn choose(first: Option<u16>, brokers: u16) -> Result<Vec<Ports>, Err
     if let Some(first) = first {
         for index in 0..brokers {
             let port = first.saturating_add(index);
-            if taken.contains(&port) || !is_free(port) {
+            if taken.contains(&port) || !is_soon_free(port) {
                 return Err(Error::PortTaken { port });
             }
             taken.push(port);
@@ -52,8 +57,21 @@ pub(super) fn choose(first: Option<u16>, brokers: u16) -> Result<Vec<Ports>, Err
     Ok(ports)
 }
 
+/// Says whether nobody listens on `port`, or nobody does a moment later: others who look for a port
+/// take it for an instant, as [`is_free`] does.
+pub(super) fn is_soon_free(port: u16) -> bool {
+    let end = Instant::now() + MOMENT;
+    while !is_free(port) {
+        if Instant::now() >= end {
+            return false;
+        }
+        thread::sleep(MOMENT / 10);
+    }
+    true
+}
+
 /// Says whether nobody listens on `port`.
-pub(super) fn is_free(port: u16) -> bool {
+fn is_free(port: u16) -> bool {
     TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
 }
 

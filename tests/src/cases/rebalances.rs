@@ -271,6 +271,8 @@ pub async fn member_that_closes_amid_its_join_is_soon_out(cx: Cx) -> Verdict {
     })
     .await?;
     second.close().await?;
+    // Its connections are closed by now, and its requests are not carried out yet.
+    tokio::time::sleep(STEP).await;
     cx.until("the first is alone", async || {
         first.step(STEP).await?;
         let described = cx.admin().describe_group(&group).await?;
