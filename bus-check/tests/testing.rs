@@ -145,6 +145,7 @@ fn surroundings() -> Surroundings {
         groups: Vec::new(),
         transactional_ids: Vec::new(),
         crash_points: Vec::new(),
+        commits: Vec::new(),
         horizon: Duration::from_secs(3),
         envelope: Envelope::Tolerated,
         kinds: [FaultKind::CrashProcess, FaultKind::PauseProcess, FaultKind::LoseResponse].into(),

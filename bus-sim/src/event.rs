@@ -15,6 +15,7 @@ use std::fmt;
 use bus_core::{ErrorKind, Offset, Operation, Rebalance, TopicPartition};
 
 use crate::fact::Fact;
+use crate::fault::CommitFate;
 use crate::node::{BrokerId, ClientId, ConnectionId, Name, Timer};
 use crate::protocol::Api;
 use crate::time::SimTime;
@@ -77,6 +78,13 @@ pub enum SimEventKind {
     Note(String),
     /// A process came to this crash point.
     Reached(String),
+    /// A process commits at a database outside of the bus.
+    Commits {
+        /// The name of the database.
+        database: String,
+        /// What comes of it.
+        fate: CommitFate,
+    },
     /// The application called.
     Called {
         /// What.

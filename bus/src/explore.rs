@@ -77,6 +77,7 @@ impl WorstDays {
             groups: Vec::new(),
             transactional_ids: Vec::new(),
             crash_points: Vec::new(),
+            commits: Vec::new(),
             horizon: self.application.worst_day.horizon,
             envelope,
             kinds,

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bus_core::{Bus, Error, ErrorKind, Result};
 
 use crate::explore::Violation;
+use crate::fault::CommitFate;
 use crate::protocol::Api;
 use crate::time::SimTime;
 use crate::world::{Action, Direction, Endpoint, MAIN, ProcessId, ProcessState, Rule, Side, World};
@@ -259,6 +260,34 @@ impl SimHandle {
     /// ```
     pub fn reached(&self, process: &str, point: &str) -> bool {
         self.shared.enter(|world| world.reached(process, point)).unwrap_or(false)
+    }
+
+    /// Says that a process commits at a database outside of the bus, by a name that faults have for
+    /// it: the [plan](crate::fault::Plan) may refuse the commit, lose it or its answer, or make it
+    /// late. Returns what whoever stands for the database has to do.
+    ///
+    /// ```
+    /// use bus_sim::fault::{CommitFate, Plan};
+    /// use bus_sim::{Sim, SimConfig};
+    ///
+    /// let plan: Plan = ron::from_str(r#"(faults: [(
+    ///     id: 1,
+    ///     when: Commit(process: "main", database: "shop", nth: 2),
+    ///     fault: LoseCommitAnswer("main", "shop"),
+    /// )])"#)?;
+    /// let outcome = Sim::new(SimConfig { plan, ..SimConfig::default() })?.run(|sim| async move {
+    ///     assert_eq!(sim.commits("main", "shop"), CommitFate::Ordinary);
+    ///     // Here the database commits, and its client is told that the connection broke.
+    ///     assert_eq!(sim.commits("main", "shop"), CommitFate::AnswerLost);
+    ///     assert_eq!(sim.commits("main", "shop"), CommitFate::Ordinary);
+    /// });
+    /// assert!(outcome.report.faults[0].has_changed());
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn commits(&self, process: &str, database: &str) -> CommitFate {
+        // After the end of the simulation nothing strikes any more.
+        let fate = self.shared.enter(|world| world.commits(process, database));
+        fate.unwrap_or(CommitFate::Ordinary)
     }
 
     /// Asks for a size of the run, such as how many orders there are: the end of the range on an

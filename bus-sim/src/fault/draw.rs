@@ -10,11 +10,12 @@ use std::time::Duration;
 use bus_core::{Partition, Topic};
 use serde::{Deserialize, Serialize};
 
+use super::swarm::{Dice, possible};
 use super::{
     Envelope, FactPattern, Fault, FaultId, FaultKind, Messages, Party, Plan, Planned, Stage,
     Target, Trigger, Until, text,
 };
-use crate::choice::{Choices, Label};
+use crate::choice::Choices;
 use crate::config::SimConfig;
 use crate::node::BrokerId;
 use crate::protocol::Api;
@@ -41,6 +42,9 @@ pub struct Surroundings {
     /// The crash points: process and point.
     #[serde(default)]
     pub crash_points: Vec<(String, String)>,
+    /// Who commits at databases outside of the bus: process and database.
+    #[serde(default)]
+    pub commits: Vec<(String, String)>,
     /// Until when faults strike. Then everything heals.
     #[serde(with = "text::duration")]
     pub horizon: Duration,
@@ -147,6 +151,7 @@ const OF_BROKERS: &[Api] = &[
 ///     groups: vec!["g".to_owned()],
 ///     transactional_ids: vec![],
 ///     crash_points: vec![],
+///     commits: vec![],
 ///     horizon: std::time::Duration::from_secs(20),
 ///     envelope: Envelope::Tolerated,
 ///     kinds: [].into(),
@@ -157,7 +162,7 @@ const OF_BROKERS: &[Api] = &[
 /// ```
 pub fn draw(seed: u64, surroundings: &Surroundings) -> Drawn {
     let choices = Choices::new(seed);
-    let dice = Dice { choices: &choices, fault: 0 };
+    let dice = Dice::new(&choices, 0);
     let kinds = possible(surroundings);
     let on: BTreeSet<_> =
         kinds.iter().copied().filter(|kind| dice.below(("on", *kind), 2) == 0).collect();
@@ -169,11 +174,10 @@ pub fn draw(seed: u64, surroundings: &Surroundings) -> Drawn {
     let span =
         if dice.below("crowded", 3) == 0 { surroundings.horizon / 8 } else { surroundings.horizon };
     let start = dice.duration("start", surroundings.horizon.saturating_sub(span));
-    let order: Vec<_> = on.iter().copied().collect();
-    let faults = (1..=u32::try_from(counts).unwrap_or(0)).map(|id| {
-        let dice = Dice { choices: &choices, fault: id };
+    let faults = (1..=u32::try_from(counts).unwrap_or(0)).filter_map(|id| {
+        let dice = Dice::new(&choices, id);
         let draw = Draw { dice, surroundings, start, span };
-        draw.planned(id, *draw.dice.pick("kind", &order))
+        Some(draw.planned(id, dice.kind(&on)?))
     });
     Drawn {
         plan: Plan {
@@ -183,59 +187,6 @@ pub fn draw(seed: u64, surroundings: &Surroundings) -> Drawn {
         },
         kinds: on,
         latency_max: *dice.pick("latency", &LATENCIES),
-    }
-}
-
-/// The kinds that have something to strike, within the envelope.
-fn possible(surroundings: &Surroundings) -> Vec<FaultKind> {
-    let is_cluster = surroundings.brokers > 1;
-    let has_process = !surroundings.processes.is_empty();
-    let is_possible = |kind: &FaultKind| match kind {
-        FaultKind::CutBrokers
-        | FaultKind::CutOneWay
-        | FaultKind::IsolateBroker
-        | FaultKind::ElectPreferred => is_cluster,
-        // What only one broker has is lost with its page cache.
-        FaultKind::LosePower => is_cluster || surroundings.envelope == Envelope::Beyond,
-        FaultKind::CrashProcess | FaultKind::PauseProcess => has_process,
-        FaultKind::CrashBroker
-        | FaultKind::ShutDownBroker
-        | FaultKind::FreezeBroker
-        | FaultKind::CutFromController
-        | FaultKind::CutProcess
-        | FaultKind::ResetConnections
-        | FaultKind::CrashController
-        | FaultKind::LoseRequest
-        | FaultKind::LoseResponse
-        | FaultKind::DelayRequest
-        | FaultKind::DelayResponse => true,
-    };
-    let may_be_on =
-        |kind: &FaultKind| surroundings.kinds.is_empty() || surroundings.kinds.contains(kind);
-    FaultKind::ALL.iter().copied().filter(is_possible).filter(may_be_on).collect()
-}
-
-/// Draws about one fault; or, as fault 0, about the whole plan.
-#[derive(Clone, Copy, Debug)]
-struct Dice<'a> {
-    choices: &'a Choices,
-    fault: FaultId,
-}
-
-impl Dice<'_> {
-    fn below(&self, what: impl std::hash::Hash, bound: u64) -> u64 {
-        self.choices.below(Label::Plan, (self.fault, what), bound, String::new)
-    }
-
-    fn pick<'a, T>(&self, what: impl std::hash::Hash, of: &'a [T]) -> &'a T {
-        let bound = u64::try_from(of.len()).unwrap_or(1);
-        &of[usize::try_from(self.below(what, bound)).unwrap_or(0)]
-    }
-
-    /// A duration up to `most`, in whole milliseconds.
-    fn duration(&self, what: impl std::hash::Hash, most: Duration) -> Duration {
-        let most = u64::try_from(most.as_millis()).unwrap_or(u64::MAX - 1);
-        Duration::from_millis(self.below(what, most + 1))
     }
 }
 
@@ -252,14 +203,8 @@ impl Draw<'_> {
     fn planned(&self, id: FaultId, kind: FaultKind) -> Planned {
         let fault = self.fault(kind);
         let when = self.trigger(&fault);
-        let is_rule = matches!(
-            kind,
-            FaultKind::LoseRequest
-                | FaultKind::LoseResponse
-                | FaultKind::DelayRequest
-                | FaultKind::DelayResponse
-        );
-        // Of messages, mostly one is lost or late.
+        let is_rule = fault.is_rule();
+        // Of messages and commits, mostly one is lost or late.
         let lasts = fault.has_end() && (!is_rule || self.dice.below("lasts", 4) == 0);
         // Beyond the envelope some last until everything heals.
         let is_beyond = self.surroundings.envelope == Envelope::Beyond;
@@ -297,6 +242,21 @@ impl Draw<'_> {
             FaultKind::DelayResponse => Fault::DelayResponse(self.messages(), self.delay()),
             FaultKind::CrashProcess => Fault::CrashProcess(self.process()),
             FaultKind::PauseProcess => Fault::PauseProcess(self.process()),
+            FaultKind::RefuseCommit
+            | FaultKind::LoseCommit
+            | FaultKind::LoseCommitAnswer
+            | FaultKind::DelayCommit => self.of_commits(kind),
+        }
+    }
+
+    /// A fault of the commits of a process.
+    fn of_commits(&self, kind: FaultKind) -> Fault {
+        let (process, database) = self.dice.pick("commits", &self.surroundings.commits).clone();
+        match kind {
+            FaultKind::RefuseCommit => Fault::RefuseCommit(process, database),
+            FaultKind::LoseCommit => Fault::LoseCommit(process, database),
+            FaultKind::LoseCommitAnswer => Fault::LoseCommitAnswer(process, database),
+            _ => Fault::DelayCommit(process, database, self.delay()),
         }
     }
 
@@ -374,6 +334,12 @@ impl Draw<'_> {
                 return Trigger::Reached { process: process.clone(), point: point.clone(), nth };
             }
         }
+        if let Some((process, database)) = fault.commits_of()
+            && self.dice.below("at a commit", 4) > 0
+        {
+            let (process, database) = (process.to_owned(), database.to_owned());
+            return Trigger::Commit { process, database, nth };
+        }
         // Only a replica that is back in sync can be elected again.
         if *fault == Fault::ElectPreferred
             && !self.surroundings.topics.is_empty()
@@ -437,6 +403,7 @@ fn broker(index: u64) -> BrokerId {
 
 #[cfg(test)]
 mod tests {
+    use super::super::swarm::LATER;
     use super::*;
 
     fn surroundings(brokers: i32) -> Surroundings {
@@ -447,6 +414,7 @@ mod tests {
             groups: vec!["g".to_owned()],
             transactional_ids: vec!["t".to_owned()],
             crash_points: vec![("a".to_owned(), "sent".to_owned())],
+            commits: vec![("b".to_owned(), "shop".to_owned())],
             horizon: Duration::from_secs(20),
             envelope: Envelope::Tolerated,
             kinds: BTreeSet::new(),
@@ -478,6 +446,29 @@ mod tests {
         assert!(of(|when| matches!(when, Trigger::Request { .. })) > 100);
         assert!(of(|when| matches!(when, Trigger::Fact { .. })) > 100);
         assert!(of(|when| matches!(when, Trigger::Reached { .. })) > 10);
+        assert!(of(|when| matches!(when, Trigger::Commit { .. })) > 100);
+    }
+
+    #[test]
+    fn faults_of_commits_leave_the_others_as_they_are() {
+        let with = surroundings(3);
+        let without = Surroundings { commits: Vec::new(), ..with.clone() };
+        let (mut same, mut all) = (0, 0);
+        for seed in 0..500 {
+            let (with, without) = (draw(seed, &with), draw(seed, &without));
+            let is_new = |kind: &FaultKind| LATER.contains(kind);
+            let on: BTreeSet<_> = with.kinds.iter().copied().filter(|kind| !is_new(kind)).collect();
+            assert_eq!((on, with.latency_max), (without.kinds, without.latency_max));
+            if !with.kinds.iter().any(is_new) {
+                assert_eq!(with.plan, without.plan);
+            }
+            for (with, without) in with.plan.faults.iter().zip(&without.plan.faults) {
+                all += 1;
+                same += u32::from(with == without);
+                assert!(with == without || is_new(&with.fault.kind()), "{with:?}");
+            }
+        }
+        assert!(same < all && same * 4 > all * 3, "{same} of {all}");
     }
 
     #[test]

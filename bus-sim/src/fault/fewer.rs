@@ -32,7 +32,9 @@ impl Plan {
             };
             for trigger in [&mut planned.when].into_iter().chain(until) {
                 match trigger {
-                    Trigger::Reached { process, .. } => renumber(process, count),
+                    Trigger::Reached { process, .. } | Trigger::Commit { process, .. } => {
+                        renumber(process, count);
+                    }
                     Trigger::Request { from: Some(Party::Process(name)), .. } => {
                         renumber(name, count);
                     }
@@ -44,6 +46,10 @@ impl Plan {
                 | Fault::ResetConnections(name, _)
                 | Fault::CrashProcess(name)
                 | Fault::PauseProcess(name)
+                | Fault::RefuseCommit(name, _)
+                | Fault::LoseCommit(name, _)
+                | Fault::LoseCommitAnswer(name, _)
+                | Fault::DelayCommit(name, _, _)
                 | Fault::LoseRequest(Messages { from: Some(Party::Process(name)), .. })
                 | Fault::LoseResponse(Messages { from: Some(Party::Process(name)), .. })
                 | Fault::DelayRequest(Messages { from: Some(Party::Process(name)), .. }, _)
@@ -84,8 +90,11 @@ fn trigger(trigger: &mut Trigger, brokers: BrokerId) {
             replicas.sort_unstable();
             replicas.dedup();
         }
-        Trigger::At(_) | Trigger::Fact { .. } | Trigger::After { .. } | Trigger::Reached { .. } => {
-        }
+        Trigger::At(_)
+        | Trigger::Fact { .. }
+        | Trigger::After { .. }
+        | Trigger::Reached { .. }
+        | Trigger::Commit { .. } => {}
     }
 }
 
@@ -126,7 +135,11 @@ fn fault(fault: &mut Fault, brokers: BrokerId) {
         Fault::CrashController
         | Fault::ElectPreferred
         | Fault::CrashProcess(_)
-        | Fault::PauseProcess(_) => {}
+        | Fault::PauseProcess(_)
+        | Fault::RefuseCommit(..)
+        | Fault::LoseCommit(..)
+        | Fault::LoseCommitAnswer(..)
+        | Fault::DelayCommit(..) => {}
     }
 }
 
@@ -140,6 +153,8 @@ mod tests {
             (id: 1, when: Reached(process: "worker-3", point: "here"),
              fault: CrashProcess("worker-3")),
             (id: 2, when: At("1s"), fault: PauseProcess("shop")),
+            (id: 3, when: Commit(process: "worker-3", database: "shop"),
+             fault: LoseCommit("worker-3", "shop")),
         ])"#;
         let plan: Plan = ron::from_str(text).unwrap();
         assert_eq!(plan.on_processes(3), plan);

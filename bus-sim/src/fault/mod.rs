@@ -41,21 +41,25 @@
 //! it is answered), N7 to N9 (links are cut, both ways or one way, also of clients); of processes
 //! P1, P2, P3, P5, P6, P7, P10 (crash, loss of power, pause, in any order, of brokers and of the
 //! application); of time T4 (a broker or process stands still); of the control plane K1, K3, K4
-//! (preferred leaders, a new controller, coordinators that move, by faults of their brokers).
+//! (preferred leaders, a new controller, coordinators that move, by faults of their brokers); of the
+//! application A4 (a database refuses a commit, loses it or its answer, or is slow).
 //!
 //! Absent, because the simulator has no mechanism for them: of the network N2 and N3 without a
 //! reset (TCP has none), N10 to N15 (clogs, bandwidth, bit flips, DNS, stale metadata, quotas); P4,
 //! P8, P9, P11, P12 (slow processors, partial stalls, clones, versions, memory); all of D (disks);
 //! T1 to T3 and T5 to T8 (clocks); K2 and K5 to K16 (reassignment, live configuration, retention,
 //! expiry, exhaustion, quotas); R (injected error codes); S (scheduling). What an application does
-//! to itself (A) is its own, but for the points at which it may crash ([`Trigger::Reached`]).
+//! to itself (the rest of A) is its own, but for the points at which it may crash
+//! ([`Trigger::Reached`]).
 
+mod commit;
 mod draw;
 mod fewer;
 mod report;
 #[cfg(feature = "proptest")]
 pub mod strategy;
 mod surroundings;
+mod swarm;
 pub(crate) mod text;
 mod trigger;
 mod validate;
@@ -66,6 +70,7 @@ use std::time::Duration;
 use bus_core::{Partition, Topic};
 use serde::{Deserialize, Serialize};
 
+pub use commit::CommitFate;
 pub use draw::{Drawn, Surroundings, draw};
 pub use report::{FaultReport, Struck};
 pub use trigger::{FactPattern, Stage, Trigger};
@@ -275,6 +280,18 @@ faults! {
     CrashProcess(String),
     /// A process of the application stands still, and goes on later as if no time had passed.
     PauseProcess(String),
+    /// Commits of a process at a database are refused, as after a deadlock: nothing happens, and
+    /// the process is told so.
+    RefuseCommit(String, String),
+    /// Commits of a process at a database are lost, each with its connection: nothing happens, and
+    /// the process does not learn whether it did.
+    LoseCommit(String, String),
+    /// The answers to commits of a process at a database are lost, each with its connection: what
+    /// is committed has happened, and the process does not learn whether it did.
+    LoseCommitAnswer(String, String),
+    /// Commits of a process at a database are late. They happen even if the process gave up and
+    /// tries again.
+    DelayCommit(String, String, #[serde(with = "text::duration")] Duration),
 }
 
 /// A broker.

@@ -8,8 +8,8 @@ use crate::event::{Change, Place, SimEventKind};
 use crate::fact::{Fact, TransactionFact};
 
 impl Surroundings {
-    /// With the processes, topics, groups, transactional ids, and crash points of a run whose
-    /// events were [recorded](crate::SimConfig::record_events).
+    /// With the processes, topics, groups, transactional ids, crash points, and commits of a
+    /// run whose events were [recorded](crate::SimConfig::record_events).
     #[must_use]
     pub fn seen_in(mut self, report: &SimReport) -> Self {
         let mut seen = Seen::default();
@@ -21,6 +21,7 @@ impl Surroundings {
         self.groups = seen.groups.into_iter().collect();
         self.transactional_ids = seen.transactional_ids.into_iter().collect();
         self.crash_points = seen.crash_points.into_iter().collect();
+        self.commits = seen.commits.into_iter().collect();
         self
     }
 }
@@ -32,6 +33,7 @@ struct Seen {
     groups: BTreeSet<String>,
     transactional_ids: BTreeSet<String>,
     crash_points: BTreeSet<(String, String)>,
+    commits: BTreeSet<(String, String)>,
 }
 
 impl Seen {
@@ -42,6 +44,9 @@ impl Seen {
             }
             (Place::Process(name), SimEventKind::Reached(point)) => {
                 self.crash_points.insert((name.to_string(), point.clone()));
+            }
+            (Place::Process(name), SimEventKind::Commits { database, .. }) => {
+                self.commits.insert((name.to_string(), database.clone()));
             }
             (_, SimEventKind::Fact(fact)) => self.fact(fact),
             _ => {}

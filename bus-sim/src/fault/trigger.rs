@@ -60,6 +60,17 @@ pub enum Trigger {
         #[serde(default = "first", skip_serializing_if = "is_first")]
         nth: u32,
     },
+    /// When a process commits at a database for the `nth` time, before the commit is there: a fault
+    /// of commits is in time for this one. See [`SimHandle::commits`](crate::SimHandle::commits).
+    Commit {
+        /// The process.
+        process: String,
+        /// The name of the database.
+        database: String,
+        /// The how-manieth, from 1. 1.
+        #[serde(default = "first", skip_serializing_if = "is_first")]
+        nth: u32,
+    },
 }
 
 /// How far a request has come.
@@ -129,12 +140,21 @@ impl Trigger {
     /// The same for the `nth` time. A time or the strike of another fault comes once only.
     #[must_use]
     pub fn nth(mut self, count: u32) -> Self {
-        if let Self::Request { nth, .. } | Self::Fact { nth, .. } | Self::Reached { nth, .. } =
-            &mut self
-        {
+        if let Some(nth) = self.count_mut() {
             *nth = count;
         }
         self
+    }
+
+    /// The how-manieth event it is; none if it comes once only.
+    pub(crate) const fn count_mut(&mut self) -> Option<&mut u32> {
+        match self {
+            Self::Request { nth, .. }
+            | Self::Fact { nth, .. }
+            | Self::Reached { nth, .. }
+            | Self::Commit { nth, .. } => Some(nth),
+            Self::At(_) | Self::After { .. } => None,
+        }
     }
 }
 

@@ -92,7 +92,10 @@ impl Planned {
             Fault::CrashProcess(name) | Fault::PauseProcess(name) if name == "main" => {
                 Err("the process main is what is outside of every named one; it cannot stop".into())
             }
-            _ => Ok(()),
+            fault => match fault.commits_of() {
+                Some((process, database)) => check_commits(process, database),
+                None => Ok(()),
+            },
         }
     }
 }
@@ -134,7 +137,9 @@ impl Trigger {
         match self {
             Self::Request { nth: 0, .. }
             | Self::Fact { nth: 0, .. }
-            | Self::Reached { nth: 0, .. } => Err("nth counts from 1".to_owned()),
+            | Self::Reached { nth: 0, .. }
+            | Self::Commit { nth: 0, .. } => Err("nth counts from 1".to_owned()),
+            Self::Commit { process, database, .. } => check_commits(process, database),
             Self::Request { from, to, .. } => check_parties(from.as_ref(), to.as_ref(), brokers),
             Self::Fact { is, .. } => is.check(brokers),
             Self::After { fault, .. } if !ids.contains(fault) => {
@@ -174,6 +179,21 @@ impl Fault {
         !matches!(self, Self::ResetConnections(..) | Self::CrashController | Self::ElectPreferred)
     }
 
+    /// Whether it lies in wait for messages or commits.
+    pub(crate) const fn is_rule(&self) -> bool {
+        matches!(
+            self,
+            Self::LoseRequest(_)
+                | Self::LoseResponse(_)
+                | Self::DelayRequest(..)
+                | Self::DelayResponse(..)
+                | Self::RefuseCommit(..)
+                | Self::LoseCommit(..)
+                | Self::LoseCommitAnswer(..)
+                | Self::DelayCommit(..)
+        )
+    }
+
     /// Whether a broker is away from the others while it lasts.
     pub const fn takes_broker_away(&self) -> bool {
         matches!(
@@ -187,6 +207,17 @@ impl Fault {
                 | Self::CutOneWay(..)
                 | Self::CutFromController(_)
         )
+    }
+
+    /// Whose commits it strikes, and at which database.
+    pub fn commits_of(&self) -> Option<(&str, &str)> {
+        match self {
+            Self::RefuseCommit(process, database)
+            | Self::LoseCommit(process, database)
+            | Self::LoseCommitAnswer(process, database)
+            | Self::DelayCommit(process, database, _) => Some((process, database)),
+            _ => None,
+        }
     }
 
     /// The brokers that it names.
@@ -208,7 +239,11 @@ impl Fault {
             | Self::DelayRequest(..)
             | Self::DelayResponse(..)
             | Self::CrashProcess(_)
-            | Self::PauseProcess(_) => Vec::new(),
+            | Self::PauseProcess(_)
+            | Self::RefuseCommit(..)
+            | Self::LoseCommit(..)
+            | Self::LoseCommitAnswer(..)
+            | Self::DelayCommit(..) => Vec::new(),
         }
     }
 }
@@ -224,6 +259,13 @@ fn check_parties(from: Option<&Party>, to: Option<&Party>, brokers: i32) -> Resu
         Party::Broker(id) => check_broker(*id, brokers),
         _ => Ok(()),
     })
+}
+
+fn check_commits(process: &str, database: &str) -> Result<(), String> {
+    if process.is_empty() || database.is_empty() {
+        return Err("name the process and the database whose commits it is about".to_owned());
+    }
+    Ok(())
 }
 
 fn check_broker(id: BrokerId, brokers: i32) -> Result<(), String> {
@@ -269,6 +311,15 @@ mod tests {
                 "nth counts from 1",
             ),
             (
+                "(id: 1, when: Commit(process: \"p\", database: \"d\", nth: 0), \
+                 fault: CrashController)",
+                "nth counts from 1",
+            ),
+            (
+                "(id: 1, when: At(\"1s\"), fault: LoseCommit(\"shop\", \"\"))",
+                "name the process and the database",
+            ),
+            (
                 "(id: 1, when: Fact(is: GroupState(\"g\", \"Dead\")), fault: CrashController)",
                 "no state \"Dead\"",
             ),
@@ -294,6 +345,8 @@ mod tests {
             "(faults: [(id: 1, when: At(\"1s\"), fault: Explode)])",
             "(faults: [(id: 1, when: At(\"soon\"), fault: CrashController)])",
             "(faults: [(id: 1, when: At(\"1s\"), fault: CrashController, untill: 1)])",
+            "(faults: [(id: 1, when: At(\"1s\"), fault: LoseCommit(\"shop\"))])",
+            "(faults: [(id: 1, when: At(\"1s\"), fault: DelayCommit(\"shop\", \"db\", 3))])",
         ] {
             assert!(ron::from_str::<Plan>(text).is_err(), "{text}");
         }
@@ -304,7 +357,10 @@ mod tests {
         let text = [
             r#"(faults:[(id:1,when:Request(api:Fetch,is:Handled,from:Some(Broker(2)),nth:3),"#,
             r#"fault:CutProcess("a",Leader("orders",0)),until:Some(For("2s"))),"#,
-            r#"(id:2,when:Reached(process:"a",point:"sent"),fault:CrashController)],"#,
+            r#"(id:2,when:Reached(process:"a",point:"sent"),fault:CrashController),"#,
+            r#"(id:3,when:Commit(process:"a",database:"shop",nth:7),"#,
+            r#"fault:LoseCommitAnswer("a","shop")),"#,
+            r#"(id:4,when:At("1s"),fault:DelayCommit("a","shop","7s"),until:Some(For("2s")))],"#,
             r#"quiesce_at:Some("9s"))"#,
         ];
         let plan: Plan = ron::from_str(&text.concat()).unwrap();

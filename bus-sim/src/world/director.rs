@@ -10,7 +10,7 @@ use bus_core::TopicPartition;
 
 use crate::fact::Fact;
 use crate::fault::{
-    FactPattern, Fault, FaultId, FaultReport, Party, Plan, Planned, Stage, Struck, Trigger, Until,
+    FactPattern, FaultId, FaultReport, Party, Plan, Planned, Stage, Struck, Trigger, Until,
 };
 use crate::node::BrokerId;
 use crate::protocol::Api;
@@ -51,7 +51,7 @@ pub(super) enum Held {
     Frozen(BrokerId),
     /// Links that are cut, each in one direction.
     Links(Vec<(Endpoint, Endpoint)>),
-    /// A rule of the network.
+    /// A rule for messages, or for commits.
     Rule,
     /// A process that has crashed, with its incarnation.
     Crashed(ProcessId, u32),
@@ -139,7 +139,8 @@ impl Director {
             }
             Trigger::Request { nth, .. }
             | Trigger::Fact { nth, .. }
-            | Trigger::Reached { nth, .. } => *nth,
+            | Trigger::Reached { nth, .. }
+            | Trigger::Commit { nth, .. } => *nth,
         };
         self.watches.push(Watch { trigger, left, due });
         None
@@ -197,6 +198,18 @@ impl Director {
         });
     }
 
+    /// A process commits at a database.
+    pub(super) fn commits(&mut self, name: &str, at: &str) {
+        if let Some(past) = &mut self.past {
+            let (process, database) = (name.to_owned(), at.to_owned());
+            past.came(Trigger::Commit { process, database, nth: 1 });
+        }
+        self.seen(|trigger| match trigger {
+            Trigger::Commit { process, database, nth: _ } => process == name && database == at,
+            _ => false,
+        });
+    }
+
     fn seen(&mut self, is_it: impl Fn(&Trigger) -> bool) -> bool {
         let before = self.due.len();
         let due = &mut self.due;
@@ -223,11 +236,11 @@ impl Director {
         (!self.due.is_empty()).then(|| self.due.remove(0))
     }
 
-    /// The next that is due and only makes a rule for messages.
+    /// The next that is due and only makes a rule for messages or commits.
     pub(super) fn next_rule(&mut self) -> Option<usize> {
         let entries = &self.entries;
         let is_rule = |due: &Due| match due {
-            Due::Strike(index) => is_rule(&entries[*index].planned.fault),
+            Due::Strike(index) => entries[*index].planned.fault.is_rule(),
             Due::End(_) => false,
         };
         let place = self.due.iter().position(is_rule)?;
@@ -324,25 +337,17 @@ impl Director {
     }
 
     /// What came of each fault.
-    pub(super) fn reports(&self) -> Vec<FaultReport> {
-        let report = |entry: &Entry| FaultReport {
-            id: entry.planned.id,
-            struck: entry.struck.clone(),
-            ended: entry.ended,
-            before: entry.before.clone(),
-        };
-        self.entries.iter().map(report).collect()
+    pub(super) fn reports(&self) -> impl Iterator<Item = (&Planned, FaultReport)> {
+        self.entries.iter().map(|entry| {
+            let report = FaultReport {
+                id: entry.planned.id,
+                struck: entry.struck.clone(),
+                ended: entry.ended,
+                before: entry.before.clone(),
+            };
+            (&entry.planned, report)
+        })
     }
-}
-
-const fn is_rule(fault: &Fault) -> bool {
-    matches!(
-        fault,
-        Fault::LoseRequest(_)
-            | Fault::LoseResponse(_)
-            | Fault::DelayRequest(..)
-            | Fault::DelayResponse(..)
-    )
 }
 
 fn fits(party: Option<&Party>, seen: Seen<'_>) -> bool {

@@ -2,6 +2,7 @@
 //!
 //! The loop: take the next event, let its node handle it, and turn each effect into events.
 
+mod commits;
 mod detail;
 mod director;
 mod faults;
@@ -28,6 +29,7 @@ use crate::node::{
 };
 use crate::time::SimTime;
 
+use commits::Commits;
 use director::{Director, Due};
 pub(crate) use network::{Action, Direction, Endpoint, Rule, Side};
 use network::{Message, Network, Verdict, message_of};
@@ -79,6 +81,7 @@ pub(crate) struct World {
     process_changes: Vec<(ProcessId, ProcessChange)>,
     /// None without a plan.
     director: Option<Box<Director>>,
+    commits: Commits,
     /// Requests whose responses are withheld if they are ready at once.
     withhold: Vec<(ConnectionId, CorrelationId)>,
     /// Responses that are sent once what is due has struck.
@@ -143,6 +146,7 @@ impl World {
             completions: Vec::new(),
             process_changes: Vec::new(),
             director: None,
+            commits: Commits::default(),
             withhold: Vec::new(),
             withheld: Vec::new(),
             effects: Effects::recording(config.record_events),

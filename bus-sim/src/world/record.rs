@@ -8,6 +8,7 @@ use bus_core::{ErrorKind, Offset, Operation, Rebalance, TopicPartition};
 use crate::client::Completion;
 use crate::event::{Change, EventSeq, Fate, MessageKind, Place, SimEvent, SimEventKind};
 use crate::fact::Fact;
+use crate::fault::CommitFate;
 use crate::node::{ConnectionId, Input, NodeId};
 use crate::time::SimTime;
 
@@ -125,6 +126,15 @@ impl World {
     pub(super) fn record_reached(&mut self, process: &str, point: &str) {
         if self.recorder.events.is_some() {
             let kind = SimEventKind::Reached(point.to_owned());
+            let when = (self.now, self.trace.events());
+            self.recorder.add(when, NONE, Place::Process(process.into()), kind);
+        }
+    }
+
+    /// A process commits at a database outside of the bus.
+    pub(super) fn record_commit(&mut self, process: &str, database: &str, fate: CommitFate) {
+        if self.recorder.events.is_some() {
+            let kind = SimEventKind::Commits { database: database.to_owned(), fate };
             let when = (self.now, self.trace.events());
             self.recorder.add(when, NONE, Place::Process(process.into()), kind);
         }

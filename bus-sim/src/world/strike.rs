@@ -23,7 +23,12 @@ use super::{
 impl World {
     /// What came of the faults of the plan.
     pub(crate) fn fault_reports(&self) -> Vec<FaultReport> {
-        self.director.as_ref().map(|director| director.reports()).unwrap_or_default()
+        let reports = self.director.iter().flat_map(|director| director.reports());
+        let explained = reports.map(|(planned, mut report)| {
+            self.commits.explain(planned, &mut report);
+            report
+        });
+        explained.collect()
     }
 
     /// Tells the director how far a request has come. Returns whether that makes a fault due.
@@ -203,7 +208,12 @@ impl World {
                 on.push(messages.api.name().to_owned());
             }
             Fault::CrashController | Fault::ElectPreferred => on.push("controller".to_owned()),
-            _ => {}
+            fault => {
+                if let Some((name, database)) = fault.commits_of() {
+                    self.process_id(name).map_err(|_| format!("nobody: no process {name:?}"))?;
+                    on.push(format!("{name} at {database}"));
+                }
+            }
         }
         Ok((on.join(" "), brokers))
     }
@@ -323,6 +333,13 @@ impl World {
             }
             Fault::CrashProcess(name) => self.stop_process(name, ProcessChange::Crashed),
             Fault::PauseProcess(name) => self.stop_process(name, ProcessChange::Paused),
+            Fault::RefuseCommit(..)
+            | Fault::LoseCommit(..)
+            | Fault::LoseCommitAnswer(..)
+            | Fault::DelayCommit(..) => {
+                self.commits.lay_down(index, planned);
+                (Held::Rule, false)
+            }
         }
     }
 
@@ -439,7 +456,10 @@ impl World {
                 });
                 self.mend(&links);
             }
-            Held::Rule => self.network.remove_rules(Some(index)),
+            Held::Rule => {
+                self.network.remove_rules(Some(index));
+                self.commits.remove_rules(Some(index));
+            }
             Held::Crashed(id, incarnation) | Held::Paused(id, incarnation) => {
                 if self.processes[id].incarnation == incarnation {
                     self.go_on(id);
@@ -469,6 +489,7 @@ impl World {
             director.quiesce(self.now);
         }
         self.network.remove_rules(None);
+        self.commits.remove_rules(None);
         self.heal();
         for id in 1..=self.config.brokers {
             self.thaw_broker(id);

@@ -66,6 +66,7 @@ fn explored(jobs: usize) -> Explored {
         groups: Vec::new(),
         transactional_ids: Vec::new(),
         crash_points: vec![("shop".to_owned(), POINT.to_owned())],
+        commits: Vec::new(),
         horizon: Duration::from_secs(6),
         envelope: Envelope::Tolerated,
         kinds: [FaultKind::CrashProcess, FaultKind::CrashBroker, FaultKind::DelayResponse].into(),

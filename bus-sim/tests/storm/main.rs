@@ -110,6 +110,7 @@ fn drawn(seed: u64, weather: Weather) -> SimConfig {
         groups: vec!["g".to_owned()],
         transactional_ids: Vec::new(),
         crash_points: Vec::new(),
+        commits: Vec::new(),
         horizon: HORIZON,
         envelope,
         kinds,

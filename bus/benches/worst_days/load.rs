@@ -55,6 +55,7 @@ pub(crate) fn surroundings(size: Size) -> Surroundings {
         groups: Vec::new(),
         transactional_ids: Vec::new(),
         crash_points: Vec::new(),
+        commits: Vec::new(),
         horizon: Duration::from_secs(5),
         envelope: Envelope::Tolerated,
         kinds: BTreeSet::new(),

@@ -62,7 +62,9 @@ fn is_of_interest(cast: &Cast<'_>, event: &SimEvent) -> bool {
                     | Operation::AbortTransaction
             )
         }
-        SimEventKind::Rebalance(_) | SimEventKind::Returned { error: Some(_), .. } => true,
+        SimEventKind::Rebalance(_)
+        | SimEventKind::Returned { error: Some(_), .. }
+        | SimEventKind::Commits { .. } => true,
         _ => false,
     }
 }

@@ -4,6 +4,7 @@ use bus_check::picture::diagram::{MarkKind, Sentence, Step};
 use bus_core::{Operation, RebalanceKind, TopicPartition};
 use bus_sim::event::{Change, Place};
 use bus_sim::fact::{Fact, TransactionFact};
+use bus_sim::fault::CommitFate;
 use bus_sim::{SimEvent, SimEventKind};
 
 use super::Cast;
@@ -96,6 +97,12 @@ pub(super) fn mark(event: &SimEvent) -> Option<(MarkKind, String, String)> {
         }
         SimEventKind::Note(line) => plain(MarkKind::Fault, line.clone()),
         SimEventKind::Reached(point) => plain(MarkKind::Fact, format!("reached {point}")),
+        SimEventKind::Commits { database, fate: CommitFate::Ordinary } => {
+            plain(MarkKind::Fact, format!("commits at {database}"))
+        }
+        SimEventKind::Commits { database, fate } => {
+            plain(MarkKind::Fault, format!("commits at {database}: {fate}"))
+        }
         SimEventKind::Called { operation, detail } => {
             let call = format!("{} {detail}", operation_name(*operation));
             plain(MarkKind::Call, call.trim_end().to_owned())
@@ -223,6 +230,7 @@ pub(super) const fn is_fault(event: &SimEvent) -> bool {
         | SimEventKind::Mended(_)
         | SimEventKind::Healed
         | SimEventKind::Note(_) => true,
+        SimEventKind::Commits { fate, .. } => !matches!(fate, CommitFate::Ordinary),
         _ => false,
     }
 }

@@ -11,13 +11,14 @@ pub(super) const fn is_timed(planned: &Planned) -> bool {
 }
 
 /// The same fault at one of the events that came before its time, each the last of its kind: crash
-/// points first, then what became true inside of the brokers, then requests; of these, the last
+/// points and commits first, then what became true inside of the brokers, then requests; of these, the last
 /// first.
 pub(super) fn at_events(planned: &Planned, before: &[Trigger]) -> Vec<Planned> {
     if !is_timed(planned) {
         return Vec::new();
     }
-    let is_point = |trigger: &&Trigger| matches!(trigger, Trigger::Reached { .. });
+    let is_point =
+        |trigger: &&Trigger| matches!(trigger, Trigger::Reached { .. } | Trigger::Commit { .. });
     let is_fact = |trigger: &&Trigger| matches!(trigger, Trigger::Fact { .. });
     let is_request = |trigger: &&Trigger| matches!(trigger, Trigger::Request { .. });
     let points = before.iter().filter(is_point).take(OF_A_KIND);
@@ -59,7 +60,10 @@ fn earlier(when: &Trigger) -> Vec<Trigger> {
         Trigger::After { fault, by } => {
             rounder(*by).into_iter().map(|by| Trigger::After { fault: *fault, by }).collect()
         }
-        Trigger::Request { nth, .. } | Trigger::Fact { nth, .. } | Trigger::Reached { nth, .. } => {
+        Trigger::Request { nth, .. }
+        | Trigger::Fact { nth, .. }
+        | Trigger::Reached { nth, .. }
+        | Trigger::Commit { nth, .. } => {
             let mut counts = vec![1, *nth / 2, nth.saturating_sub(1)];
             counts.retain(|count| (1..*nth).contains(count));
             counts.dedup();
@@ -75,6 +79,10 @@ fn shorter(fault: &Fault) -> Vec<Fault> {
         }
         Fault::DelayResponse(messages, by) => {
             rounder(*by).into_iter().map(|by| Fault::DelayResponse(messages.clone(), by)).collect()
+        }
+        Fault::DelayCommit(process, database, by) => {
+            let late = |by| Fault::DelayCommit(process.clone(), database.clone(), by);
+            rounder(*by).into_iter().map(late).collect()
         }
         _ => Vec::new(),
     }

@@ -59,17 +59,12 @@ fn earlier(plan: &Plan, from: usize, to: usize) -> Plan {
     };
     let mut plan = plan.clone();
     for planned in &mut plan.faults {
-        match &mut planned.when {
-            Trigger::At(at) => {
-                let millis = u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX);
-                *at = SimTime::ZERO + Duration::from_millis(scale(millis));
-            }
-            Trigger::Request { nth, .. }
-            | Trigger::Fact { nth, .. }
-            | Trigger::Reached { nth, .. } => {
-                *nth = u32::try_from(scale(u64::from(*nth))).unwrap_or(*nth).max(1);
-            }
-            Trigger::After { .. } => {}
+        if let Trigger::At(at) = &mut planned.when {
+            let millis = u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX);
+            *at = SimTime::ZERO + Duration::from_millis(scale(millis));
+        }
+        if let Some(nth) = planned.when.count_mut() {
+            *nth = u32::try_from(scale(u64::from(*nth))).unwrap_or(*nth).max(1);
         }
     }
     plan
