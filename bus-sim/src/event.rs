@@ -193,6 +193,8 @@ pub enum Change {
     Stopped,
     /// It stands still.
     Paused,
+    /// Its tasks stand still; its clients go on.
+    Stalled,
     /// It goes on.
     Resumed,
 }

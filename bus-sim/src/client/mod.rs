@@ -93,6 +93,16 @@ impl ClientMachine {
         }
     }
 
+    /// The tasks of its process stand still from now on, or go on.
+    pub(crate) fn set_stalled(&mut self, is_stalled: bool, now: SimTime, effects: &mut Effects) {
+        match self {
+            Self::Consumer(consumer) if is_stalled => consumer.stall(now, effects),
+            Self::Consumer(consumer) => consumer.unstall(effects),
+            // What they have is done without the application.
+            Self::Producer(_) | Self::Admin(_) => {}
+        }
+    }
+
     /// What a call of the application waits for, if one does.
     pub(crate) fn waiting(&self) -> Option<String> {
         match self {

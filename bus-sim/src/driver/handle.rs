@@ -83,12 +83,31 @@ impl SimHandle {
         Ok(())
     }
 
-    /// Resumes a paused process: it goes on as if no time had passed, perhaps as a zombie.
+    /// Stalls a process, as a deadlock or a call that hangs does: its tasks are not polled, while
+    /// its clients go on, as the threads of librdkafka do. A consumer sends heartbeats and fetches,
+    /// until `max.poll.interval.ms` is over and it leaves its group; a producer sends what it has.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidArgument`]; [`ErrorKind::InvalidState`] if it is not paused.
+    /// As [`crash`](Self::crash).
+    pub fn stall(&self, process: &str) -> Result<()> {
+        let id = self.in_state(process, |state| state == ProcessState::Running)?;
+        self.enter(|world| {
+            world.stall_process(id);
+            Ok(())
+        })?;
+        self.tell(id, ProcessState::Stalled);
+        Ok(())
+    }
+
+    /// Resumes a paused or stalled process: it goes on as if no time had passed, perhaps as a
+    /// zombie.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`]; [`ErrorKind::InvalidState`] if it does not stand still.
     pub fn resume(&self, process: &str) -> Result<()> {
-        let id = self.in_state(process, |state| state == ProcessState::Paused)?;
+        let id = self.in_state(process, |state| {
+            matches!(state, ProcessState::Paused | ProcessState::Stalled)
+        })?;
         self.enter(|world| {
             world.resume_process(id);
             Ok(())

@@ -262,6 +262,7 @@ impl Shared {
             let state = match change {
                 ProcessChange::Crashed => ProcessState::Crashed,
                 ProcessChange::Paused => ProcessState::Paused,
+                ProcessChange::Stalled => ProcessState::Stalled,
                 ProcessChange::Resumed => ProcessState::Running,
                 ProcessChange::Restarted => {
                     if let Some(start) = self.processes.start(id) {

@@ -1,5 +1,5 @@
-//! Processes and their tasks: what stops being polled when a process pauses, and is dropped when
-//! it crashes.
+//! Processes and their tasks: what stops being polled when a process pauses or stalls, and is
+//! dropped when it crashes.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -114,7 +114,7 @@ impl Future for ProcessTask {
                 Some(future) => future.as_mut().poll(cx),
                 None => Poll::Ready(()),
             },
-            ProcessState::Paused => Poll::Pending,
+            ProcessState::Paused | ProcessState::Stalled => Poll::Pending,
             ProcessState::Crashed => {
                 self.future = None;
                 Poll::Ready(())

@@ -242,6 +242,7 @@ impl Draw<'_> {
             FaultKind::DelayResponse => Fault::DelayResponse(self.messages(), self.delay()),
             FaultKind::CrashProcess => Fault::CrashProcess(self.process()),
             FaultKind::PauseProcess => Fault::PauseProcess(self.process()),
+            FaultKind::StallProcess => Fault::StallProcess(self.process()),
             FaultKind::RefuseCommit
             | FaultKind::LoseCommit
             | FaultKind::LoseCommitAnswer
@@ -326,7 +327,9 @@ impl Draw<'_> {
 
     fn trigger(&self, fault: &Fault) -> Trigger {
         let nth = *self.dice.pick("nth", &COUNTS);
-        if let Fault::CrashProcess(name) | Fault::PauseProcess(name) = fault {
+        if let Fault::CrashProcess(name) | Fault::PauseProcess(name) | Fault::StallProcess(name) =
+            fault
+        {
             let points = &self.surroundings.crash_points;
             let own: Vec<_> = points.iter().filter(|(process, _)| process == name).collect();
             if !own.is_empty() && self.dice.below("at a point", 2) == 0 {

@@ -46,6 +46,7 @@ impl Plan {
                 | Fault::ResetConnections(name, _)
                 | Fault::CrashProcess(name)
                 | Fault::PauseProcess(name)
+                | Fault::StallProcess(name)
                 | Fault::RefuseCommit(name, _)
                 | Fault::LoseCommit(name, _)
                 | Fault::LoseCommitAnswer(name, _)
@@ -136,6 +137,7 @@ fn fault(fault: &mut Fault, brokers: BrokerId) {
         | Fault::ElectPreferred
         | Fault::CrashProcess(_)
         | Fault::PauseProcess(_)
+        | Fault::StallProcess(_)
         | Fault::RefuseCommit(..)
         | Fault::LoseCommit(..)
         | Fault::LoseCommitAnswer(..)

@@ -39,17 +39,18 @@
 //! By the numbers of the fault catalogue: of the network N1 and N5 (a message is late, perhaps
 //! later than its retry), N4 (across connections), N6 (reset before a request is handled, or before
 //! it is answered), N7 to N9 (links are cut, both ways or one way, also of clients); of processes
-//! P1, P2, P3, P5, P6, P7, P10 (crash, loss of power, pause, in any order, of brokers and of the
-//! application); of time T4 (a broker or process stands still); of the control plane K1, K3, K4
-//! (preferred leaders, a new controller, coordinators that move, by faults of their brokers); of the
-//! application A4 (a database refuses a commit, loses it or its answer, or is slow).
+//! P1, P2, P3, P5, P6, P7, P8, P10 (crash, loss of power, pause, in any order, of brokers and of
+//! the application, whose tasks may also stand still without its clients); of time T4 (a broker or
+//! process stands still); of the control plane K1, K3, K4 (preferred leaders, a new controller,
+//! coordinators that move, by faults of their brokers); of the application A4 (a database refuses a
+//! commit, loses it or its answer, or is slow).
 //!
 //! Absent, because the simulator has no mechanism for them: of the network N2 and N3 without a
 //! reset (TCP has none), N10 to N15 (clogs, bandwidth, bit flips, DNS, stale metadata, quotas); P4,
-//! P8, P9, P11, P12 (slow processors, partial stalls, clones, versions, memory); all of D (disks);
-//! T1 to T3 and T5 to T8 (clocks); K2 and K5 to K16 (reassignment, live configuration, retention,
-//! expiry, exhaustion, quotas); R (injected error codes); S (scheduling). What an application does
-//! to itself (the rest of A) is its own, but for the points at which it may crash
+//! P9, P11, P12 (slow processors, clones, versions, memory); all of D (disks); T1 to T3 and T5 to
+//! T8 (clocks); K2 and K5 to K16 (reassignment, live configuration, retention, expiry, exhaustion,
+//! quotas); R (injected error codes); S (scheduling). What an application does to itself (the rest
+//! of A) is its own, but for the points at which it may crash
 //! ([`Trigger::Reached`]).
 
 mod commit;
@@ -280,6 +281,9 @@ faults! {
     CrashProcess(String),
     /// A process of the application stands still, and goes on later as if no time had passed.
     PauseProcess(String),
+    /// The tasks of a process stand still, as in a deadlock or in a call that hangs; its clients go
+    /// on, until `max.poll.interval.ms` is over.
+    StallProcess(String),
     /// Commits of a process at a database are refused, as after a deadlock: nothing happens, and
     /// the process is told so.
     RefuseCommit(String, String),

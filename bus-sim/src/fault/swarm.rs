@@ -12,6 +12,7 @@ pub(super) const LATER: &[FaultKind] = &[
     FaultKind::LoseCommit,
     FaultKind::LoseCommitAnswer,
     FaultKind::DelayCommit,
+    FaultKind::StallProcess,
 ];
 
 /// The kinds that have something to strike, within the envelope.
@@ -25,7 +26,7 @@ pub(super) fn possible(surroundings: &Surroundings) -> Vec<FaultKind> {
         | FaultKind::ElectPreferred => is_cluster,
         // What only one broker has is lost with its page cache.
         FaultKind::LosePower => is_cluster || surroundings.envelope == Envelope::Beyond,
-        FaultKind::CrashProcess | FaultKind::PauseProcess => has_process,
+        FaultKind::CrashProcess | FaultKind::PauseProcess | FaultKind::StallProcess => has_process,
         FaultKind::RefuseCommit
         | FaultKind::LoseCommit
         | FaultKind::LoseCommitAnswer

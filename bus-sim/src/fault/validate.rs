@@ -89,7 +89,9 @@ impl Planned {
             | Fault::LoseResponse(messages)
             | Fault::DelayRequest(messages, _)
             | Fault::DelayResponse(messages, _) => messages.check(brokers),
-            Fault::CrashProcess(name) | Fault::PauseProcess(name) if name == "main" => {
+            Fault::CrashProcess(name) | Fault::PauseProcess(name) | Fault::StallProcess(name)
+                if name == "main" =>
+            {
                 Err("the process main is what is outside of every named one; it cannot stop".into())
             }
             fault => match fault.commits_of() {
@@ -240,6 +242,7 @@ impl Fault {
             | Self::DelayResponse(..)
             | Self::CrashProcess(_)
             | Self::PauseProcess(_)
+            | Self::StallProcess(_)
             | Self::RefuseCommit(..)
             | Self::LoseCommit(..)
             | Self::LoseCommitAnswer(..)

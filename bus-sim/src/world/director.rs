@@ -55,7 +55,7 @@ pub(super) enum Held {
     Rule,
     /// A process that has crashed, with its incarnation.
     Crashed(ProcessId, u32),
-    /// A process that is paused, with its incarnation.
+    /// A process that is paused or stalled, with its incarnation.
     Paused(ProcessId, u32),
 }
 

@@ -1,4 +1,4 @@
-//! Processes: the parts of an application that crash, pause, and restart as one, with their
+//! Processes: the parts of an application that crash, pause, stall, and restart as one, with their
 //! clients.
 
 use bus_core::{Error, ErrorKind, Result};
@@ -39,6 +39,8 @@ pub(crate) enum ProcessState {
     Running,
     /// It stands still: nothing is lost, but nothing is handled and no task is polled.
     Paused,
+    /// Its tasks are not polled, while its clients go on: they have threads of their own.
+    Stalled,
     /// It is gone; what it held in memory is lost.
     Crashed,
 }
@@ -49,6 +51,7 @@ pub(crate) enum ProcessChange {
     Crashed,
     Restarted,
     Paused,
+    Stalled,
     Resumed,
 }
 
@@ -175,11 +178,33 @@ impl World {
         self.processes[id].state = ProcessState::Paused;
     }
 
-    /// Resumes a paused process: it handles what has waited.
+    /// Stalls a process: nobody takes what its clients have for it.
+    pub(crate) fn stall_process(&mut self, id: ProcessId) {
+        self.note(format!("process {} stalls", self.processes[id].name));
+        self.record_change(self.place_of_process(id), Change::Stalled);
+        self.processes[id].state = ProcessState::Stalled;
+        self.set_stalled(id, true);
+    }
+
+    fn set_stalled(&mut self, process: ProcessId, is_stalled: bool) {
+        for client in 0..self.clients.len() {
+            if self.clients[client].process == process {
+                let id = ClientId::try_from(client).unwrap_or(ClientId::MAX);
+                self.with_client(id, |machine, now, effects| {
+                    machine.set_stalled(is_stalled, now, effects);
+                });
+            }
+        }
+    }
+
+    /// Resumes a paused or stalled process: it handles what has waited.
     pub(crate) fn resume_process(&mut self, id: ProcessId) {
         self.note(format!("process {} resumes", self.processes[id].name));
         self.record_change(self.place_of_process(id), Change::Resumed);
-        self.processes[id].state = ProcessState::Running;
+        let was = std::mem::replace(&mut self.processes[id].state, ProcessState::Running);
+        if was == ProcessState::Stalled {
+            self.set_stalled(id, false);
+        }
         for (client, input, arrived) in std::mem::take(&mut self.processes[id].inbox) {
             self.recorder.current = arrived;
             self.deliver_to_client(client, input);

@@ -196,7 +196,8 @@ impl World {
             Fault::CutProcess(name, _)
             | Fault::ResetConnections(name, _)
             | Fault::CrashProcess(name)
-            | Fault::PauseProcess(name) => {
+            | Fault::PauseProcess(name)
+            | Fault::StallProcess(name) => {
                 self.process_id(name).map_err(|_| format!("nobody: no process {name:?}"))?;
                 on.insert(0, name.clone());
             }
@@ -333,6 +334,7 @@ impl World {
             }
             Fault::CrashProcess(name) => self.stop_process(name, ProcessChange::Crashed),
             Fault::PauseProcess(name) => self.stop_process(name, ProcessChange::Paused),
+            Fault::StallProcess(name) => self.stop_process(name, ProcessChange::Stalled),
             Fault::RefuseCommit(..)
             | Fault::LoseCommit(..)
             | Fault::LoseCommitAnswer(..)
@@ -355,12 +357,17 @@ impl World {
         };
         let Process { state, incarnation, .. } = self.processes[id];
         let held = match (change, state) {
-            (ProcessChange::Crashed, ProcessState::Running | ProcessState::Paused) => {
+            (_, ProcessState::Crashed) => return (Held::Nothing, false),
+            (ProcessChange::Crashed, _) => {
                 self.crash_process(id);
                 Held::Crashed(id, incarnation)
             }
             (ProcessChange::Paused, ProcessState::Running) => {
                 self.pause_process(id);
+                Held::Paused(id, incarnation)
+            }
+            (ProcessChange::Stalled, ProcessState::Running) => {
+                self.stall_process(id);
                 Held::Paused(id, incarnation)
             }
             _ => return (Held::Nothing, false),
@@ -472,7 +479,7 @@ impl World {
     fn go_on(&mut self, id: ProcessId) {
         let change = match self.processes[id].state {
             ProcessState::Running => return,
-            ProcessState::Paused => ProcessChange::Resumed,
+            ProcessState::Paused | ProcessState::Stalled => ProcessChange::Resumed,
             ProcessState::Crashed => ProcessChange::Restarted,
         };
         match change {

@@ -200,6 +200,47 @@ fn a_paused_member_wakes_up_as_a_zombie_and_is_fenced() {
 }
 
 #[test]
+fn a_stalled_member_sends_heartbeats_until_its_time_between_polls_is_over() {
+    let outcome = story(7, |sim| async move {
+        let bus = sim.bus();
+        create_topic(&bus, "orders", 1).await?;
+        let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
+        let sender = Arc::new(sender);
+        bus.process("stuck", move |bus| {
+            let sender = Arc::clone(&sender);
+            async move {
+                let max_poll_interval = Duration::from_secs(30);
+                let config = ConsumerConfig { max_poll_interval, ..quick_member("g") };
+                let consumer = bus.consumer(config).expect("a consumer");
+                consumer.subscribe(Subscription::topics(["orders"])).expect("subscribed");
+                loop {
+                    let polled = consumer.poll_records(Duration::from_secs(1)).await;
+                    let polled = polled.map(|_| ()).map_err(|error| error.kind());
+                    sender.send(polled).expect("somebody listens");
+                }
+            }
+        });
+        assert_eq!(receiver.recv().await, Some(Ok(())));
+        let admin = bus.admin()?;
+        sim.stall("stuck")?;
+        tokio::time::sleep(Duration::from_secs(25)).await;
+        assert_eq!(admin.describe_group("g").await?.members.len(), 1, "its heartbeats go on");
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        assert_eq!(admin.describe_group("g").await?.members.len(), 0, "it has left by itself");
+        while receiver.try_recv().is_ok() {}
+        sim.resume("stuck")?;
+        while receiver.recv().await != Some(Err(ErrorKind::MaxPollExceeded)) {}
+        while admin.describe_group("g").await?.members.is_empty() {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        Result::<()>::Ok(())
+    });
+    let trace = outcome.report.trace.join("\n");
+    output(outcome);
+    assert!(!trace.contains("session expired"), "{trace}");
+}
+
+#[test]
 fn calls_of_a_crashed_process_never_complete() {
     let outcome = story(8, |sim| async move {
         let bus = sim.bus();

@@ -103,6 +103,19 @@ fn a_process_is_crashed_and_paused_by_a_plan() {
 }
 
 #[test]
+fn a_process_is_stalled_by_a_plan() {
+    let report = report(run(
+        r#"(id: 1, when: At("6s"), fault: StallProcess("member"), until: Some(For("3s")))"#,
+        work,
+    ));
+    let fault = fault(&report, 1);
+    assert!(fault.has_changed() && fault.ended.is_some(), "{fault:?}");
+    assert_eq!(count(&report, "process member stalls"), 1);
+    assert_eq!(count(&report, "process member resumes"), 1);
+    assert_eq!(count(&report, "session expired"), 0, "its heartbeats went on");
+}
+
+#[test]
 fn rules_last_until_they_end() {
     let report = report(run(
         r#"(

@@ -113,7 +113,7 @@ impl Open<'_> {
                 self.end_all(event, |_, lanes, _| lanes == [lane]);
                 self.begin(event, down, String::new());
             }
-            Change::Paused => self.begin(event, paused, String::new()),
+            Change::Paused | Change::Stalled => self.begin(event, paused, String::new()),
             Change::Resumed => self.end(event, &paused),
             Change::ShuttingDown => {}
         }

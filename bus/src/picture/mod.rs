@@ -160,8 +160,8 @@ fn finding<'a>(report: &'a Report, guarantee: &str) -> Option<&'a Finding> {
 fn done_to_the_world(events: &[SimEvent]) -> Vec<EventSeq> {
     let is_done = |event: &&SimEvent| match &event.kind {
         SimEventKind::Changed(change, _) => {
-            use Change::{Crashed, Paused, PowerLost, ShuttingDown};
-            matches!(change, Crashed | PowerLost | Paused | ShuttingDown)
+            use Change::{Crashed, Paused, PowerLost, ShuttingDown, Stalled};
+            matches!(change, Crashed | PowerLost | Paused | Stalled | ShuttingDown)
         }
         SimEventKind::Cut(_) => true,
         _ => false,

@@ -158,6 +158,7 @@ const fn changed(change: Change) -> (MarkKind, &'static str) {
         Change::ShuttingDown => (MarkKind::Pause, "shuts down"),
         Change::Stopped => (MarkKind::Crash, "stops"),
         Change::Paused => (MarkKind::Pause, "pauses"),
+        Change::Stalled => (MarkKind::Pause, "stalls"),
         Change::Resumed => (MarkKind::Pause, "goes on"),
     }
 }

@@ -47,6 +47,7 @@ use committed::CommittedCall;
 use fetcher::FetchPart;
 use member::{Leaving, Member};
 use partition::Partition;
+use poll::Polling;
 pub(crate) use poll::Ready;
 use queries::Query;
 use stored::Stored;
@@ -106,7 +107,7 @@ pub(crate) struct Consumer {
     /// What the application must hear of first.
     errors: VecDeque<Error>,
     rebalance: Option<Arc<Rebalance>>,
-    is_polling: bool,
+    polling: Polling,
     poll_waker: Option<Waker>,
     /// When the last poll ended; none while one waits.
     last_poll: SimTime,
@@ -166,7 +167,7 @@ impl Consumer {
             committed_calls: Vec::new(),
             errors: VecDeque::new(),
             rebalance: None,
-            is_polling: false,
+            polling: Polling::Idle,
             poll_waker: None,
             last_poll: SimTime::ZERO,
             next_version: 0,

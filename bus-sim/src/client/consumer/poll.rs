@@ -21,15 +21,26 @@ pub(crate) enum Ready {
     Rebalance(Arc<Rebalance>),
 }
 
+/// Whether the application polls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Polling {
+    /// It does not.
+    Idle,
+    /// A poll waits.
+    Waits,
+    /// A poll waits, and nobody looks after it: the tasks of the process stand still.
+    Stalled,
+}
+
 impl Consumer {
     /// Begins a poll.
     pub(crate) fn poll_begin(&mut self, now: SimTime, effects: &mut Effects) -> Result<()> {
         self.check_open()?;
-        if self.is_polling {
+        if self.polling != Polling::Idle {
             let message = "another poll waits; poll from one task at a time";
             return Err(Error::new(ErrorKind::InvalidState, message));
         }
-        self.is_polling = true;
+        self.polling = Polling::Waits;
         effects.cancel_timer(Timer::Client(ClientTimer::MaxPollInterval));
         if let Some(member) = &mut self.member
             && std::mem::take(&mut member.joins_at_poll)
@@ -41,11 +52,28 @@ impl Consumer {
 
     /// Ends a poll, also one that was cancelled.
     pub(crate) fn poll_end(&mut self, now: SimTime, effects: &mut Effects) {
-        self.is_polling = false;
+        self.polling = Polling::Idle;
         self.poll_waker = None;
         self.last_poll = now;
         effects.cancel_timer(Timer::Client(ClientTimer::PollTimeout));
         self.watch_max_poll(effects);
+    }
+
+    /// The tasks of the process stand still from now on: a poll that waits is the last one.
+    pub(crate) fn stall(&mut self, now: SimTime, effects: &mut Effects) {
+        if self.polling == Polling::Waits {
+            self.polling = Polling::Stalled;
+            self.last_poll = now;
+            self.watch_max_poll(effects);
+        }
+    }
+
+    /// The tasks of the process go on.
+    pub(crate) fn unstall(&mut self, effects: &mut Effects) {
+        if self.polling == Polling::Stalled {
+            self.polling = Polling::Waits;
+            effects.cancel_timer(Timer::Client(ClientTimer::MaxPollInterval));
+        }
     }
 
     /// Takes what is there; if nothing is, `waker` is woken when something may be, or at
@@ -93,7 +121,7 @@ impl Consumer {
 
     /// What a call of the application waits for, if one does.
     pub(crate) fn waiting(&self) -> Option<String> {
-        if self.is_polling {
+        if self.polling != Polling::Idle {
             Some("a consumer polls".to_owned())
         } else if !self.commits.is_idle() {
             Some("a commit waits for the coordinator".to_owned())
@@ -140,7 +168,7 @@ impl Consumer {
 
     /// Sets the timer of `max.poll.interval.ms`, for members of a group that do not poll now.
     pub(super) fn watch_max_poll(&mut self, effects: &mut Effects) {
-        if self.subscription.is_some() && !self.is_polling {
+        if self.subscription.is_some() && self.polling != Polling::Waits {
             let at = self.last_poll + self.config.max_poll_interval;
             effects.set_timer(Timer::Client(ClientTimer::MaxPollInterval), at);
         }
@@ -148,7 +176,8 @@ impl Consumer {
 
     /// The application has not polled in time: the member leaves, and all it owns is lost.
     pub(super) fn check_max_poll(&mut self, now: SimTime, effects: &mut Effects) {
-        if self.is_polling || self.subscription.is_none() || self.closing.is_some() {
+        let is_waiting = self.polling == Polling::Waits;
+        if is_waiting || self.subscription.is_none() || self.closing.is_some() {
             return;
         }
         let interval: Duration = self.config.max_poll_interval;
