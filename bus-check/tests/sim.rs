@@ -3,7 +3,7 @@
 
 mod application;
 
-use application::{Application, Run, cluster, network, processes, quiet, zombies};
+use application::{Application, Run, cluster, network, processes, quiet, stalls, zombies};
 use bus_check::{Guarantee, History, Verdict};
 use bus_core::{Assignor, ProducerConfig};
 
@@ -21,6 +21,16 @@ fn every_guarantee_holds_when_members_crash_pause_and_restart() {
         members: 3,
         ..Run::default()
     });
+}
+
+#[test]
+fn every_guarantee_holds_when_tasks_stand_still() {
+    for assignor in [Assignor::Range, Assignor::CooperativeSticky] {
+        let run = Run { faults: stalls, assignors: vec![assignor], ..Run::default() };
+        holds(&run);
+        let events = run.record().0.to_string();
+        assert!(events.contains("MaxPollExceeded"), "the member leaves by itself:\n{events}");
+    }
 }
 
 #[test]
