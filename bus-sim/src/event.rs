@@ -226,3 +226,15 @@ impl fmt::Display for Place {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn null_is_no_text() {
+        let shown = ["null", "", NULL, "paid"].map(|text| value_text(Some(text.to_owned())));
+        assert_eq!(shown, ["\"null\"", "\"\"", "\"∅\"", "paid"]);
+        assert_eq!(value_text(None), NULL);
+    }
+}

@@ -101,7 +101,13 @@ impl Logs {
         let (Some(low), Some(high)) = (offsets().min(), offsets().max()) else { return 0..0 };
         let cells = self.replicas.values().flatten();
         let odd = cells.filter(|(_, cell)| !cell.gone.is_empty()).map(|(offset, _)| *offset).min();
-        let from = odd.map_or(high + 1 - MOST_OFFSETS, |odd| odd - 3);
+        let mut from = odd.map_or(high + 1 - MOST_OFFSETS, |odd| odd - 3);
+        let cells = self.replicas.values().flatten();
+        let aborted = cells.filter(|(_, cell)| cell.is_aborted).map(|(offset, _)| *offset).max();
+        if let Some(aborted) = aborted.filter(|aborted| odd.is_none() && *aborted < from) {
+            // What was aborted last tells more than the end does.
+            from = aborted - 3;
+        }
         let from = from.min(high + 1 - MOST_OFFSETS).max(low);
         // What differs comes first, even if it is long ago.
         let from = odd.map_or(from, |odd| from.min((odd - 3).max(low)));
