@@ -115,7 +115,7 @@ guarantees! {
         "always";
     C8, "false fencing",
         "A producer is fenced only by a newer one, or after its transaction timed out.",
-        "always";
+        "none of its requests for an epoch comes late";
     C9, "flush too early",
         "When a flush or a commit returns, the sends before it are complete.",
         "always";
@@ -183,7 +183,7 @@ guarantees! {
         "What is revoked was assigned, and what is assigned is not owned already.",
         "always";
     E12, "generation regress",
-        "The generation of a member rises.",
+        "The generation of a member never goes back.",
         "the group is not deleted";
     F1, "aborted read",
         "No record of an aborted transaction is read.",
@@ -193,7 +193,7 @@ guarantees! {
         "read_committed";
     F4, "torn transaction",
         "When all is over, all records of a transaction are visible, or none.",
-        "read_committed";
+        "read_committed, SAFE";
     F5, "lost transaction",
         "When all is over, all records of a committed transaction are visible.",
         "SAFE";
@@ -202,7 +202,7 @@ guarantees! {
         "read_committed";
     F7, "split transaction",
         "A transaction whose commit is unknown is visible as a whole or not at all.",
-        "read_committed";
+        "read_committed, SAFE";
     F8, "offsets without outputs",
         "Offsets of a transaction count if and only if it committed.",
         "the offsets topic is SAFE";
@@ -220,7 +220,7 @@ guarantees! {
         "no transaction is open";
     F14, "transactions out of order",
         "Transactions of one id are visible in the order of their commits.",
-        "always";
+        "SAFE";
     F17, "producer id given twice",
         "A producer id belongs to one transactional id, and its epoch never goes back.",
         "always";
@@ -246,7 +246,7 @@ guarantees! {
         "An epoch has one leader, and epochs rise.",
         "always";
     G10, "high watermark regress",
-        "What is committed stays committed: the high watermark never goes back.",
+        "While a leader leads, its high watermark never goes back.",
         "no unclean election";
     G11, "leader out of sync",
         "The leader that is elected is in sync, or eligible (ELR) when nobody is, or the last one.",

@@ -333,5 +333,7 @@ fn the_tables_of_the_documents_are_these() {
     let document = include_str!("../../docs/semantics.md");
     let rows = CATCHERS.iter().map(|(bug, guarantee, _)| (*bug, *guarantee, seeds_of(*bug)));
     let tables = table::all(&rows.collect::<Vec<_>>(), UNSEEN);
+    let versions = table::VERSIONS;
+    assert!(document.replace('\n', " ").contains(versions), "docs/semantics.md names {versions}");
     assert!(document.contains(&tables), "put this into docs/semantics.md:\n{tables}");
 }

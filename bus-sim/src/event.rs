@@ -18,6 +18,7 @@ use crate::fact::Fact;
 use crate::fault::CommitFate;
 use crate::node::{BrokerId, ClientId, ConnectionId, Name, Timer};
 use crate::protocol::Api;
+use crate::protocol::batch::ProducerId;
 use crate::time::SimTime;
 
 /// The number of a recorded event, from 1, in the order in which they happened.
@@ -39,6 +40,31 @@ pub struct SimEvent {
     pub place: Place,
     /// What happened.
     pub kind: SimEventKind,
+}
+
+/// Records that a message carries to a leader.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CarriedBatch {
+    /// The partition.
+    pub topic_partition: TopicPartition,
+    /// The beginning of each value, as text, as [`value_text`] writes it.
+    pub values: Vec<String>,
+    /// Whose transaction it belongs to, if to one.
+    pub transaction_of: Option<ProducerId>,
+    /// The digest of its records, by which it is found in a log again.
+    pub digest: u64,
+}
+
+/// What stands for a value that is null: a tombstone.
+pub const NULL: &str = "∅";
+
+/// A value as people read it. What could be taken for null, or for nothing at all, is in quotes.
+pub fn value_text(value: Option<String>) -> String {
+    match value {
+        None => NULL.to_owned(),
+        Some(text) if text.is_empty() || text == NULL || text == "null" => format!("{text:?}"),
+        Some(text) => text,
+    }
 }
 
 /// Where something happened.
@@ -122,8 +148,8 @@ pub enum SimEventKind {
         to: Place,
         /// What it says, for people.
         detail: String,
-        /// The beginning of each value that it carries to a leader, as text, by partition.
-        values: Vec<(TopicPartition, Vec<String>)>,
+        /// What it carries to a leader.
+        batches: Vec<CarriedBatch>,
         /// Its link is cut: it waits until that heals, or its connection is gone.
         is_held: bool,
         /// What became of it.
@@ -208,5 +234,17 @@ impl fmt::Display for Place {
             Self::Process(process) => write!(f, "{process}"),
             Self::Client { process, client, .. } => write!(f, "{process}/client-{client}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn null_is_no_text() {
+        let shown = ["null", "", NULL, "paid"].map(|text| value_text(Some(text.to_owned())));
+        assert_eq!(shown, ["\"null\"", "\"\"", "\"∅\"", "paid"]);
+        assert_eq!(value_text(None), NULL);
     }
 }

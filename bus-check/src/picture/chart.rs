@@ -187,7 +187,8 @@ impl Chart<'_> {
             }
             LogChangeKind::Aborted { from, to } => {
                 let told = format!("{at} s: offsets {from} to {} are aborted", to - 1);
-                ("aborted", "A", *from, *to, told)
+                // Its marker says so with a letter.
+                ("aborted", "", *from, *to, told)
             }
             LogChangeKind::Marker { offset, is_commit } => {
                 let word = if *is_commit { "commit" } else { "abort" };
@@ -203,7 +204,9 @@ impl Chart<'_> {
         out.element("title", &[], told);
         let (top, bottom) = (self.y(to), self.y(from));
         rect(out, "", (x - 4, top), (8, bottom - top));
-        text(out, "", "middle", (x, top - 4), sign);
+        if !sign.is_empty() {
+            text(out, "", "middle", (x, top - 4), sign);
+        }
         out.close("g");
     }
 

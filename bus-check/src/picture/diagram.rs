@@ -4,9 +4,16 @@
 //! in every part: an arrow, a mark, a change of a log, a sentence about them. `causes` links ids;
 //! what is behind the witness there is its causal past.
 
+mod log;
+mod time;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
+
+pub use log::{LogChange, LogChangeKind, LogStrip, NULL, UNKNOWN};
+pub(super) use time::nearest;
+pub use time::{seconds, span};
 
 /// The id of something that happened.
 pub type EventId = u64;
@@ -270,76 +277,6 @@ impl BandKind {
     }
 }
 
-/// What became of the logs of a partition.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LogStrip {
-    /// The partition.
-    pub partition: String,
-    /// What changed, in the order of time.
-    pub changes: Vec<LogChange>,
-}
-
-/// A change of the log of a replica, or of what is known of all.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LogChange {
-    /// Its id.
-    pub id: EventId,
-    /// When.
-    pub at: u64,
-    /// Of which replica.
-    pub lane: LaneIndex,
-    /// What.
-    pub kind: LogChangeKind,
-}
-
-/// A change of a log.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum LogChangeKind {
-    /// Records were added, by the leader or by following it.
-    Added {
-        /// The first offset.
-        from: i64,
-        /// The offset behind the last.
-        to: i64,
-        /// The values, as far as they are known: one for each offset.
-        values: Vec<String>,
-        /// Whether they came from the leader.
-        is_copy: bool,
-    },
-    /// The end of the log was taken back.
-    Truncated {
-        /// Where it ends now.
-        to: i64,
-        /// Where it ended.
-        from: i64,
-    },
-    /// The end of the log was lost with the page cache.
-    PowerLost {
-        /// Where it ends now.
-        to: i64,
-        /// Where it ended.
-        from: i64,
-    },
-    /// The high watermark rose to this offset.
-    HighWatermark(i64),
-    /// The last stable offset rose to this offset.
-    LastStable(i64),
-    /// Records belong to a transaction that was aborted.
-    Aborted {
-        /// The first offset.
-        from: i64,
-        /// The offset behind the last.
-        to: i64,
-    },
-    /// The end of a transaction takes this offset.
-    Marker {
-        /// The offset.
-        offset: i64,
-        /// Whether it commits.
-        is_commit: bool,
-    },
-}
-
 /// A commit of an offset.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Commit {
@@ -459,48 +396,5 @@ impl Diagram {
     /// The name of a lane.
     pub fn lane(&self, index: LaneIndex) -> &str {
         self.lanes.get(index).map_or("?", |lane| &lane.name)
-    }
-}
-
-/// The `most` of some things in the order of time that are nearest to a time, still in order.
-pub(super) fn nearest<T>(things: Vec<T>, most: usize, at: impl Fn(&T) -> u64, to: u64) -> Vec<T> {
-    let mut begin = 0;
-    while things.len() - begin > most {
-        let last = begin + most;
-        // The window moves on while what comes next is nearer than what it leaves.
-        if at(&things[last]).abs_diff(to) > at(&things[begin]).abs_diff(to) {
-            break;
-        }
-        begin += 1;
-    }
-    things.into_iter().skip(begin).take(most).collect()
-}
-
-/// A time in seconds, to the microsecond where that says something.
-pub fn seconds(at: u64) -> String {
-    let micros = at / 1_000;
-    let (whole, part) = (micros / 1_000_000, micros % 1_000_000);
-    if part % 1_000 == 0 {
-        format!("{whole}.{:03}", part / 1_000)
-    } else {
-        format!("{whole}.{part:06}")
-    }
-}
-
-/// How long something takes, in the unit that suits it.
-pub fn span(nanos: u64) -> String {
-    let tenths = |unit: u64| {
-        let tenths = nanos.saturating_mul(10) / unit;
-        if tenths >= 100 {
-            format!("{}", tenths / 10)
-        } else {
-            format!("{}.{}", tenths / 10, tenths % 10)
-        }
-    };
-    match nanos {
-        0..1_000_000 => format!("{} µs", nanos / 1_000),
-        1_000_000..1_000_000_000 => format!("{} ms", tenths(1_000_000)),
-        1_000_000_000..120_000_000_000 => format!("{} s", tenths(1_000_000_000)),
-        _ => format!("{} min", tenths(60_000_000_000)),
     }
 }

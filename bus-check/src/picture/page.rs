@@ -144,6 +144,7 @@ fn partitions(out: &mut Markup, diagram: &Diagram) {
     }
     out.raw("<section aria-labelledby=\"h-logs\"><h2 id=\"h-logs\">Logs</h2>");
     out.line();
+    logs::legend(out, diagram);
     for strip in &diagram.logs {
         out.element("h3", &[], &strip.partition);
         logs::table(out, diagram, strip);

@@ -3,7 +3,7 @@
 //! A column for each lane; a message is an arrow between two, on the line of the time at which it
 //! was sent.
 
-use super::diagram::{Arrow, BandKind, Diagram, Fate, Mark, seconds, span};
+use super::diagram::{Arrow, BandKind, Diagram, Fate, LogChangeKind, Mark, seconds, span};
 use super::logs::Logs;
 use super::markup::{cut, is_invisible};
 use super::scene::{Item, Scene, View, rows_below};
@@ -183,13 +183,17 @@ fn foot(diagram: &Diagram, width: usize) -> Vec<String> {
         for (lane, cells) in logs.replicas.iter().take(5) {
             let cells = window.clone().filter_map(|offset| cells.get(&offset)).map(|cell| {
                 let gone = cell.gone.iter().map(|value| format!("✗{}", cut(value, 10)));
-                let now = cell.now.iter().map(|value| cut(value, 10));
-                gone.chain(now).collect::<Vec<_>>().join("→")
+                gone.chain(cell.text()).collect::<Vec<_>>().join("→")
             });
             let cells: Vec<String> = cells.collect();
             let line = format!("  {:<12} {}", diagram.lane(*lane), cells.join(" "));
             lines.push(cut(&line, width));
         }
+    }
+    let kinds = || diagram.logs.iter().flat_map(|strip| &strip.changes).map(|change| &change.kind);
+    if kinds().any(|kind| matches!(kind, LogChangeKind::Marker { .. })) {
+        let signs = "~x~ aborted, [commit] [abort] ends of transactions, ✗x gone, ∅ null";
+        lines.push(cut(signs, width));
     }
     if !diagram.verdict.replay.is_empty() {
         lines.push(cut(&format!("replay: {}", diagram.verdict.replay), width.max(120)));

@@ -3,7 +3,9 @@
 mod chromium;
 mod sample;
 
-use bus_check::picture::diagram::{Diagram, Fate, Lane, LaneKind, Mark, MarkKind};
+use bus_check::picture::diagram::{
+    Diagram, Fate, Lane, LaneKind, LogChange, LogChangeKind, Mark, MarkKind, NULL, UNKNOWN,
+};
 use bus_check::picture::{to_html, to_text};
 use sample::lost_write;
 
@@ -71,6 +73,38 @@ fn nothing_is_a_picture_too() {
     let (page, text) = (to_html(&Diagram::default()), to_text(&Diagram::default(), 100));
     assert!(page.ends_with("</html>\n"), "{page}");
     assert!(text.starts_with("OK"), "{text}");
+}
+
+#[test]
+fn a_log_shows_what_is_no_record_of_an_application() {
+    let mut diagram = lost_write();
+    let lane = diagram.logs[0].changes[0].lane;
+    let kinds = [
+        LogChangeKind::Added {
+            from: 0,
+            to: 4,
+            values: [NULL, "\"null\"", "paid", UNKNOWN].map(str::to_owned).to_vec(),
+            is_copy: false,
+        },
+        LogChangeKind::Aborted { from: 2, to: 3 },
+        LogChangeKind::Marker { offset: 3, is_commit: false },
+    ];
+    let changes = (1..).zip(kinds).map(|(id, kind)| LogChange { id, at: id, lane, kind });
+    diagram.logs[0].changes = changes.collect();
+    let page = to_html(&diagram);
+    let tombstone = "aria-label=\"null (tombstone)\" title=\"null (tombstone)\">∅</span>";
+    for part in [
+        tombstone,
+        "<td class=\"here\">&quot;null&quot;</td>",
+        "<td class=\"aborted\">paid<small> aborted</small></td>",
+        "<td class=\"marker\">abort<small> marker</small></td>",
+        "<li>∅ null (tombstone)</li>",
+    ] {
+        assert!(page.contains(part), "{part} is not in {page}");
+    }
+    let text = to_text(&diagram, 100);
+    assert!(text.contains("∅ \"null\" ~paid~ [abort]"), "{text}");
+    assert!(text.contains("~x~ aborted"), "the signs are told: {text}");
 }
 
 /// The sample with a text in every place for one.

@@ -7,6 +7,8 @@ use bus_check::Guarantee;
 use bus_check::guarantee::{NOT_DECIDED, NotDecided};
 use bus_sim::Mutation;
 
+pub(crate) use kafka::VERSIONS;
+
 /// A planted bug, the guarantee that catches it, and with the how manieth seed.
 pub(crate) type Row = (Mutation, Guarantee, u64);
 
@@ -58,7 +60,7 @@ fn guarantees(rows: &[Row]) -> Vec<String> {
             bugs,
             list(|(_, _, seeds)| seeds.to_string()),
             list(|(bug, ..)| cases(*bug)),
-            kafka::source(guarantee).to_owned(),
+            kafka::source(guarantee),
         ];
         let cells = cells.map(|cell| if cell.is_empty() { "-".to_owned() } else { cell });
         format!("| {} |", cells.join(" | "))

@@ -10,6 +10,7 @@ use bus_core::{
 use tokio::sync::oneshot;
 
 use crate::client::{ClientMachine, Reply, producer};
+use crate::event::value_text;
 use crate::node::{ClientId, Effects};
 use crate::time::SimTime;
 use crate::world::CallRecord;
@@ -81,7 +82,7 @@ pub(super) async fn answer<T>(
 /// A record in a few words, for people.
 fn describe(record: &ProducerRecord) -> String {
     let text = |bytes: Option<&[u8]>| bytes.map(|b| String::from_utf8_lossy(b).into_owned());
-    let mut value = text(record.value.as_deref()).unwrap_or_else(|| "null".to_owned());
+    let mut value = value_text(text(record.value.as_deref()));
     if let Some((end, _)) = value.char_indices().nth(24) {
         value.truncate(end);
         value.push('…');

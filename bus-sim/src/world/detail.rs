@@ -2,6 +2,7 @@
 
 use bus_core::{ErrorKind, TopicPartition};
 
+use crate::event::{CarriedBatch, value_text};
 use crate::node::Input;
 use crate::protocol::batch::{BatchRecord, RecordBatch};
 use crate::protocol::{Request, Response, fetch};
@@ -105,18 +106,25 @@ pub(super) fn response_detail(response: &Response) -> String {
     }
 }
 
-/// The values that a message carries to a leader.
-pub(super) fn values(event: &Event) -> Vec<(TopicPartition, Vec<String>)> {
+/// What a message carries to a leader.
+pub(super) fn batches(event: &Event) -> Vec<CarriedBatch> {
     let Event::Input { input: Input::Request { request, .. }, .. } = event else {
         return Vec::new();
     };
     let Request::Produce(request) = &**request else { return Vec::new() };
-    let partitions = request.partitions.iter();
-    let values = partitions.map(|partition| {
-        let values = partition.batch.records.iter().map(value);
-        (partition.topic_partition.clone(), values.collect())
+    let batches = request.partitions.iter().map(|partition| {
+        let batch = &partition.batch;
+        CarriedBatch {
+            topic_partition: partition.topic_partition.clone(),
+            values: batch.records.iter().map(value).collect(),
+            transaction_of: batch
+                .producer
+                .filter(|_| batch.is_transactional)
+                .map(|producer| producer.producer_id),
+            digest: batch.digest,
+        }
     });
-    values.collect()
+    batches.collect()
 }
 
 fn fetched(partition: &fetch::PartitionResponse) -> String {
@@ -150,10 +158,11 @@ fn listed_values(batch: &RecordBatch) -> String {
 
 /// The beginning of a value, as text.
 fn value(record: &BatchRecord) -> String {
-    let value = record.value.as_deref().unwrap_or(b"null");
-    let short = String::from_utf8_lossy(&value[..value.len().min(MOST_BYTES)]);
-    let more = if value.len() > MOST_BYTES { "…" } else { "" };
-    format!("{short}{more}")
+    value_text(record.value.as_deref().map(|value| {
+        let short = String::from_utf8_lossy(&value[..value.len().min(MOST_BYTES)]);
+        let more = if value.len() > MOST_BYTES { "…" } else { "" };
+        format!("{short}{more}")
+    }))
 }
 
 fn listed<T>(items: &[T], describe: impl Fn(&T) -> String) -> String {

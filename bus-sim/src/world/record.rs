@@ -12,7 +12,7 @@ use crate::fault::CommitFate;
 use crate::node::{ConnectionId, Input, NodeId};
 use crate::time::SimTime;
 
-use super::detail::{request_detail, response_detail, values};
+use super::detail::{batches, request_detail, response_detail};
 use super::{Endpoint, Event, Verdict, World};
 
 /// No event: the cause of what comes from outside, and every cause while nothing is recorded.
@@ -238,7 +238,7 @@ impl World {
             connection,
             to: self.place_of(to),
             detail,
-            values: values(event),
+            batches: batches(event),
             is_held: matches!(verdict, Verdict::Held),
             fate: match verdict {
                 Verdict::Deliver(_) | Verdict::Held => Fate::UnderWay,

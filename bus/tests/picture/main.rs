@@ -4,7 +4,7 @@ mod story;
 
 use bus::picture::parts::{BandKind, Fate, LogChangeKind, MarkKind};
 use bus::picture::{Diagram, Subject, diagram, to_html, to_text};
-use story::{Told, orders, subject, tell};
+use story::{Told, orders, subject, tell, transactions};
 
 #[test]
 fn a_lost_record_is_drawn_with_what_led_to_it() {
@@ -81,6 +81,25 @@ fn a_run_without_a_witness_is_drawn_whole() {
     let picture = diagram(&events, Subject { title: "all".to_owned(), ..Subject::default() });
     assert!(!picture.arrows.is_empty());
     assert!(to_html(&picture).len() < 300_000, "{} bytes", to_html(&picture).len());
+}
+
+#[test]
+fn aborted_records_ends_of_transactions_and_tombstones_are_told_apart() {
+    let events = transactions(5).expect("the story ends");
+    let subject = Subject { partitions: vec![orders()], ..Subject::default() };
+    let picture = diagram(&events, subject);
+    let aborted: Vec<_> = picture.logs[0]
+        .changes
+        .iter()
+        .filter_map(|change| match change.kind {
+            LogChangeKind::Aborted { from, to } => Some((from, to)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(aborted, [(2, 4)], "{:?}", picture.logs[0]);
+    let text = to_text(&picture, 160);
+    let log = "paid [commit] ~∅~ ~\"null\"~ [abort]";
+    assert!(text.contains(log), "{text}");
 }
 
 fn drawn() -> Diagram {
