@@ -71,11 +71,11 @@ impl Commits {
         if struck.on.starts_with("nobody") || known.clone().any(|(_, at)| at == database) {
             return;
         }
-        let why = match known.peek() {
+        let at = match known.peek() {
             None => "nowhere".to_owned(),
             Some(_) => known.map(|(_, at)| format!("{at:?}")).collect::<Vec<_>>().join(", "),
         };
-        struck.on = format!("nobody: {process} does not commit at {database:?}, but {why}");
+        struck.on = format!("nobody: {process} does not commit at {database:?}, but {at}");
     }
 }
 

@@ -91,7 +91,7 @@ pub async fn run(bus: Bus, form: Form, setting: Setting) -> Result<Report> {
         let books = Books {
             name,
             form,
-            store: store.clone(),
+            store: store.used_by(name, &setting.commits),
             bank: bank.clone(),
             ledger: ledger.clone(),
             crash_points: crash_points.clone(),
