@@ -84,8 +84,8 @@ impl World {
     pub(crate) fn commits(&mut self, process: &str, database: &str) -> CommitFate {
         let fate = self.decide_commit(process, database);
         if fate != CommitFate::Ordinary {
-            let line = || format!("{process} commits at {database}: {fate}");
-            self.trace.add(self.now, &line(), line);
+            let line = format!("{process} commits at {database}: {fate}");
+            self.trace.add(self.now, &line, || line.clone());
         }
         self.record_commit(process, database, fate);
         fate
