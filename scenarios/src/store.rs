@@ -537,8 +537,8 @@ mod tests {
             assert_eq!(add(&used).commit().await.err(), error, "{fate:?}");
             assert_eq!(store.all::<Account>().unwrap(), [account("a", amount)], "{fate:?}");
         }
-        let [refused, unknown] = [StoreError::Refused, StoreError::OutcomeUnknown]
-            .map(|error| bus_core::Error::from(error));
+        let [refused, unknown] =
+            [StoreError::Refused, StoreError::OutcomeUnknown].map(bus_core::Error::from);
         assert!(!refused.is_indeterminate() && unknown.is_indeterminate());
         assert_eq!(refused.recovery(), unknown.recovery());
     }

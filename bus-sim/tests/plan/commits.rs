@@ -19,7 +19,7 @@ fn five(faults: &str) -> (Vec<bus_sim::fault::CommitFate>, bus_sim::SimReport) {
             async move {
                 for _ in 0..5 {
                     tokio::time::sleep(Duration::from_secs(1)).await;
-                    told.send(sim.commits("shop", "db")).unwrap();
+                    told.send(sim.commits("shop", "db")).expect("the test listens");
                 }
             }
         });
@@ -76,9 +76,9 @@ fn when_all_heals_no_commit_fails_any_more() {
     )"#;
     let outcome = run(faults, |sim: SimHandle| async move {
         tokio::time::sleep(Duration::from_secs(1)).await;
-        told.send(sim.commits("main", "db")).unwrap();
+        told.send(sim.commits("main", "db")).expect("the test listens");
         sim.quiesce();
-        told.send(sim.commits("main", "db")).unwrap();
+        told.send(sim.commits("main", "db")).expect("the test listens");
         Result::Ok(())
     });
     report(outcome);

@@ -34,7 +34,7 @@ pub const STORY: Application = Application {
     forms: Form::ALL,
     worst_day: WorstDay {
         options: |_| "brokers=1",
-        faults: &["CrashProcess"],
+        faults: &["CrashProcess", "LoseCommitAnswer"],
         horizon: Duration::from_secs(10),
     },
     run: |bus, form, setting| Box::pin(run(bus, form, setting)),

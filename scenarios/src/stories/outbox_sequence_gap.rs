@@ -33,7 +33,7 @@ pub const STORY: Application = Application {
     forms: Form::ALL,
     worst_day: WorstDay {
         options: |_| "brokers=1",
-        faults: &["PauseProcess", "CrashProcess", "CrashBroker", "LoseResponse"],
+        faults: &["PauseProcess", "CrashProcess", "CrashBroker", "LoseResponse", "DelayCommit"],
         horizon: Duration::from_secs(8),
     },
     run: |bus, form, setting| Box::pin(run(bus, form, setting)),
