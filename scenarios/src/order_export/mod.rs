@@ -9,7 +9,8 @@
 //!
 //! - **As written**, the service publishes after the database has committed. A crash between the
 //!   two loses the export for ever: the order is confirmed, and nobody remembers that it has to be
-//!   exported. And a consumer that crashes before its commit exports twice.
+//!   exported. So does a commit whose answer is lost: the customer asks again, and the order is
+//!   confirmed already. And a consumer that crashes before its commit exports twice.
 //! - **Sound**, the event is a row of the transaction that confirms the order (the outbox), a relay
 //!   publishes it at least once, and the platform recognizes an event by its id.
 //!
