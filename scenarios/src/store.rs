@@ -341,7 +341,8 @@ pub enum StoreError {
         /// The key.
         key: String,
     },
-    /// The database rolled the transaction back, as it does after a deadlock. Trying again may help.
+    /// The database rolled the transaction back, as it does after a deadlock. Trying again may
+    /// help.
     Refused,
     /// The connection broke while the transaction was to commit, or no answer came in time: whether
     /// it has committed, or will, is not known.

@@ -41,8 +41,8 @@
 //! it is answered), N7 to N9 (links are cut, both ways or one way, also of clients); of processes
 //! P1, P2, P3, P5, P6, P7, P10 (crash, loss of power, pause, in any order, of brokers and of the
 //! application); of time T4 (a broker or process stands still); of the control plane K1, K3, K4
-//! (preferred leaders, a new controller, coordinators that move, by faults of their brokers); of the
-//! application A4 (a database refuses a commit, loses it or its answer, or is slow).
+//! (preferred leaders, a new controller, coordinators that move, by faults of their brokers); of
+//! the application A4 (a database refuses a commit, loses it or its answer, or is slow).
 //!
 //! Absent, because the simulator has no mechanism for them: of the network N2 and N3 without a
 //! reset (TCP has none), N10 to N15 (clogs, bandwidth, bit flips, DNS, stale metadata, quotas); P4,
