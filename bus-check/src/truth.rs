@@ -72,6 +72,8 @@ pub enum Question {
     ZombieCommit {
         /// The group.
         group_id: String,
+        /// When it was called for, in nanoseconds.
+        since: u64,
     },
     /// Why was this member or producer given up or fenced?
     Fenced {

@@ -12,10 +12,12 @@ use bus_check::verdict::Finding;
 use bus_check::{Durability, Environment, History, Recorder};
 use bus_core::{Bus, BusUrl, Error, ErrorKind, Result};
 use bus_sim::explore::{Exploration, PROGRESS, Violation};
-use bus_sim::fault::{Envelope, FaultKind, Surroundings, draw};
+use bus_sim::fault::{self, Envelope, FaultKind, Surroundings, draw};
 use bus_sim::{Sim, SimConfig, SimHandle, SimReport};
 use parking_lot::Mutex;
-use scenarios::{Application, CrashPoints, Form, Reached, Report, Setting, Verdict};
+use scenarios::{
+    Application, CommitFate, Commits, CrashPoints, Form, Reached, Report, Setting, Verdict,
+};
 
 /// That no process of an application fails in a way that a person has to mend.
 pub const NO_FAILURE: &str = "no failure";
@@ -144,15 +146,30 @@ fn judged_into(
     evidence: Option<Evidence>,
 ) -> impl Fn(SimHandle) -> Judged + Sync {
     move |sim| {
-        let (reached, sized) = (sim.clone(), sim.clone());
+        let (reached, sized, committed) = (sim.clone(), sim.clone(), sim.clone());
         let crash_points = CrashPoints::new(move |process, point| {
             if reached.reached(process, point) { Reached::Crash } else { Reached::Continue }
         });
-        let setting =
-            Setting::new(crash_points).with_sizes(move |name, range| sized.size(name, range));
+        let commits =
+            Commits::new(move |process, database| fate(committed.commits(process, database)));
+        let setting = Setting::new(crash_points)
+            .with_commits(commits)
+            .with_sizes(move |name, range| sized.size(name, range));
         let run =
             recorded_into(sim, evidence.clone(), move |bus| (application.run)(bus, form, setting));
         Box::pin(async move { judge_report(run.await) })
+    }
+}
+
+/// What comes of a commit, in the words of applications.
+const fn fate(fate: fault::CommitFate) -> CommitFate {
+    match fate {
+        fault::CommitFate::Ordinary => CommitFate::Ordinary,
+        fault::CommitFate::Refused => CommitFate::Refused,
+        fault::CommitFate::Lost => CommitFate::Lost,
+        fault::CommitFate::AnswerLost => CommitFate::AnswerLost,
+        fault::CommitFate::Late(by) => CommitFate::Late(by),
+        fault::CommitFate::Crashed => CommitFate::Crashed,
     }
 }
 

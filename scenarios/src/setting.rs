@@ -4,10 +4,12 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
+use crate::commits::Commits;
 use crate::crash_points::CrashPoints;
 
-/// What an application leaves to whoever runs it: what happens at its crash points, and how much
-/// work it does. By default nothing happens, and it does all. Cheap to clone.
+/// What an application leaves to whoever runs it: what happens at its crash points, what comes of
+/// its commits at databases, and how much work it does. By default nothing happens, and it does
+/// all. Cheap to clone.
 ///
 /// ```
 /// use scenarios::{CrashPoints, Setting};
@@ -23,6 +25,8 @@ use crate::crash_points::CrashPoints;
 pub struct Setting {
     /// Who decides what happens at crash points.
     pub crash_points: CrashPoints,
+    /// Who decides what comes of commits at databases.
+    pub commits: Commits,
     sizes: Option<Arc<Decide>>,
 }
 
@@ -31,7 +35,13 @@ type Decide = dyn Fn(&str, RangeInclusive<usize>) -> usize + Send + Sync;
 impl Setting {
     /// With somebody who decides what happens at crash points.
     pub fn new(crash_points: CrashPoints) -> Self {
-        Self { crash_points, sizes: None }
+        Self { crash_points, ..Self::default() }
+    }
+
+    /// With somebody who decides what comes of commits at databases.
+    #[must_use]
+    pub fn with_commits(self, commits: Commits) -> Self {
+        Self { commits, ..self }
     }
 
     /// Asks `decide` for each size, with its name, and the least and the ordinary one.
@@ -59,6 +69,7 @@ impl fmt::Debug for Setting {
         let decides = self.sizes.is_some();
         f.debug_struct("Setting")
             .field("crash_points", &self.crash_points)
+            .field("commits", &self.commits)
             .field("decides_sizes", &decides)
             .finish()
     }

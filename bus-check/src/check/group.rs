@@ -184,8 +184,9 @@ pub(super) fn zombie_commit(model: &Model<'_>, found: &mut Anomalies) {
             };
             let witness = [*newer_at, invoked, ended];
             let group_id = model.history.name(group).to_owned();
+            let since = model.at(invoked);
             Anomaly::new(Subject::Operation(id), Promise::Open, witness, sentence)
-                .asking(Question::ZombieCommit { group_id })
+                .asking(Question::ZombieCommit { group_id, since })
         });
     }
 }

@@ -57,9 +57,8 @@ impl GroundTruth for Cluster {
                 let cut = || events.iter().rev().find(|event| is_cut_at(event, place, *offset));
                 self.or_nothing(old_leader(events, place, *since).or_else(cut))
             }
-            Question::ZombieCommit { group_id } => {
-                let state = events.iter().rev().find(|event| is_state(event, group_id));
-                self.or_nothing(state.filter(|event| is_empty(event)))
+            Question::ZombieCommit { group_id, since } => {
+                self.or_nothing(was_empty(events, group_id, *since))
             }
             Question::Fenced { name, since } => {
                 let is_of = |event: &&ClusterEvent| match &event.what {
@@ -215,6 +214,18 @@ fn is_state(event: &ClusterEvent, group_id: &str) -> bool {
         if at == group_id && what.contains(", generation "))
 }
 
+/// When a group had no members, at the last of the times since then that it had none.
+fn was_empty<'e>(
+    events: &'e [ClusterEvent],
+    group_id: &str,
+    since: u64,
+) -> Option<&'e ClusterEvent> {
+    let mut states = events.iter().rev().filter(|event| is_state(event, group_id));
+    // The one that it was in already counts, too; none before that does.
+    let last = states.find(|event| is_empty(event) || event.at <= since)?;
+    is_empty(last).then_some(last)
+}
+
 /// It has no members any more.
 fn is_empty(event: &ClusterEvent) -> bool {
     matches!(&event.what, Happened::Group { what, .. } if what.starts_with("Empty"))
@@ -242,4 +253,29 @@ fn is_cut_at(event: &ClusterEvent, place: PlaceId, offset: Offset) -> bool {
 fn is_cut(event: &ClusterEvent, place: PlaceId) -> bool {
     matches!(event.what, Happened::Cut { place: at, why: CutBy::Truncation | CutBy::PowerLoss, .. }
         if at == place)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_that_was_empty_while_a_commit_was_under_way_explains_it() {
+        let state = |at, what: &str| ClusterEvent {
+            number: at,
+            at,
+            what: Happened::Group { group_id: "g".to_owned(), what: what.to_owned() },
+        };
+        let events = [
+            state(10, "Stable, generation 1, 2 members"),
+            state(20, "Empty, generation 2, 0 members"),
+            state(30, "Stable, generation 3, 1 members"),
+        ];
+        let was_empty_since = |since| was_empty(&events, "g", since).map(|event| event.at);
+        assert_eq!(was_empty_since(15), Some(20));
+        assert_eq!(was_empty_since(25), Some(20), "it was already");
+        assert_eq!(was_empty_since(30), None);
+        assert_eq!(was_empty(&events[..2], "g", 30).map(|event| event.at), Some(20));
+        assert!(was_empty(&events, "h", 0).is_none());
+    }
 }

@@ -71,11 +71,11 @@ impl Commits {
         if struck.on.starts_with("nobody") || known.clone().any(|(_, at)| at == database) {
             return;
         }
-        let why = match known.peek() {
+        let at = match known.peek() {
             None => "nowhere".to_owned(),
             Some(_) => known.map(|(_, at)| format!("{at:?}")).collect::<Vec<_>>().join(", "),
         };
-        struck.on = format!("nobody: {process} does not commit at {database:?}, but {why}");
+        struck.on = format!("nobody: {process} does not commit at {database:?}, but {at}");
     }
 }
 
@@ -84,8 +84,8 @@ impl World {
     pub(crate) fn commits(&mut self, process: &str, database: &str) -> CommitFate {
         let fate = self.decide_commit(process, database);
         if fate != CommitFate::Ordinary {
-            let line = || format!("{process} commits at {database}: {fate}");
-            self.trace.add(self.now, &line(), line);
+            let line = format!("{process} commits at {database}: {fate}");
+            self.trace.add(self.now, &line, || line.clone());
         }
         self.record_commit(process, database, fate);
         fate

@@ -2,6 +2,7 @@
 //! report tells.
 
 mod choices;
+mod commits;
 mod faults;
 mod triggers;
 

@@ -14,6 +14,8 @@ pub(crate) struct Notes {
     pub(crate) sent: BTreeMap<String, Result<RecordMetadata>>,
     /// What the members saw at each place.
     pub(crate) seen: BTreeMap<(TopicPartition, Offset), String>,
+    /// What each member was told of its notes in a database.
+    pub(crate) noted: Vec<(String, &'static str)>,
     /// What was wrong already.
     pub(crate) wrong: Vec<String>,
 }

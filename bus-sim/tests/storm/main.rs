@@ -110,13 +110,18 @@ fn drawn(seed: u64, weather: Weather) -> SimConfig {
         groups: vec!["g".to_owned()],
         transactional_ids: Vec::new(),
         crash_points: Vec::new(),
-        commits: Vec::new(),
+        commits: if weather == Weather::Worst { commits() } else { Vec::new() },
         horizon: HORIZON,
         envelope,
         kinds,
     };
     let config = SimConfig { seed, brokers: 3, time_limit: TIME_LIMIT, ..Default::default() };
     draw(seed, &surroundings).apply(config)
+}
+
+/// The members note in a database what they have seen.
+fn commits() -> Vec<(String, String)> {
+    (0..3).map(|n| (format!("member-{n}"), story::DATABASE.to_owned())).collect()
 }
 
 fn storm(config: SimConfig) -> Storm {

@@ -9,12 +9,15 @@ use bus_core::{
 };
 use bus_sim::SimHandle;
 use bus_sim::digest::Digest;
+use bus_sim::fault::CommitFate;
 
 use crate::HORIZON;
 use crate::ledger::Ledger;
 
 pub(crate) const TOPIC: &str = "orders";
 pub(crate) const PARTITIONS: i32 = 3;
+/// Where members note what they have seen.
+pub(crate) const DATABASE: &str = "books";
 /// How many records each of the two producers sends.
 const RECORDS: u32 = 100;
 
@@ -37,11 +40,12 @@ pub(crate) async fn storm(sim: SimHandle) -> Result<Verdict> {
     create_topic(&bus).await?;
     let ledger = Ledger::default();
     for n in 0..3 {
-        let ledger = Ledger::clone(&ledger);
-        bus.process(&format!("member-{n}"), move |bus| {
+        let (ledger, sim, name) = (Ledger::clone(&ledger), sim.clone(), format!("member-{n}"));
+        bus.process(&name.clone(), move |bus| {
+            let books = Books { sim: sim.clone(), name: name.clone() };
             let ledger = Ledger::clone(&ledger);
             // It ends only when its process crashes.
-            async move { drop(consume(bus, ledger).await) }
+            async move { drop(consume(bus, books, ledger).await) }
         });
     }
     let producers: Vec<_> = ["a", "b"]
@@ -59,7 +63,7 @@ pub(crate) async fn storm(sim: SimHandle) -> Result<Verdict> {
     }
     let log = read_all(&bus).await?;
     let mut ledger = ledger.lock().expect("no panic holds it");
-    let seen = format!("{:?} {:?} {:?}", ledger.sent, ledger.seen, sim.now());
+    let seen = format!("{:?} {:?} {:?} {:?}", ledger.sent, ledger.seen, ledger.noted, sim.now());
     Ok(Verdict { wrong: ledger.judge(&log), outcome: Digest::of(&seen) })
 }
 
@@ -96,7 +100,29 @@ async fn produce(bus: Bus, name: &'static str, ledger: Ledger) -> Result<()> {
     producer.close(Duration::from_secs(30)).await
 }
 
-async fn consume(bus: Bus, ledger: Ledger) -> Result<()> {
+/// The database of a member.
+struct Books {
+    sim: SimHandle,
+    name: String,
+}
+
+impl Books {
+    /// Notes what was seen. Returns what is known of that.
+    async fn note(&self) -> &'static str {
+        match self.sim.commits(&self.name, DATABASE) {
+            CommitFate::Ordinary => "noted",
+            CommitFate::Refused => "refused",
+            CommitFate::Lost | CommitFate::AnswerLost => "unknown",
+            CommitFate::Late(by) => {
+                tokio::time::sleep(by).await;
+                "noted"
+            }
+            CommitFate::Crashed => std::future::pending().await,
+        }
+    }
+}
+
+async fn consume(bus: Bus, books: Books, ledger: Ledger) -> Result<()> {
     let consumer = bus.consumer(ConsumerConfig {
         heartbeat_interval: Duration::from_millis(100),
         session_timeout: Duration::from_secs(2),
@@ -107,6 +133,8 @@ async fn consume(bus: Bus, ledger: Ledger) -> Result<()> {
     loop {
         for record in consumer.poll_records(Duration::from_millis(500)).await? {
             ledger.lock().expect("no panic holds it").saw(&record);
+            let noted = (books.name.clone(), books.note().await);
+            ledger.lock().expect("no panic holds it").noted.push(noted);
             // A member that lost the partition meanwhile is fenced; it goes on polling.
             drop(consumer.commit_record(&record).await);
         }

@@ -206,17 +206,26 @@ fn to_text(application: &Application, form: Form, explored: &Explored, files: &[
     let verdict = if explored.held() { "held" } else { "violated" };
     lines.push(format!(
         "\n{verdict}: {} seeds, {:.0} runs per second, {:.0} s of virtual time in {:.1} s, {} \
-         events; {} runs were repeated, and {} in another process: {} were not the same",
+         events; {} repeated, and {} in another process: {} not the same",
         HumanCount(explored.seeds_run),
         explored.runs_per_second(),
         explored.virtual_time.as_secs_f64(),
         explored.wall_time.as_secs_f64(),
         HumanCount(explored.events),
-        HumanCount(explored.audited),
+        runs_were(explored.audited),
         HumanCount(explored.audited_elsewhere),
-        explored.divergences.len(),
+        was(explored.divergences.len()),
     ));
     lines.join("\n")
+}
+
+fn runs_were(count: u64) -> String {
+    let runs = if count == 1 { "run was" } else { "runs were" };
+    format!("{} {runs}", HumanCount(count))
+}
+
+fn was(count: usize) -> String {
+    format!("{count} {}", if count == 1 { "was" } else { "were" })
 }
 
 fn to_json(

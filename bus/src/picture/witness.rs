@@ -99,7 +99,7 @@ fn of_question(events: &[SimEvent], question: &Question) -> Vec<EventSeq> {
             polls.take(2).map(|event| event.seq).collect()
         }
         Question::OldCommit { group_id: name, .. }
-        | Question::ZombieCommit { group_id: name }
+        | Question::ZombieCommit { group_id: name, .. }
         | Question::Fenced { name, .. } => {
             let fenced = events.iter().filter(|event| is_fenced(event, name));
             fenced.take(2).map(|event| event.seq).collect()

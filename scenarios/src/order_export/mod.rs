@@ -9,7 +9,8 @@
 //!
 //! - **As written**, the service publishes after the database has committed. A crash between the
 //!   two loses the export for ever: the order is confirmed, and nobody remembers that it has to be
-//!   exported. And a consumer that crashes before its commit exports twice.
+//!   exported. So does a commit whose answer is lost: the customer asks again, and the order is
+//!   confirmed already. And a consumer that crashes before its commit exports twice.
 //! - **Sound**, the event is a row of the transaction that confirms the order (the outbox), a relay
 //!   publishes it at least once, and the platform recognizes an event by its id.
 //!
@@ -29,6 +30,7 @@ use std::time::Duration;
 use bus_core::{Bus, NewTopic, Result, Topic};
 
 use crate::catalogue::Form;
+use crate::commits::Commits;
 use crate::crash_points::CrashPoints;
 use crate::lifecycle::Lifecycle;
 use crate::patience::create_topic;
@@ -49,6 +51,9 @@ pub const TOPIC: &str = "order-export";
 pub const GROUP: &str = "order-export-consumer";
 /// How many partitions the topic has, and how many consumers the group.
 pub const PARTITIONS: i32 = 3;
+
+/// The database of the order service and the relay.
+pub const DATABASE: &str = "shop";
 
 /// The process of the order service.
 pub const ORDER_SERVICE: &str = "order-service";
@@ -130,6 +135,8 @@ pub struct OrderExport {
     pub deadline: Duration,
     /// Who decides what happens at crash points.
     pub crash_points: CrashPoints,
+    /// Who decides what comes of commits at the database.
+    pub commits: Commits,
 }
 
 impl OrderExport {
@@ -142,6 +149,7 @@ impl OrderExport {
             consumers: EXPORT_CONSUMERS.len(),
             deadline: Duration::from_mins(2),
             crash_points: CrashPoints::default(),
+            commits: Commits::default(),
         }
     }
 
@@ -153,6 +161,7 @@ impl OrderExport {
             unconfirmed: setting.size("unconfirmed orders", 0..=self.unconfirmed),
             consumers: setting.size("consumers", 1..=self.consumers),
             crash_points: setting.crash_points.clone(),
+            commits: setting.commits.clone(),
             ..self
         }
     }
@@ -208,7 +217,7 @@ pub async fn run(bus: Bus, config: OrderExport) -> Result<Report> {
 }
 
 async fn place_orders(bus: &Bus, config: &OrderExport) -> Result<World> {
-    let store = Store::default();
+    let store = Store::named(DATABASE);
     // On a Kafka that keeps the topic, orders of earlier runs have other ids.
     let run = bus.new_id().simple().to_string();
     let run = &run[run.len() - 4..];
@@ -234,13 +243,15 @@ fn start_processes(bus: &Bus, config: &OrderExport, world: &World, life: &Lifecy
         life.process(bus, name, move |bus| consumer.clone().run(bus, life_inside.clone()));
     }
     if form == Form::Sound {
-        let (store, crash_points) = (world.store.clone(), crash_points.clone());
+        let store = world.store.used_by(OUTBOX_RELAY, &config.commits);
+        let crash_points = crash_points.clone();
         let life_inside = life.clone();
         life.process(bus, OUTBOX_RELAY, move |bus| {
             outbox::relay(bus, store.clone(), crash_points.clone(), life_inside.clone())
         });
     }
-    let (store, requests) = (world.store.clone(), world.requests.clone());
+    let store = world.store.used_by(ORDER_SERVICE, &config.commits);
+    let requests = world.requests.clone();
     let (crash_points, life_inside) = (crash_points.clone(), life.clone());
     life.process(bus, ORDER_SERVICE, move |bus| {
         let service = OrderService::new(bus, store.clone(), form, crash_points.clone());

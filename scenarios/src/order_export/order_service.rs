@@ -58,6 +58,10 @@ impl OrderService {
 
     /// Confirms an order, and has it exported.
     ///
+    /// If the outcome of the commit is not known, the customer has no answer and asks again; and
+    /// whoever asks again looks first how far the order is. As written, that is the bug once more:
+    /// it is confirmed, and who did so did not come to publish it.
+    ///
     /// # Errors
     /// Those of the database, and as written those of the producer.
     pub async fn confirm_order(&self, id: &OrderId) -> Result<Confirmation> {

@@ -30,7 +30,8 @@ impl Row for OutboxRow {
 
 /// Publishes what is in the outbox, until the application stops.
 ///
-/// A crash between publishing and deleting publishes the row again: whoever reads the topic must
+/// A crash between publishing and deleting publishes the row again, and so does a delete whose
+/// outcome is not known, if it did not happen: whoever reads the topic must
 /// recognize the event by its id.
 pub(super) async fn relay(
     bus: Bus,

@@ -79,7 +79,7 @@ pub async fn run(bus: Bus, setting: Setting) -> Result<Report> {
     for name in processes(&setting, &PROCESSES) {
         let books = Books {
             name,
-            store: store.clone(),
+            store: store.used_by(name, &setting.commits),
             ledger: ledger.clone(),
             crash_points: crash_points.clone(),
         };

@@ -34,7 +34,7 @@ pub const STORY: Application = Application {
     forms: Form::ALL,
     worst_day: WorstDay {
         options: |_| "brokers=1",
-        faults: &["CrashProcess"],
+        faults: &["CrashProcess", "LoseCommitAnswer"],
         horizon: Duration::from_secs(10),
     },
     run: |bus, form, setting| Box::pin(run(bus, form, setting)),
@@ -95,7 +95,8 @@ pub async fn run(bus: Bus, form: Form, setting: Setting) -> Result<Report> {
     }
     let (store, life) = (Store::default(), Lifecycle::default());
     for name in processes(&setting, &PROCESSES) {
-        let books = Books { name, form, store: store.clone(), crash_points: crash_points.clone() };
+        let store = store.used_by(name, &setting.commits);
+        let books = Books { name, form, store, crash_points: crash_points.clone() };
         let life_inside = life.clone();
         life.process(&bus, name, move |bus| books.clone().keep(bus, life_inside.clone()));
     }
@@ -136,12 +137,12 @@ impl Books {
         if transaction.find::<Claim>(&id)?.is_none() {
             transaction.insert(&Claim(id.clone()))?;
             if self.form == Form::AsWritten {
-                transaction.commit().await?;
+                member::commit_new(transaction).await?;
                 self.crash_points.reach(self.name, CLAIMED_NOT_BOOKED).await;
                 transaction = self.store.begin();
             }
             transaction.insert(&Payment(id))?;
-            transaction.commit().await?;
+            member::commit_new(transaction).await?;
         }
         self.crash_points.reach(self.name, BOOKED_NOT_COMMITTED).await;
         match consumer.commit_record(record).await {

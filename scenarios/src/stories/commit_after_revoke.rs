@@ -27,7 +27,7 @@ use super::member;
 use crate::catalogue::{Application, Form, Kind, WorstDay};
 use crate::crash_points::CrashPoints;
 use crate::lifecycle::Lifecycle;
-use crate::patience::create_topic;
+use crate::patience::{create_topic, patiently};
 use crate::report::{Observer, Report};
 use crate::setting::Setting;
 use crate::store::{Row, Store};
@@ -91,7 +91,7 @@ pub async fn run(bus: Bus, form: Form, setting: Setting) -> Result<Report> {
         let books = Books {
             name,
             form,
-            store: store.clone(),
+            store: store.used_by(name, &setting.commits),
             bank: bank.clone(),
             ledger: ledger.clone(),
             crash_points: crash_points.clone(),
@@ -209,7 +209,8 @@ impl Member {
                 Acknowledgment { assignment: self.assignment, partition, next_offset };
             let (books, sender) = (self.books.clone(), self.sender.clone());
             drop(self.bus.spawn("worker", async move {
-                if books.book(records).await.is_ok() {
+                // Its partition is paused: nobody else tries again what may pass.
+                if patiently(|| books.clone().book(records.clone())).await.is_ok() {
                     // Nobody listens to it after the end.
                     drop(sender.send(acknowledgment));
                 }

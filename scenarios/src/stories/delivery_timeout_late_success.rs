@@ -19,6 +19,7 @@ use bus_core::{
 use serde::{Deserialize, Serialize};
 
 use super::common::{finished, value};
+use super::member;
 use crate::catalogue::{Application, Form, Kind, WorstDay};
 use crate::lifecycle::Lifecycle;
 use crate::patience::create_topic;
@@ -43,6 +44,9 @@ pub const STORY: Application = Application {
 /// The guarantee that the bug breaks.
 pub const GUARANTEE: &str = "I5 effect applied twice";
 
+/// The processes: who asks for payments, and who pays.
+const SHOP: &str = "shop";
+const PAYER: &str = "payments";
 const TOPIC: &str = "payment-requests";
 const GROUP: &str = "payments";
 const ORDERS: usize = 20;
@@ -87,10 +91,10 @@ pub async fn run(bus: Bus, form: Form, setting: Setting) -> Result<Report> {
     let observer = Observer::new(&bus, Topic::from(TOPIC), GROUP).await?;
     let count = setting.size("orders", 1..=ORDERS);
     let (store, life) = (Store::default(), Lifecycle::default());
-    let shop = Shop { form, count, store: store.clone() };
-    life.process(&bus, "shop", move |bus| shop.clone().open(bus));
-    let (payer, life_inside) = (store.clone(), life.clone());
-    life.process(&bus, "payments", move |bus| pay(bus, payer.clone(), life_inside.clone()));
+    let shop = Shop { form, count, store: store.used_by(SHOP, &setting.commits) };
+    life.process(&bus, SHOP, move |bus| shop.clone().open(bus));
+    let (payer, life_inside) = (store.used_by(PAYER, &setting.commits), life.clone());
+    life.process(&bus, PAYER, move |bus| pay(bus, payer.clone(), life_inside.clone()));
     while store.all::<Asked>()?.len() < count && bus.elapsed() < DEADLINE {
         life.check()?;
         tokio::time::sleep(PACE).await;
@@ -143,7 +147,7 @@ impl Shop {
                 }
             }
             transaction.insert(&Asked(order))?;
-            transaction.commit().await?;
+            member::commit_new(transaction).await?;
             tokio::time::sleep(PACE).await;
         }
         Ok(())
@@ -164,7 +168,7 @@ async fn pay(bus: Bus, store: Store, life: Lifecycle) -> Result<()> {
                 let order = record.key.as_deref().unwrap_or_default();
                 let order = String::from_utf8_lossy(order).into_owned();
                 transaction.insert(&Payment { request, order })?;
-                transaction.commit().await?;
+                member::commit_new(transaction).await?;
             }
             // If that fails, the record comes again.
             drop(consumer.commit_record(&record).await);

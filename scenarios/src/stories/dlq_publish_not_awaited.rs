@@ -95,7 +95,8 @@ pub async fn run(bus: Bus, form: Form, setting: Setting) -> Result<Report> {
     member::send(&bus, TOPIC, 2, &ids).await?;
     let (store, life) = (Store::default(), Lifecycle::default());
     for name in processes(&setting, &PROCESSES) {
-        let books = Books { name, form, store: store.clone(), crash_points: crash_points.clone() };
+        let store = store.used_by(name, &setting.commits);
+        let books = Books { name, form, store, crash_points: crash_points.clone() };
         let life_inside = life.clone();
         life.process(&bus, name, move |bus| books.clone().keep(bus, life_inside.clone()));
     }

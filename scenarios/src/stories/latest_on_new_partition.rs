@@ -79,7 +79,7 @@ pub async fn run(bus: Bus, form: Form, setting: Setting) -> Result<Report> {
     let observer = Observer::new(&bus, Topic::from(TOPIC), GROUP).await?;
     begin_at_the_end(&bus, &observer).await?;
     let (store, life) = (Store::default(), Lifecycle::default());
-    let books = Books { form, store: store.clone(), crash_points };
+    let books = Books { form, store: store.used_by(PROCESS, &setting.commits), crash_points };
     let life_inside = life.clone();
     life.process(&bus, PROCESS, move |bus| books.clone().keep(bus, life_inside.clone()));
 

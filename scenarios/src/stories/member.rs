@@ -4,13 +4,13 @@
 use std::time::Duration;
 
 use bus_core::{
-    Bus, Consumer, ConsumerConfig, ConsumerExt as _, Partition, ProducerConfig, ProducerExt as _,
-    ProducerRecord, Record, Recovery, Result, StartAt, Topic, TopicPartition,
+    Bus, Consumer, ConsumerConfig, ConsumerExt as _, Error, Partition, ProducerConfig,
+    ProducerExt as _, ProducerRecord, Record, Recovery, Result, StartAt, Topic, TopicPartition,
 };
 
 use crate::lifecycle::Lifecycle;
 use crate::patience::patiently;
-use crate::store::{Row, Store, StoreError};
+use crate::store::{Row, Store, StoreError, Transaction};
 
 /// The configuration of a member that is missed soon when it is gone.
 pub fn config(name: &str, group: &str) -> ConsumerConfig {
@@ -64,6 +64,19 @@ pub async fn insert_once<R: Row>(store: &Store, row: &R) -> Result<()> {
         Err(StoreError::DuplicateKey { .. }) => Ok(()),
         outcome => Ok(outcome?),
     }
+}
+
+/// Commits rows that were not there when they were looked for. If one is there now, somebody was
+/// faster, or an earlier commit came after all: the error says to look again.
+///
+/// # Errors
+/// Those of the database. If the outcome is not known, whoever starts over looks first.
+pub async fn commit_new(transaction: Transaction) -> Result<()> {
+    transaction.commit().await.map_err(|error| {
+        let is_taken = matches!(error, StoreError::DuplicateKey { .. });
+        let error = Error::from(error);
+        if is_taken { error.with_recovery(Recovery::Retry) } else { error }
+    })
 }
 
 /// Sends values to a topic, each as its own key, in turn to each partition.

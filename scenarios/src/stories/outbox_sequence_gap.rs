@@ -33,7 +33,7 @@ pub const STORY: Application = Application {
     forms: Form::ALL,
     worst_day: WorstDay {
         options: |_| "brokers=1",
-        faults: &["PauseProcess", "CrashProcess", "CrashBroker", "LoseResponse"],
+        faults: &["PauseProcess", "CrashProcess", "CrashBroker", "LoseResponse", "DelayCommit"],
         horizon: Duration::from_secs(8),
     },
     run: |bus, form, setting| Box::pin(run(bus, form, setting)),
@@ -99,14 +99,15 @@ pub async fn run(bus: Bus, form: Form, setting: Setting) -> Result<Report> {
         let service = Service {
             name,
             orders,
-            store: store.clone(),
+            store: store.used_by(name, &setting.commits),
             life: life.clone(),
             crash_points: crash_points.clone(),
         };
         life.process(&bus, name, move |_| service.clone().place_orders());
         all += orders;
     }
-    let relay = Relay { form, store: store.clone(), crash_points };
+    let relay_store = store.used_by(RELAY, &setting.commits);
+    let relay = Relay { form, store: relay_store, crash_points };
     let life_inside = life.clone();
     life.process(&bus, RELAY, move |bus| relay.clone().publish(bus, life_inside.clone()));
     let is_settled = all_passed(&bus, &store, all, &life).await?;
@@ -163,7 +164,7 @@ impl Service {
             let number = transaction.next_of(SEQUENCE);
             transaction.insert(&Order { id, number })?;
             self.crash_points.reach(self.name, NUMBERED_NOT_COMMITTED).await;
-            transaction.commit().await?;
+            member::commit_new(transaction).await?;
             let pause = tokio::time::sleep(BETWEEN_ORDERS);
             if self.life.unless_stopping(pause).await.is_none() {
                 break;

@@ -78,7 +78,8 @@ pub async fn run(bus: Bus, setting: Setting) -> Result<Report> {
     let observer = Observer::new(&bus, Topic::from(TOPIC), GROUP).await?;
     let (store, life, ledger) = (Store::default(), Lifecycle::default(), Ledger::default());
     for name in processes(&setting, &PROCESSES) {
-        let books = Books { name, store: store.clone(), crash_points: crash_points.clone() };
+        let store = store.used_by(name, &setting.commits);
+        let books = Books { name, store, crash_points: crash_points.clone() };
         let life_inside = life.clone();
         life.process(&bus, name, move |bus| books.clone().keep(bus, life_inside.clone()));
     }

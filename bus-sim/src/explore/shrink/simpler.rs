@@ -11,8 +11,8 @@ pub(super) const fn is_timed(planned: &Planned) -> bool {
 }
 
 /// The same fault at one of the events that came before its time, each the last of its kind: crash
-/// points and commits first, then what became true inside of the brokers, then requests; of these, the last
-/// first.
+/// points and commits first, then what became true inside of the brokers, then requests; of these,
+/// the last first.
 pub(super) fn at_events(planned: &Planned, before: &[Trigger]) -> Vec<Planned> {
     if !is_timed(planned) {
         return Vec::new();
