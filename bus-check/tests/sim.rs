@@ -3,9 +3,11 @@
 
 mod application;
 
-use application::{Application, Run, cluster, network, processes, quiet, stalls, zombies};
+use application::{Application, Run, cluster, network, processes, quiet, zombies};
+use application::faults::try_to;
 use bus_check::{Guarantee, History, Verdict};
 use bus_core::{Assignor, ProducerConfig};
+use bus_sim::SimHandle;
 
 #[test]
 fn every_guarantee_holds_without_faults() {
@@ -73,6 +75,17 @@ fn a_run_is_recorded_the_same_again() {
     assert_eq!(one.to_json_lines().ok(), other.to_json_lines().ok());
     let read = History::from_bincode(&one.to_bincode().expect("it can be written"));
     assert_eq!(read.expect("it can be read"), one);
+}
+
+/// The tasks of a member and of a publisher stand still, the member's until it leaves by itself.
+fn stalls(sim: &SimHandle, step: u32) {
+    match step {
+        1 => try_to(sim.stall("member-0")),
+        3 => try_to(sim.stall("publisher-0")),
+        5 => try_to(sim.resume("publisher-0")),
+        8 => try_to(sim.resume("member-0")),
+        _ => {}
+    }
 }
 
 /// On several seeds, nothing is wrong, and nothing is left open.

@@ -14,9 +14,9 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
-use tokio::sync::oneshot;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::outcome::{Completer, Outcome};
 use crate::record::{Offset, Record, Timestamp, Topic, TopicPartition};
 
 /// Reads records. Made by [`Bus::consumer`](crate::Bus::consumer).
@@ -415,24 +415,27 @@ impl Eq for NativeGroupMetadata {}
 /// Dropping it does not take the commit back.
 #[derive(Debug)]
 #[must_use = "a commit may fail; await it, or drop it explicitly if that does not matter"]
-pub struct Commit(CommitState);
-
-#[derive(Debug)]
-enum CommitState {
-    Waiting(oneshot::Receiver<Result<()>>),
-    Done(Option<Result<()>>),
-}
+pub struct Commit(Outcome<()>);
 
 impl Commit {
-    /// A commit and what resolves it; for those who write a backend.
+    /// A commit and what resolves it; for those who write a backend. If that is dropped, it
+    /// resolves with [`ErrorKind::Closed`].
     pub fn channel() -> (CommitSender, Self) {
-        let (sender, receiver) = oneshot::channel();
-        (CommitSender(sender), Self(CommitState::Waiting(receiver)))
+        let (completer, outcome) = Outcome::channel(|| {
+            Error::new(ErrorKind::Closed, "the consumer was closed").indeterminate()
+        });
+        (CommitSender(completer), Self(outcome))
     }
 
     /// A commit that is over already.
-    pub const fn done(outcome: Result<()>) -> Self {
-        Self(CommitState::Done(Some(outcome)))
+    pub fn done(outcome: Result<()>) -> Self {
+        Self(Outcome::known(outcome))
+    }
+
+    /// As [`Delivery::observed`](crate::Delivery::observed).
+    pub fn observed(self, observe: impl FnOnce(&Result<()>) + Send + 'static) -> Self {
+        self.0.observe(observe);
+        self
     }
 }
 
@@ -440,28 +443,22 @@ impl Future for Commit {
     type Output = Result<()>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match &mut self.0 {
-            CommitState::Waiting(receiver) => Pin::new(receiver).poll(cx).map(|outcome| {
-                outcome.unwrap_or_else(|_| {
-                    Err(Error::new(ErrorKind::Closed, "the consumer was closed").indeterminate())
-                })
-            }),
-            CommitState::Done(outcome) => Poll::Ready(outcome.take().unwrap_or_else(|| {
+        Pin::new(&mut self.0).poll(cx).map(|outcome| {
+            outcome.unwrap_or_else(|| {
                 Err(Error::new(ErrorKind::InvalidState, "the commit was awaited to its end before"))
-            })),
-        }
+            })
+        })
     }
 }
 
 /// Resolves a [`Commit`]; for those who write a backend.
 #[derive(Debug)]
-pub struct CommitSender(oneshot::Sender<Result<()>>);
+pub struct CommitSender(Completer<()>);
 
 impl CommitSender {
-    /// Resolves the commit. Nothing happens if it was dropped.
+    /// Resolves the commit. The application need not wait for it.
     pub fn complete(self, outcome: Result<()>) {
-        // The application need not wait for it.
-        drop(self.0.send(outcome));
+        self.0.complete(outcome);
     }
 }
 

@@ -47,6 +47,7 @@ pub mod config;
 pub mod consumer;
 pub mod error;
 pub mod event;
+mod outcome;
 pub mod partitioner;
 pub mod producer;
 pub mod record;

@@ -8,10 +8,10 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use tokio::sync::oneshot;
 
 use crate::consumer::{GroupMetadata, OffsetAndMetadata};
 use crate::error::{Error, ErrorKind, Result};
+use crate::outcome::{Completer, Outcome};
 use crate::record::{Offset, Partition, ProducerRecord, Timestamp, Topic, TopicPartition};
 
 /// Sends records to topics. Made by [`Bus::producer`](crate::Bus::producer).
@@ -220,24 +220,29 @@ pub struct RecordMetadata {
 /// end it must not be awaited again.
 #[derive(Debug)]
 #[must_use = "a send may fail; await the delivery, or drop it explicitly if that does not matter"]
-pub struct Delivery(State);
-
-#[derive(Debug)]
-enum State {
-    Waiting(oneshot::Receiver<Result<RecordMetadata>>),
-    Done(Option<Result<RecordMetadata>>),
-}
+pub struct Delivery(Outcome<RecordMetadata>);
 
 impl Delivery {
-    /// A delivery and what resolves it; for those who write a backend.
+    /// A delivery and what resolves it; for those who write a backend. If that is dropped, it
+    /// resolves with [`ErrorKind::Purged`].
     pub fn channel() -> (DeliverySender, Self) {
-        let (sender, receiver) = oneshot::channel();
-        (DeliverySender(sender), Self(State::Waiting(receiver)))
+        let (completer, outcome) = Outcome::channel(|| {
+            Error::new(ErrorKind::Purged, "the producer was dropped").indeterminate()
+        });
+        (DeliverySender(completer), Self(outcome))
     }
 
     /// A delivery that failed at once.
-    pub const fn failed(error: Error) -> Self {
-        Self(State::Done(Some(Err(error))))
+    pub fn failed(error: Error) -> Self {
+        Self(Outcome::known(Err(error)))
+    }
+
+    /// Has `observe` see the outcome the moment that it is there, before whoever awaits the
+    /// delivery, and also if that was dropped; for those who write an adapter. It is called where
+    /// the backend completes the delivery, and should be short.
+    pub fn observed(self, observe: impl FnOnce(&Result<RecordMetadata>) + Send + 'static) -> Self {
+        self.0.observe(observe);
+        self
     }
 }
 
@@ -245,31 +250,25 @@ impl Future for Delivery {
     type Output = Result<RecordMetadata>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match &mut self.0 {
-            State::Waiting(receiver) => Pin::new(receiver).poll(cx).map(|outcome| {
-                outcome.unwrap_or_else(|_| {
-                    Err(Error::new(ErrorKind::Purged, "the producer was dropped").indeterminate())
-                })
-            }),
-            State::Done(outcome) => Poll::Ready(outcome.take().unwrap_or_else(|| {
+        Pin::new(&mut self.0).poll(cx).map(|outcome| {
+            outcome.unwrap_or_else(|| {
                 Err(Error::new(
                     ErrorKind::InvalidState,
                     "the delivery was awaited to its end before",
                 ))
-            })),
-        }
+            })
+        })
     }
 }
 
 /// Resolves a [`Delivery`]; for those who write a backend.
 #[derive(Debug)]
-pub struct DeliverySender(oneshot::Sender<Result<RecordMetadata>>);
+pub struct DeliverySender(Completer<RecordMetadata>);
 
 impl DeliverySender {
-    /// Resolves the delivery. Nothing happens if it was dropped.
+    /// Resolves the delivery. The application need not wait for it.
     pub fn complete(self, outcome: Result<RecordMetadata>) {
-        // The application need not wait for it.
-        drop(self.0.send(outcome));
+        self.0.complete(outcome);
     }
 }
 

@@ -284,7 +284,7 @@ pub(super) fn skipped(model: &Model<'_>, found: &mut Anomalies) {
                 continue;
             }
             found.examined += 1;
-            if given.is_some_and(|given| given.contains(&cell.offset)) {
+            if given.is_some_and(|given| given.binary_search(&cell.offset).is_ok()) {
                 continue;
             }
             found.add(|| {
@@ -313,20 +313,21 @@ pub(super) fn skipped(model: &Model<'_>, found: &mut Anomalies) {
     }
 }
 
-/// What the consumers of each group were given.
-fn given(model: &Model<'_>) -> BTreeMap<(NameId, PartitionId), BTreeSet<Offset>> {
-    let mut given: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
+/// What the consumers of each group were given, in the order of offsets.
+fn given(model: &Model<'_>) -> BTreeMap<(NameId, PartitionId), Vec<Offset>> {
+    let mut given: BTreeMap<_, Vec<_>> = BTreeMap::new();
     for read in &model.reads {
         let facts = model.history.consumer(read.client);
         if let Some(group) = facts.and_then(|facts| facts.group) {
-            given.entry((group, read.partition())).or_default().insert(read.offset());
+            given.entry((group, read.partition())).or_default().push(read.offset());
         }
     }
+    given.values_mut().for_each(|offsets| offsets.sort_unstable());
     given
 }
 
 /// From where on a group must be given everything.
-fn start(model: &Model<'_>, group: NameId, given: Option<&BTreeSet<Offset>>) -> Option<Offset> {
+fn start(model: &Model<'_>, group: NameId, given: Option<&Vec<Offset>>) -> Option<Offset> {
     let mut clients = (0..model.history.clients().len()).map(ClientId::from_index);
     let all_earliest = clients.all(|client| {
         model
@@ -356,7 +357,8 @@ fn is_reset(model: &Model<'_>, group: NameId) -> bool {
 /// commits before it handles.
 pub(super) fn given_again(model: &Model<'_>, found: &mut Anomalies) {
     let is_at_most_once = model.environment.commits == CommitMode::BeforeHandling;
-    let mut first: BTreeMap<(NameId, PartitionId), BTreeMap<Offset, EntryId>> = BTreeMap::new();
+    // The first read of each cell.
+    let mut first: BTreeMap<(NameId, PartitionId), Vec<Option<EntryId>>> = BTreeMap::new();
     for session in model.sessions.iter().filter(|session| session.origin == Origin::Group) {
         let facts = model.history.consumer(session.client);
         let Some(group) = facts.and_then(|facts| facts.group) else { continue };
@@ -365,11 +367,12 @@ pub(super) fn given_again(model: &Model<'_>, found: &mut Anomalies) {
         let window = session.invoked..model.reads[*start].entry;
         let committed = model.commits.candidates(key, &window, Stability::Unstable);
         let least = committed.offsets().min().filter(|_| !committed.maybe_none);
-        let first = first.entry(key).or_default();
+        let cells = model.logs[session.partition.index()].cells.len();
+        let first = first.entry(key).or_insert_with(|| vec![None; cells]);
         for index in &session.reads {
             let read = &model.reads[*index];
             found.examined += 1;
-            let earlier = *first.entry(read.offset()).or_insert(read.entry);
+            let earlier = *first[read.cell].get_or_insert(read.entry);
             let is_again = earlier < session.invoked;
             let is_committed = least.is_some_and(|least| read.offset() < least);
             if !is_again {

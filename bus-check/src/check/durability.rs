@@ -86,10 +86,11 @@ pub(super) fn lost_finally(model: &Model<'_>, found: &mut Anomalies) {
         let is_there =
             send.seen.iter().any(|(at, cell)| model.logs[at.index()].cells[*cell].audited[0]);
         // What is there and is not known was changed on its way: that is another anomaly.
-        let is_changed = offset
-            .and_then(|offset| log.at(offset))
-            .is_some_and(|cell| cell.audited[0] && cell.send.is_none());
-        if is_there || is_changed || offset.is_some_and(|offset| model.is_deleted(id, offset)) {
+        let is_changed = || {
+            let cell = offset.and_then(|offset| log.at(offset));
+            cell.is_some_and(|cell| cell.audited[0] && cell.send.is_none())
+        };
+        if is_there || is_changed() || offset.is_some_and(|offset| model.is_deleted(id, offset)) {
             continue;
         }
         found.add(|| {

@@ -40,21 +40,13 @@ enum Whose {
 }
 
 fn in_realtime(model: &Model<'_>, found: &mut Anomalies, whose: Whose) {
-    let mut ended: Vec<(EntryId, usize)> = model
-        .sends
-        .iter()
-        .enumerate()
-        .filter(|(_, send)| send.end == End::Ok)
-        .filter_map(|(index, send)| Some((send.ended?, index)))
-        .collect();
-    ended.sort_unstable();
-    let mut ended = ended.into_iter().peekable();
+    let mut acknowledged = model.acknowledged.iter().peekable();
     let mut highest: Vec<Highest> = vec![Highest::default(); model.logs.len()];
     for send in &model.sends {
-        while let Some((_, index)) = ended.next_if(|(at, _)| *at < send.invoked) {
-            let earlier = &model.sends[index];
+        while let Some((_, index)) = acknowledged.next_if(|(at, _)| *at < send.invoked) {
+            let earlier = &model.sends[*index];
             if let Some((id, offset)) = place_of(model, earlier) {
-                highest[id.index()].raise(earlier.client, offset, index);
+                highest[id.index()].raise(earlier.client, offset, *index);
             }
         }
         let Some((id, offset)) = place_of(model, send) else { continue };

@@ -97,15 +97,18 @@ pub(super) fn premature_ack(model: &Model<'_>, white: &White<'_>, found: &mut An
             });
             continue;
         }
-        let holders = place.held.iter().filter(|(_, held)| {
-            let first = held.partition_point(|(_, end)| *end <= offset);
-            held.get(first).is_some_and(|(since, _)| *since <= at)
-        });
-        let holders: Vec<_> = holders.map(|(broker, _)| *broker).collect();
-        if holders.len() >= least as usize {
+        let holders = || {
+            let holders = place.held.iter().filter(|(_, held)| {
+                let first = held.partition_point(|(_, end)| *end <= offset);
+                held.get(first).is_some_and(|(since, _)| *since <= at)
+            });
+            holders.map(|(broker, _)| *broker)
+        };
+        if holders().count() >= least as usize {
             continue;
         }
         found.add(|| {
+            let holders: Vec<_> = holders().collect();
             let sentence = format!(
                 "{} was acknowledged to {} when only {} had it; min.insync.replicas is {least}.",
                 record(),

@@ -124,14 +124,7 @@ pub(super) fn build(model: &mut Model<'_>) {
 
 /// Gathers what was told and seen, in the order of entries.
 fn observe(model: &Model<'_>, logs: &mut [Log]) {
-    let mut told: Vec<(EntryId, usize)> = Vec::with_capacity(model.sends.len());
-    for (index, send) in model.sends.iter().enumerate() {
-        if let (Some(_), Some(ended)) = (send.told_offset(), send.ended) {
-            told.push((ended, index));
-        }
-    }
-    told.sort_unstable();
-    let mut told = told.into_iter().peekable();
+    let mut told = model.acknowledged.iter().peekable();
     let tell = |logs: &mut [Log], index: usize| {
         let Some((partition, offset)) = model.sends[index].told_offset() else { return };
         if !model.topic_of(partition).is_deleted {
@@ -141,13 +134,13 @@ fn observe(model: &Model<'_>, logs: &mut [Log]) {
     };
     for (index, read) in model.reads.iter().enumerate() {
         while let Some((_, send)) = told.next_if(|(ended, _)| *ended < read.entry) {
-            tell(logs, send);
+            tell(logs, *send);
         }
         let observation = Observation { offset: read.offset(), source: Source::Seen(index) };
         logs[read.partition().index()].observations.push(observation);
     }
     for (_, send) in told {
-        tell(logs, send);
+        tell(logs, *send);
     }
 }
 
@@ -200,7 +193,9 @@ fn start(log: &mut Log, at: EntryId, low: Offset) {
 /// Groups the observations of a partition into cells.
 fn group(model: &mut Model<'_>, log: &mut Log) {
     let mut from = 0;
-    for chunk in log.observations.chunk_by(|a, b| a.offset == b.offset) {
+    let chunks = || log.observations.chunk_by(|a, b| a.offset == b.offset);
+    log.cells.reserve_exact(chunks().count());
+    for chunk in chunks() {
         let mut cell = Cell {
             offset: chunk[0].offset,
             observations: from..from + chunk.len(),

@@ -42,6 +42,8 @@ pub struct Model<'a> {
     pub operations: Vec<Operation<'a>>,
     /// All sends, in the order of their calls.
     pub sends: Vec<Send<'a>>,
+    /// The sends that succeeded, in this order: the entry that says so, and the place of the send.
+    pub acknowledged: Vec<(EntryId, usize)>,
     /// All records that polls returned, in order, but those of topics that were deleted.
     pub reads: Vec<Read<'a>>,
     /// All position sessions, in the order in which they began.
@@ -77,11 +79,13 @@ impl<'a> Model<'a> {
     /// Works out what a history proves.
     pub fn new(history: &'a History, environment: &'a Environment) -> Self {
         let operations = operations::pair(history);
+        let sends = operations::sends(&operations, history);
         let mut model = Self {
             history,
             environment,
             topics: topics(history),
-            sends: operations::sends(&operations, history),
+            acknowledged: operations::acknowledged(&sends),
+            sends,
             operations,
             reads: Vec::new(),
             sessions: Vec::new(),

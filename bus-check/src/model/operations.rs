@@ -119,7 +119,8 @@ impl Send<'_> {
 }
 
 pub(super) fn sends<'a>(operations: &[Operation<'a>], history: &'a History) -> Vec<Send<'a>> {
-    let mut sends = Vec::new();
+    let is_send = |operation: &&Operation<'_>| matches!(operation.call, Some(Call::Send(_)));
+    let mut sends = Vec::with_capacity(operations.iter().filter(is_send).count());
     for (_, entry) in history.iter() {
         let What::Invoke(id, Call::Send(record)) = &entry.what else { continue };
         let operation = operations[id.index()];
@@ -145,4 +146,14 @@ pub(super) fn sends<'a>(operations: &[Operation<'a>], history: &'a History) -> V
         });
     }
     sends
+}
+
+/// The sends that succeeded, in the order in which they did.
+pub(super) fn acknowledged(sends: &[Send<'_>]) -> Vec<(EntryId, usize)> {
+    let succeeded = |send: &Send<'_>| send.ended.filter(|_| send.end == End::Ok);
+    let ended = sends.iter().enumerate();
+    let mut ended: Vec<_> =
+        ended.filter_map(|(index, send)| Some((succeeded(send)?, index))).collect();
+    ended.sort_unstable();
+    ended
 }

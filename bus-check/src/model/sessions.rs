@@ -10,7 +10,7 @@ use bus_core::{Offset, RebalanceKind, StartAt};
 use super::Model;
 use super::operations::End;
 use crate::history::{
-    Answer, Call, ClientId, EntryId, OperationId, PartitionId, Role, SeenRecord, What,
+    Answer, Call, ClientId, Entry, EntryId, OperationId, PartitionId, Role, SeenRecord, What,
 };
 
 /// A position session.
@@ -93,6 +93,10 @@ pub enum ReadFault {
 pub(super) fn build<'a>(model: &Model<'a>) -> (Vec<Session>, Vec<Read<'a>>) {
     let clients = model.history.clients();
     let partitions = model.history.partitions().len();
+    let records = |entry: &Entry| match &entry.what {
+        What::Ok(_, Answer::Records(records)) => records.len(),
+        _ => 0,
+    };
     let state = |role: &Role| match role {
         Role::Consumer(_) => State { slots: vec![Slot::default(); partitions], ..State::default() },
         Role::Producer(_) | Role::Admin => State::default(),
@@ -101,7 +105,7 @@ pub(super) fn build<'a>(model: &Model<'a>) -> (Vec<Session>, Vec<Read<'a>>) {
         model,
         states: clients.iter().map(|client| state(&client.role)).collect(),
         sessions: Vec::new(),
-        reads: Vec::new(),
+        reads: Vec::with_capacity(model.history.entries().iter().map(records).sum()),
     };
     for (at, entry) in model.history.iter() {
         if model.history.consumer(entry.client).is_none() {

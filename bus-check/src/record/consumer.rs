@@ -28,7 +28,8 @@ pub(super) struct Recorded {
 
 impl Recorded {
     pub(super) fn new(inner: Arc<dyn Consumer>, pen: Pen) -> Self {
-        Self { inner, pen, completed: Arc::default(), outcomes: Outcomes::default() }
+        let outcomes = Outcomes::new(pen.clone());
+        Self { inner, pen, completed: Arc::default(), outcomes }
     }
 
     fn guard(&self, inner: RebalanceGuard) -> RebalanceGuard {
@@ -141,23 +142,12 @@ impl Consumer for Recorded {
     }
 
     fn commit(&self, offsets: &[(TopicPartition, OffsetAndMetadata)]) -> Commit {
-        let pending = self
+        let operation = self
             .pen
-            .invoke(|writer| Call::Commit(with_ids(writer, offsets, |offset| offset.offset)));
-        let mut inner = self.inner.commit(offsets);
-        let (sender, recorded) = Commit::channel();
-        if let Some(outcome) = (&mut inner).now_or_never() {
-            pending.end(&outcome);
-            sender.complete(outcome);
-            return recorded;
-        }
-        let end = async move {
-            let outcome = inner.await;
-            pending.end(&outcome);
-            sender.complete(outcome);
-        };
-        self.outcomes.add(&self.pen.bus, end.boxed());
-        recorded
+            .begin(|writer| Call::Commit(with_ids(writer, offsets, |offset| offset.offset)));
+        let commit = self.inner.commit(offsets);
+        let awaited = self.outcomes.wait_for(operation);
+        commit.observed(|outcome| awaited.end(outcome, |_, ()| Answer::Done))
     }
 
     fn store_offsets(&self, offsets: &[(TopicPartition, Offset)]) -> Result<()> {

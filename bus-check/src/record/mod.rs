@@ -3,8 +3,8 @@
 //! It stands at the traits, so that the same history is written on a real Kafka and on the
 //! simulator, and it changes nothing of what passes through: no header is added, no call is made
 //! that the application does not make. Two things are to be known:
-//! - deliveries and commits resolve in a task of the recorder, so that their outcome is recorded
-//!   even if the application drops them;
+//! - the outcomes of deliveries and commits are recorded where the backend completes them, also if
+//!   the application drops them;
 //! - a bus URL may override a client's configuration below this adapter, which records what the
 //!   code says.
 

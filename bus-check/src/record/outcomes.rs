@@ -1,85 +1,115 @@
 //! What a client waits for in the background: deliveries and commits, whose outcome is recorded
 //! even if the application drops them.
 //!
-//! One task per client waits for all of them: a task for each would cost more than the record.
+//! It is recorded where the backend completes them. A task of the process has the operations that
+//! are open: when the process crashes, or the run is over, nobody knows what becomes of them.
 
+use std::collections::BTreeSet;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker};
 
-use bus_core::{BoxFuture, Bus};
-use futures_util::Stream as _;
-use futures_util::stream::FuturesUnordered;
+use bus_core::Result;
 use parking_lot::Mutex;
-use tokio::task::coop::unconstrained;
+
+use super::pen::Pen;
+use crate::history::{Answer, OperationId, Writer};
 
 /// The outcomes that a client waits for.
-#[derive(Default)]
+#[derive(Debug)]
 pub(super) struct Outcomes {
-    shared: Arc<Mutex<Waiting>>,
+    shared: Arc<Shared>,
 }
 
-#[derive(Default)]
-struct Waiting {
-    /// Not taken over by the task yet.
-    new: Vec<BoxFuture<'static, ()>>,
+#[derive(Debug)]
+struct Shared {
+    pen: Pen,
+    open: Mutex<Open>,
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    operations: BTreeSet<OperationId>,
     /// The task, once there is one.
     task: Option<Waker>,
     is_started: bool,
 }
 
-impl std::fmt::Debug for Outcomes {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Outcomes").finish_non_exhaustive()
+impl Outcomes {
+    /// None yet, of the client of a pen.
+    pub(super) fn new(pen: Pen) -> Self {
+        Self { shared: Arc::new(Shared { pen, open: Mutex::default() }) }
+    }
+
+    /// Waits for the outcome of one more operation.
+    pub(super) fn wait_for(&self, operation: OperationId) -> Awaited {
+        let is_first = {
+            let mut open = self.shared.open.lock();
+            open.operations.insert(operation);
+            !std::mem::replace(&mut open.is_started, true)
+        };
+        if is_first {
+            let task = Task { shared: Arc::clone(&self.shared) };
+            drop(self.shared.pen.bus.spawn("recorded outcomes", task));
+        }
+        Awaited { shared: Arc::downgrade(&self.shared), operation }
     }
 }
 
-impl Outcomes {
-    /// Waits for one more.
-    pub(super) fn add(&self, bus: &Bus, outcome: BoxFuture<'static, ()>) {
-        let (waker, is_first) = {
-            let mut waiting = self.shared.lock();
-            waiting.new.push(outcome);
-            (waiting.task.take(), !std::mem::replace(&mut waiting.is_started, true))
+/// An operation whose outcome is awaited.
+#[derive(Debug)]
+pub(super) struct Awaited {
+    /// Weak, because the backend may keep what it will never complete.
+    shared: Weak<Shared>,
+    operation: OperationId,
+}
+
+impl Awaited {
+    /// The operation ends.
+    pub(super) fn end<T>(
+        self,
+        outcome: &Result<T>,
+        answer: impl FnOnce(&mut Writer, &T) -> Answer,
+    ) {
+        let Some(shared) = self.shared.upgrade() else { return };
+        let waker = {
+            let mut open = shared.open.lock();
+            if !open.operations.remove(&self.operation) {
+                return;
+            }
+            if open.operations.is_empty() { open.task.take() } else { None }
         };
+        shared.pen.end(self.operation, outcome, answer);
         if let Some(waker) = waker {
             waker.wake();
         }
-        if is_first {
-            let all = FuturesUnordered::new();
-            let task = Task { shared: Arc::clone(&self.shared), all };
-            // An outcome that finds the budget of a task used up goes behind those that come after
-            // it, and would be recorded late: a batch may well have more than tokio's 128.
-            drop(bus.spawn("recorded outcomes", unconstrained(task)));
-        }
     }
 }
 
-/// Ends when nothing is left to wait for; the next outcome starts another one.
+/// Has what is open. It ends when nothing is; the next operation starts another one.
 struct Task {
-    shared: Arc<Mutex<Waiting>>,
-    all: FuturesUnordered<BoxFuture<'static, ()>>,
+    shared: Arc<Shared>,
 }
 
 impl Future for Task {
     type Output = ();
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        loop {
-            let shared = Arc::clone(&self.shared);
-            let mut waiting = shared.lock();
-            let new = std::mem::take(&mut waiting.new);
-            if new.is_empty() && self.all.is_empty() {
-                waiting.is_started = false;
-                return Poll::Ready(());
-            }
-            waiting.task = Some(cx.waker().clone());
-            drop(waiting);
-            self.all.extend(new);
-            match Pin::new(&mut self.all).poll_next(cx) {
-                Poll::Ready(_) => {}
-                Poll::Pending => return Poll::Pending,
-            }
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let mut open = self.shared.open.lock();
+        if open.operations.is_empty() {
+            open.is_started = false;
+            return Poll::Ready(());
+        }
+        open.task = Some(cx.waker().clone());
+        Poll::Pending
+    }
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        let Open { operations, .. } = std::mem::take(&mut *self.shared.open.lock());
+        for operation in operations {
+            self.shared.pen.give_up(operation);
         }
     }
 }

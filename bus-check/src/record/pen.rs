@@ -36,11 +36,36 @@ impl Pen {
 
     /// An operation begins.
     pub(super) fn invoke(&self, call: impl FnOnce(&mut Writer) -> Call) -> Pending {
-        let operation = self.write(|writer, at, client| {
+        Pending { pen: self.clone(), operation: self.begin(call), is_over: false }
+    }
+
+    /// An operation begins; whoever calls this sees to its end.
+    pub(super) fn begin(&self, call: impl FnOnce(&mut Writer) -> Call) -> OperationId {
+        self.write(|writer, at, client| {
             let call = call(writer);
             writer.invoke(at, client, call)
+        })
+    }
+
+    /// An operation ends; `answer` is for one that succeeds.
+    pub(super) fn end<T>(
+        &self,
+        operation: OperationId,
+        outcome: &Result<T>,
+        answer: impl FnOnce(&mut Writer, &T) -> Answer,
+    ) {
+        self.write(|writer, at, client| match outcome {
+            Ok(value) => {
+                let answer = answer(writer, value);
+                writer.ok(at, client, operation, answer);
+            }
+            Err(error) => writer.failed(at, client, operation, error),
         });
-        Pending { pen: self.clone(), operation, is_over: false }
+    }
+
+    /// Nobody waits for the end of an operation any more.
+    pub(super) fn give_up(&self, operation: OperationId) {
+        self.write(|writer, at, client| writer.given_up(at, client, operation));
     }
 
     /// An operation that does not wait.
@@ -73,20 +98,22 @@ pub(super) struct Pending {
 impl Pending {
     /// The operation ends, and its answer is only that it is done.
     pub(super) fn end<T>(self, outcome: &Result<T>) {
-        match outcome {
-            Ok(_) => self.ok(|_| Answer::Done),
-            Err(error) => self.failed(error),
-        }
+        self.end_with(outcome, |_, _| Answer::Done);
+    }
+
+    /// The operation ends; `answer` is for one that succeeds.
+    pub(super) fn end_with<T>(
+        mut self,
+        outcome: &Result<T>,
+        answer: impl FnOnce(&mut Writer, &T) -> Answer,
+    ) {
+        self.is_over = true;
+        self.pen.end(self.operation, outcome, answer);
     }
 
     /// The operation succeeds.
-    pub(super) fn ok(mut self, answer: impl FnOnce(&mut Writer) -> Answer) {
-        self.is_over = true;
-        let operation = self.operation;
-        self.pen.write(|writer, at, client| {
-            let answer = answer(writer);
-            writer.ok(at, client, operation, answer);
-        });
+    pub(super) fn ok(self, answer: impl FnOnce(&mut Writer) -> Answer) {
+        self.end_with(&Ok(()), |writer, ()| answer(writer));
     }
 
     /// The operation fails.
@@ -100,8 +127,7 @@ impl Pending {
 impl Drop for Pending {
     fn drop(&mut self) {
         if !self.is_over {
-            let operation = self.operation;
-            self.pen.write(|writer, at, client| writer.given_up(at, client, operation));
+            self.pen.give_up(self.operation);
         }
     }
 }

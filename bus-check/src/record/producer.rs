@@ -13,9 +13,9 @@ use futures_util::FutureExt as _;
 use parking_lot::Mutex;
 
 use super::outcomes::Outcomes;
-use super::pen::{Pen, Pending, with_ids};
+use super::pen::{Pen, with_ids};
 use crate::digest::digest;
-use crate::history::{Answer, Call, Note, SentRecord};
+use crate::history::{Answer, Call, Note, OperationId, SentRecord, Writer};
 
 pub(super) struct Recorded<P: ?Sized> {
     inner: Arc<P>,
@@ -27,7 +27,8 @@ pub(super) struct Recorded<P: ?Sized> {
 
 impl<P: Send + Sync + ?Sized> Recorded<P> {
     pub(super) fn new(inner: Arc<P>, pen: Pen) -> Self {
-        Self { inner, pen, turn: Mutex::default(), outcomes: Outcomes::default() }
+        let outcomes = Outcomes::new(pen.clone());
+        Self { inner, pen, turn: Mutex::default(), outcomes }
     }
 
     /// Records a call that waits.
@@ -45,13 +46,13 @@ impl<P: Send + Sync + ?Sized> Recorded<P> {
         .boxed()
     }
 
-    fn invoke_send(&self, record: &ProducerRecord) -> Pending {
+    fn begin_send(&self, record: &ProducerRecord) -> OperationId {
         let key = record.key.as_ref().map(|key| partitioner::murmur2(key));
         let digest = digest(record.key.as_ref(), record.value.as_ref(), &record.headers);
         let now = self.pen.bus.now().as_millis();
         let timestamp = record.timestamp.map(bus_core::Timestamp::as_millis);
         let cause = self.pen.recorder.cause(record);
-        self.pen.invoke(|writer| {
+        self.pen.begin(|writer| {
             let cause =
                 cause.map(|(at, offset)| (writer.partition(&at.topic, at.partition), offset));
             let topic = writer.topic(&record.topic);
@@ -78,24 +79,12 @@ impl<P: ?Sized> fmt::Debug for Recorded<P> {
 #[deny(clippy::missing_trait_methods, reason = "what an adapter leaves out is not recorded")]
 impl<P: Producer + ?Sized> Producer for Recorded<P> {
     fn send(&self, record: ProducerRecord) -> Delivery {
-        let (pending, mut delivery) = {
+        let (operation, delivery) = {
             let _turn = self.turn.lock();
-            (self.invoke_send(&record), self.inner.send(record))
+            (self.begin_send(&record), self.inner.send(record))
         };
-        let (sender, recorded) = Delivery::channel();
-        // What is refused for its arguments is over at once.
-        if let Some(outcome) = (&mut delivery).now_or_never() {
-            end_delivery(pending, &outcome);
-            sender.complete(outcome);
-            return recorded;
-        }
-        let end = async move {
-            let outcome = delivery.await;
-            end_delivery(pending, &outcome);
-            sender.complete(outcome);
-        };
-        self.outcomes.add(&self.pen.bus, end.boxed());
-        recorded
+        let awaited = self.outcomes.wait_for(operation);
+        delivery.observed(|outcome| awaited.end(outcome, delivered))
     }
 
     fn ready(&self) -> BoxFuture<'_, Result<()>> {
@@ -171,13 +160,9 @@ impl<P: ?Sized> Drop for Recorded<P> {
     }
 }
 
-fn end_delivery(pending: Pending, outcome: &Result<RecordMetadata>) {
-    match outcome {
-        Ok(RecordMetadata { topic_partition, offset, timestamp }) => pending.ok(|writer| {
-            let partition = writer.partition(&topic_partition.topic, topic_partition.partition);
-            let timestamp = timestamp.map(bus_core::Timestamp::as_millis);
-            Answer::Delivered { partition, offset: *offset, timestamp }
-        }),
-        Err(error) => pending.failed(error),
-    }
+fn delivered(writer: &mut Writer, metadata: &RecordMetadata) -> Answer {
+    let RecordMetadata { topic_partition, offset, timestamp } = metadata;
+    let partition = writer.partition(&topic_partition.topic, topic_partition.partition);
+    let timestamp = timestamp.map(bus_core::Timestamp::as_millis);
+    Answer::Delivered { partition, offset: *offset, timestamp }
 }

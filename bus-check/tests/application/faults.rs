@@ -26,17 +26,6 @@ pub(crate) fn processes(sim: &SimHandle, step: u32) {
     }
 }
 
-/// The tasks of a member and of a publisher stand still, the member's until it leaves by itself.
-pub(crate) fn stalls(sim: &SimHandle, step: u32) {
-    match step {
-        1 => try_to(sim.stall("member-0")),
-        3 => try_to(sim.stall("publisher-0")),
-        5 => try_to(sim.resume("publisher-0")),
-        8 => try_to(sim.resume("member-0")),
-        _ => {}
-    }
-}
-
 /// Messages are lost, the broker crashes, and a member is cut off.
 pub(crate) fn network(sim: &SimHandle, step: u32) {
     match step {

@@ -18,7 +18,7 @@ use bus_core::{
 };
 use bus_sim::{BrokerConfig, Mutation, Sim, SimConfig, SimHandle};
 
-pub(crate) use faults::{cluster, network, processes, quiet, stalls, zombies};
+pub(crate) use faults::{cluster, network, processes, quiet, zombies};
 
 /// What is done to the world in the middle of a run.
 pub(crate) type Faults = fn(&SimHandle, u32);

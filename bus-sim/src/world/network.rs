@@ -231,17 +231,16 @@ impl Network {
         let Some(connection) = self.connections.get(&message.connection) else {
             return Verdict::Discard;
         };
+        let (link, name) = (connection.link, connection.owner_name);
         let mut extra = Duration::ZERO;
-        match self.take_rule(message, connection.link) {
+        match self.take_rule(message, link) {
             Some(Action::Lose) => return Verdict::Reset,
             Some(Action::Delay(by)) => extra = by,
             None => {}
         }
-        let connection = &self.connections[&message.connection];
-        if self.is_cut(connection.link, message.direction) {
+        if self.is_cut(link, message.direction) {
             return Verdict::Held;
         }
-        let name = connection.owner_name;
         let latency = self.latency(name, message) + extra;
         let Some(connection) = self.connections.get_mut(&message.connection) else {
             return Verdict::Discard;

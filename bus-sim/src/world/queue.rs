@@ -12,15 +12,14 @@ use crate::world::Event;
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
     heap: BinaryHeap<Entry>,
-    /// The events, by slot: they are large, and the heap moves what it holds.
+    /// The events, by slot: they are large, and the heap moves what it holds. That of a timer which
+    /// was taken back is gone, and its entry is passed over.
     events: Vec<Option<Event>>,
-    /// Slots without an event.
+    /// Slots that no entry of the heap has.
     free: Vec<u32>,
-    /// The number of the event of each timer that is set; an event of another number is stale.
-    timers: BTreeMap<NodeId, BTreeMap<Timer, u64>>,
+    /// The timers that are set: the number and the slot of the event of each.
+    timers: BTreeMap<NodeId, BTreeMap<Timer, (u64, u32)>>,
     next_number: u64,
-    /// The number of the first event, once it is known not to be stale.
-    fresh: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -33,6 +32,11 @@ struct Entry {
 impl Queue {
     /// Adds an event.
     pub(crate) fn push(&mut self, at: SimTime, event: Event) {
+        self.add(at, event);
+    }
+
+    /// Adds an event, and returns its number and its slot.
+    fn add(&mut self, at: SimTime, event: Event) -> (u64, u32) {
         let number = self.next_number;
         self.next_number += 1;
         let slot = self.free.pop().unwrap_or_else(|| {
@@ -41,6 +45,7 @@ impl Queue {
         });
         self.events[slot as usize] = Some(event);
         self.heap.push(Entry { at, number, slot });
+        (number, slot)
     }
 
     /// Sets a timer, in place of the one of that name, and returns its number.
@@ -51,16 +56,17 @@ impl Queue {
         at: SimTime,
         cause: EventSeq,
     ) -> u64 {
-        self.fresh = None;
-        let number = self.next_number;
-        self.timers.entry(node).or_default().insert(timer.clone(), number);
-        self.push(at, Event::Timer { node, timer, cause });
-        number
+        let set = self.add(at, Event::Timer { node, timer: timer.clone(), cause });
+        if let Some((_, slot)) = self.timers.entry(node).or_default().insert(timer, set) {
+            self.events[slot as usize] = None;
+        }
+        set.0
     }
 
     /// Takes a timer back, if it is still the one of that number.
     pub(crate) fn take_timer(&mut self, node: NodeId, timer: &Timer, number: u64) -> bool {
-        let is_set = self.timers.get(&node).and_then(|timers| timers.get(timer)) == Some(&number);
+        let set = self.timers.get(&node).and_then(|timers| timers.get(timer));
+        let is_set = set.is_some_and(|(other, _)| *other == number);
         if is_set {
             self.cancel_timer(node, timer);
         }
@@ -69,28 +75,28 @@ impl Queue {
 
     /// Takes a timer back.
     pub(crate) fn cancel_timer(&mut self, node: NodeId, timer: &Timer) {
-        self.fresh = None;
-        if let Some(timers) = self.timers.get_mut(&node) {
-            timers.remove(timer);
+        let timers = self.timers.get_mut(&node);
+        if let Some((_, slot)) = timers.and_then(|timers| timers.remove(timer)) {
+            self.events[slot as usize] = None;
         }
     }
 
     /// Takes all timers of a node back.
     pub(crate) fn cancel_timers_of(&mut self, node: NodeId) {
-        self.fresh = None;
-        self.timers.remove(&node);
+        for (_, slot) in self.timers.remove(&node).into_iter().flat_map(BTreeMap::into_values) {
+            self.events[slot as usize] = None;
+        }
     }
 
     /// When the next event is.
     pub(crate) fn next_time(&mut self) -> Option<SimTime> {
-        while let Some(entry) = self.heap.peek() {
-            if self.fresh == Some(entry.number) || !self.is_stale(entry) {
-                self.fresh = Some(entry.number);
-                return Some(entry.at);
+        loop {
+            let Entry { at, slot, .. } = self.heap.peek()?;
+            if self.events[*slot as usize].is_some() {
+                return Some(*at);
             }
             self.take_first();
         }
-        None
     }
 
     /// Takes the next event.
@@ -109,15 +115,6 @@ impl Queue {
         let Entry { at, slot, .. } = self.heap.pop()?;
         self.free.push(slot);
         Some((at, self.events[slot as usize].take()?))
-    }
-
-    fn is_stale(&self, entry: &Entry) -> bool {
-        match &self.events[entry.slot as usize] {
-            Some(Event::Timer { node, timer, .. }) => {
-                self.timers.get(node).and_then(|timers| timers.get(timer)) != Some(&entry.number)
-            }
-            _ => false,
-        }
     }
 }
 

@@ -233,6 +233,7 @@ impl Partition {
             }
             let count = (records.len() - front.next).min(end - out.len());
             let first = stored.base_offset + i64::try_from(front.next).unwrap_or(0);
+            out.reserve(count);
             for (offset, record) in (first..).zip(&records[front.next..front.next + count]) {
                 let (timestamp, timestamp_type) = stored.timestamp_of(record);
                 out.push(Record {
