@@ -3,8 +3,8 @@
 
 mod application;
 
-use application::{Application, Run, cluster, network, processes, quiet, zombies};
 use application::faults::try_to;
+use application::{Application, Run, cluster, network, processes, quiet, zombies};
 use bus_check::{Guarantee, History, Verdict};
 use bus_core::{Assignor, ProducerConfig};
 use bus_sim::SimHandle;

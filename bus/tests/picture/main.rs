@@ -1,10 +1,11 @@
 //! The picture of a real run of the simulator: what it shows, and how large it is.
 
 mod story;
+mod transactions;
 
 use bus::picture::parts::{BandKind, Fate, LogChangeKind, MarkKind};
 use bus::picture::{Diagram, Subject, diagram, to_html, to_text};
-use story::{Told, orders, subject, tell, transactions};
+use story::{Told, orders, subject, tell};
 
 #[test]
 fn a_lost_record_is_drawn_with_what_led_to_it() {
@@ -85,7 +86,7 @@ fn a_run_without_a_witness_is_drawn_whole() {
 
 #[test]
 fn aborted_records_ends_of_transactions_and_tombstones_are_told_apart() {
-    let events = transactions(5).expect("the story ends");
+    let events = transactions::tell(5).expect("the story ends");
     let subject = Subject { partitions: vec![orders()], ..Subject::default() };
     let picture = diagram(&events, subject);
     let aborted: Vec<_> = picture.logs[0]

@@ -7,7 +7,7 @@ use bus::picture::{Subject, witness_of};
 use bus::sim::{Sim, SimConfig, SimEvent, SimHandle};
 use bus::{
     Acks, Bus, ConsumerConfig, ConsumerExt as _, NewTopic, ProducerConfig, ProducerRecord, Result,
-    Subscription, TopicPartition, TransactionConfig,
+    Subscription, TopicPartition,
 };
 
 /// What came of the story.
@@ -91,29 +91,6 @@ async fn lose_a_record(sim: SimHandle) -> Result<i64> {
     sim.restart_broker(leader)?;
     tokio::time::sleep(Duration::from_secs(10)).await;
     Ok(told.offset.unwrap_or(-1))
-}
-
-/// Runs another story: a transaction that commits, and one that does not.
-pub(crate) fn transactions(seed: u64) -> Result<Vec<SimEvent>> {
-    let config = SimConfig { seed, record_events: true, ..Default::default() };
-    let outcome = Sim::new(config)?.run(async |sim| {
-        let bus = sim.bus();
-        bus.admin()?.create_topic(NewTopic::new("orders")).await?;
-        let transaction = TransactionConfig::new("billing");
-        let producer = bus.transactional_producer(ProducerConfig::default(), transaction)?;
-        producer.init_transactions().await?;
-        producer.begin()?;
-        drop(producer.send(ProducerRecord::to("orders").value("paid")));
-        producer.commit().await?;
-        producer.begin()?;
-        drop(producer.send(ProducerRecord::to("orders").key("17")));
-        producer.send(ProducerRecord::to("orders").value("null")).await?;
-        producer.abort().await
-    });
-    match outcome.result {
-        Ok(result) => result.map(|()| outcome.report.recorded),
-        Err(stalled) => Err(bus::Error::new(bus::ErrorKind::Stalled, stalled.to_string())),
-    }
 }
 
 /// Reads orders and commits them, for ever.
