@@ -1,6 +1,7 @@
 //! Where Kafka says what is promised, or does what keeps the promise: a method of Kafka
-//! (`Class.method`, or a constant of it), a function of librdkafka (`rd_kafka_…`) where clients keep
-//! it, the proposal (KIP), the issue (KAFKA), or the setting. Each was looked up in [`VERSIONS`].
+//! (`Class.method`, or a constant of it), a function of librdkafka (`rd_kafka_…`) where clients
+//! keep it, the proposal (KIP), the issue (KAFKA), or the setting. Each was looked up in
+//! [`VERSIONS`].
 
 use bus_check::Guarantee;
 

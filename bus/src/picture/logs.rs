@@ -67,8 +67,8 @@ struct Known<'a> {
 }
 
 impl Known<'_> {
-    /// The records of a batch that a leader appends: those of the request that it handles, or of one
-    /// before that waited (a leader asks the coordinator of a transaction first).
+    /// The records of a batch that a leader appends: those of the request that it handles, or of
+    /// one before that waited (a leader asks the coordinator of a transaction first).
     fn appended(&mut self, event: &SimEvent, base: i64, count: u32, digest: u64) {
         // Whatever was there, or above, was taken back before.
         self.at.split_off(&base);
