@@ -25,8 +25,10 @@ struct Slot<T> {
     outcome: Option<Result<T>>,
     is_over: bool,
     waker: Option<Waker>,
-    observer: Option<Box<dyn FnOnce(&Result<T>) + Send>>,
+    observer: Option<Observer<T>>,
 }
+
+type Observer<T> = Box<dyn FnOnce(&Result<T>) + Send>;
 
 impl<T> Outcome<T> {
     /// An outcome and what completes it.
