@@ -201,7 +201,7 @@ impl Relay {
             }
             self.crash_points.reach(RELAY, PUBLISHED_NOT_PASSED).await;
             transaction.update(&Cursor(last))?;
-            transaction.commit().await?;
+            member::commit_new(transaction).await?;
         }
         producer.close(Duration::from_secs(10)).await
     }
