@@ -12,14 +12,19 @@ use std::task::{Context, Poll, Waker};
 
 use crate::error::{Error, Result};
 
+type Shared<T> = Arc<Mutex<Slot<T>>>;
+
 /// An outcome to come; `None` if it was awaited before.
-pub(crate) struct Outcome<T>(Arc<Mutex<Slot<T>>>);
+pub(crate) struct Outcome<T>(Shared<T>);
 
 /// What completes an [`Outcome`]; if it is dropped, with the error of that.
 pub(crate) struct Completer<T> {
-    slot: Option<Arc<Mutex<Slot<T>>>>,
+    slot: Option<Shared<T>>,
     dropped: fn() -> Error,
 }
+
+/// Sees an outcome.
+type Observer<T> = Box<dyn FnOnce(&Result<T>) + Send>;
 
 struct Slot<T> {
     outcome: Option<Result<T>>,
