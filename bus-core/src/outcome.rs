@@ -33,8 +33,6 @@ struct Slot<T> {
     observer: Option<Observer<T>>,
 }
 
-type Observer<T> = Box<dyn FnOnce(&Result<T>) + Send>;
-
 impl<T> Outcome<T> {
     /// An outcome and what completes it.
     pub(crate) fn channel(dropped: fn() -> Error) -> (Completer<T>, Self) {
