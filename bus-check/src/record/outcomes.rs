@@ -49,7 +49,7 @@ impl Outcomes {
             !std::mem::replace(&mut open.is_started, true)
         };
         if is_first {
-            let task = Task { shared: Arc::clone(&self.shared) };
+            let task = Task { shared: Some(Arc::clone(&self.shared)) };
             drop(self.shared.pen.bus.spawn("recorded outcomes", task));
         }
         Awaited { shared: Arc::downgrade(&self.shared), operation }
@@ -88,28 +88,33 @@ impl Awaited {
 
 /// Has what is open. It ends when nothing is; the next operation starts another one.
 struct Task {
-    shared: Arc<Shared>,
+    /// None once it has ended: what is open since then belongs to the next one.
+    shared: Option<Arc<Shared>>,
 }
 
 impl Future for Task {
     type Output = ();
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let mut open = self.shared.open.lock();
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(shared) = self.shared.take() else { return Poll::Ready(()) };
+        let mut open = shared.open.lock();
         if open.operations.is_empty() {
             open.is_started = false;
             return Poll::Ready(());
         }
         open.task = Some(cx.waker().clone());
+        drop(open);
+        self.shared = Some(shared);
         Poll::Pending
     }
 }
 
 impl Drop for Task {
     fn drop(&mut self) {
-        let Open { operations, .. } = std::mem::take(&mut *self.shared.open.lock());
+        let Some(shared) = &self.shared else { return };
+        let Open { operations, .. } = std::mem::take(&mut *shared.open.lock());
         for operation in operations {
-            self.shared.pen.give_up(operation);
+            shared.pen.give_up(operation);
         }
     }
 }
