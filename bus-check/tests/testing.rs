@@ -10,7 +10,7 @@ use bus_core::{
     Record, Result, Subscription,
 };
 use bus_sim::explore::{Exploration, Replay, Violation};
-use bus_sim::fault::{Envelope, FaultKind, Surroundings, draw};
+use bus_sim::fault::{FaultKind, Surroundings, draw};
 use bus_sim::{Sim, SimConfig, SimHandle, SimReport, sometimes};
 use parking_lot::Mutex;
 
@@ -139,16 +139,8 @@ fn surroundings() -> Surroundings {
         .expect("the configuration is valid")
         .run(|sim| judged(sim, Commit::AfterShipping));
     let nothing_yet = Surroundings {
-        brokers: 1,
-        processes: Vec::new(),
-        topics: Vec::new(),
-        groups: Vec::new(),
-        transactional_ids: Vec::new(),
-        crash_points: Vec::new(),
-        commits: Vec::new(),
-        horizon: Duration::from_secs(3),
-        envelope: Envelope::Tolerated,
         kinds: [FaultKind::CrashProcess, FaultKind::PauseProcess, FaultKind::LoseResponse].into(),
+        ..Surroundings::new(1, Duration::from_secs(3))
     };
     nothing_yet.seen_in(&quiet.report)
 }

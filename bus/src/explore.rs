@@ -72,18 +72,8 @@ impl WorstDays {
         let kinds = kinds.into_iter().map(kind).collect::<Result<_>>()?;
         let world = SimConfig { record_events: true, ..self.world.clone() };
         let quiet = Sim::new(world)?.run(judged(self.application, self.form));
-        let surroundings = Surroundings {
-            brokers: self.world.brokers,
-            processes: Vec::new(),
-            topics: Vec::new(),
-            groups: Vec::new(),
-            transactional_ids: Vec::new(),
-            crash_points: Vec::new(),
-            commits: Vec::new(),
-            horizon: self.application.worst_day.horizon,
-            envelope,
-            kinds,
-        };
+        let nothing = Surroundings::new(self.world.brokers, self.application.worst_day.horizon);
+        let surroundings = Surroundings { envelope, kinds, ..nothing };
         self.surroundings = Some(surroundings.seen_in(&quiet.report));
         Ok(self)
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bus_sim::explore::{Exploration, Replay, Violation};
-use bus_sim::fault::{self, Envelope, Fault, FaultKind, Plan, Surroundings, Trigger, draw};
+use bus_sim::fault::{self, Fault, FaultKind, Plan, Surroundings, Trigger, draw};
 use bus_sim::{Sim, SimConfig, SimHandle, sometimes};
 use parking_lot::Mutex;
 use scenarios::order_export::{self, OrderExport};
@@ -44,16 +44,8 @@ where
     let config = SimConfig { record_events: true, ..SimConfig::default() };
     let quiet = Sim::new(config).expect("the default is valid").run(app);
     let nothing_yet = Surroundings {
-        brokers: 1,
-        processes: Vec::new(),
-        topics: Vec::new(),
-        groups: Vec::new(),
-        transactional_ids: Vec::new(),
-        crash_points: Vec::new(),
-        commits: Vec::new(),
-        horizon: Duration::from_secs(8),
-        envelope: Envelope::Tolerated,
         kinds: kinds.iter().copied().collect(),
+        ..Surroundings::new(1, Duration::from_secs(8))
     };
     nothing_yet.seen_in(&quiet.report)
 }

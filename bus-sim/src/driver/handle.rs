@@ -59,13 +59,8 @@ impl SimHandle {
     /// [`ErrorKind::InvalidArgument`] if there is no such process; [`ErrorKind::InvalidState`] if
     /// it has crashed already.
     pub fn crash(&self, process: &str) -> Result<()> {
-        let id = self.in_state(process, |state| state != ProcessState::Crashed)?;
-        self.enter(|world| {
-            world.crash_process(id);
-            Ok(())
-        })?;
-        self.tell(id, ProcessState::Crashed);
-        Ok(())
+        let may = |state| state != ProcessState::Crashed;
+        self.change(process, may, World::crash_process, ProcessState::Crashed)
     }
 
     /// Pauses a process, as a long garbage collection or a stopped machine does: its tasks are not
@@ -74,13 +69,8 @@ impl SimHandle {
     /// # Errors
     /// As [`crash`](Self::crash).
     pub fn pause(&self, process: &str) -> Result<()> {
-        let id = self.in_state(process, |state| state == ProcessState::Running)?;
-        self.enter(|world| {
-            world.pause_process(id);
-            Ok(())
-        })?;
-        self.tell(id, ProcessState::Paused);
-        Ok(())
+        let may = |state| state == ProcessState::Running;
+        self.change(process, may, World::pause_process, ProcessState::Paused)
     }
 
     /// Stalls a process, as a deadlock or a call that hangs does: its tasks are not polled, while
@@ -90,13 +80,8 @@ impl SimHandle {
     /// # Errors
     /// As [`crash`](Self::crash).
     pub fn stall(&self, process: &str) -> Result<()> {
-        let id = self.in_state(process, |state| state == ProcessState::Running)?;
-        self.enter(|world| {
-            world.stall_process(id);
-            Ok(())
-        })?;
-        self.tell(id, ProcessState::Stalled);
-        Ok(())
+        let may = |state| state == ProcessState::Running;
+        self.change(process, may, World::stall_process, ProcessState::Stalled)
     }
 
     /// Resumes a paused or stalled process: it goes on as if no time had passed, perhaps as a
@@ -105,15 +90,8 @@ impl SimHandle {
     /// # Errors
     /// [`ErrorKind::InvalidArgument`]; [`ErrorKind::InvalidState`] if it does not stand still.
     pub fn resume(&self, process: &str) -> Result<()> {
-        let id = self.in_state(process, |state| {
-            matches!(state, ProcessState::Paused | ProcessState::Stalled)
-        })?;
-        self.enter(|world| {
-            world.resume_process(id);
-            Ok(())
-        })?;
-        self.tell(id, ProcessState::Running);
-        Ok(())
+        let may = |state| matches!(state, ProcessState::Paused | ProcessState::Stalled);
+        self.change(process, may, World::resume_process, ProcessState::Running)
     }
 
     /// Starts a crashed process again.
@@ -427,6 +405,23 @@ impl SimHandle {
 
     fn enter<T>(&self, act: impl FnOnce(&mut World) -> Result<T>) -> Result<T> {
         self.shared.enter(act).unwrap_or_else(|| Err(over()))
+    }
+
+    /// Changes what a process does, if it `may` in its state, and tells its tasks.
+    fn change(
+        &self,
+        process: &str,
+        may: impl Fn(ProcessState) -> bool,
+        act: fn(&mut World, ProcessId),
+        state: ProcessState,
+    ) -> Result<()> {
+        let id = self.in_state(process, may)?;
+        self.enter(|world| {
+            act(world, id);
+            Ok(())
+        })?;
+        self.tell(id, state);
+        Ok(())
     }
 
     fn in_state(&self, name: &str, is_right: impl Fn(ProcessState) -> bool) -> Result<ProcessId> {

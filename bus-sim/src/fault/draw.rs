@@ -142,19 +142,13 @@ const OF_BROKERS: &[Api] = &[
 /// Draws the faults of a seed. Equal seed and surroundings give an equal plan.
 ///
 /// ```
-/// use bus_sim::fault::{Envelope, Surroundings, draw};
+/// use bus_sim::fault::{Surroundings, draw};
 ///
 /// let surroundings = Surroundings {
-///     brokers: 3,
 ///     processes: vec!["member-0".to_owned()],
 ///     topics: vec![("orders".into(), 3)],
 ///     groups: vec!["g".to_owned()],
-///     transactional_ids: vec![],
-///     crash_points: vec![],
-///     commits: vec![],
-///     horizon: std::time::Duration::from_secs(20),
-///     envelope: Envelope::Tolerated,
-///     kinds: [].into(),
+///     ..Surroundings::new(3, std::time::Duration::from_secs(20))
 /// };
 /// let drawn = draw(7, &surroundings);
 /// assert_eq!(drawn, draw(7, &surroundings));

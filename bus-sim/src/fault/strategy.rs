@@ -3,21 +3,14 @@
 //! ```
 //! use bus_core::{NewTopic, ProducerConfig, ProducerRecord};
 //! use bus_sim::fault::strategy::plans;
-//! use bus_sim::fault::{Envelope, FaultKind, Surroundings};
+//! use bus_sim::fault::{FaultKind, Surroundings};
 //! use bus_sim::{Sim, SimConfig};
 //! use proptest::prelude::*;
 //!
 //! let surroundings = Surroundings {
-//!     brokers: 1,
-//!     processes: Vec::new(),
 //!     topics: vec![("orders".into(), 1)],
-//!     groups: Vec::new(),
-//!     transactional_ids: Vec::new(),
-//!     crash_points: Vec::new(),
-//!     commits: Vec::new(),
-//!     horizon: std::time::Duration::from_secs(5),
-//!     envelope: Envelope::Tolerated,
 //!     kinds: [FaultKind::LoseRequest, FaultKind::LoseResponse].into(),
+//!     ..Surroundings::new(1, std::time::Duration::from_secs(5))
 //! };
 //! proptest!(ProptestConfig::with_cases(20), |(seed: u64, plan in plans(surroundings))| {
 //!     let outcome = Sim::new(SimConfig { seed, plan, ..SimConfig::default() })?.run(async |sim| {
@@ -109,20 +102,13 @@ mod tests {
     use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng};
 
     use super::*;
-    use crate::fault::Envelope;
 
     fn surroundings() -> Surroundings {
         Surroundings {
-            brokers: 3,
             processes: vec!["shop".to_owned()],
             topics: vec![("orders".into(), 2)],
             groups: vec!["billing".to_owned()],
-            transactional_ids: Vec::new(),
-            crash_points: Vec::new(),
-            commits: Vec::new(),
-            horizon: Duration::from_secs(10),
-            envelope: Envelope::Tolerated,
-            kinds: BTreeSet::new(),
+            ..Surroundings::new(3, Duration::from_secs(10))
         }
     }
 

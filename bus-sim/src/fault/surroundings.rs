@@ -1,13 +1,31 @@
 //! What there is for faults to strike, as a run without faults showed it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
-use super::Surroundings;
+use super::{Envelope, Surroundings};
 use crate::driver::SimReport;
 use crate::event::{Change, Place, SimEventKind};
 use crate::fact::{Fact, TransactionFact};
 
 impl Surroundings {
+    /// So many brokers with nothing on them, for faults of all kinds within what is tolerated,
+    /// until `horizon`.
+    pub const fn new(brokers: i32, horizon: Duration) -> Self {
+        Self {
+            brokers,
+            processes: Vec::new(),
+            topics: Vec::new(),
+            groups: Vec::new(),
+            transactional_ids: Vec::new(),
+            crash_points: Vec::new(),
+            commits: Vec::new(),
+            horizon,
+            envelope: Envelope::Tolerated,
+            kinds: BTreeSet::new(),
+        }
+    }
+
     /// With the processes, topics, groups, transactional ids, crash points, and commits of a
     /// run whose events were [recorded](crate::SimConfig::record_events).
     #[must_use]

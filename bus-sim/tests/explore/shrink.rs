@@ -8,7 +8,7 @@ use bus_core::{
     Bus, ConsumerConfig, NewTopic, ProducerConfig, ProducerRecord, Result, TopicPartition,
 };
 use bus_sim::explore::{Exploration, Explored, Replay, Violation};
-use bus_sim::fault::{Envelope, FaultKind, Surroundings, draw};
+use bus_sim::fault::{FaultKind, Surroundings, draw};
 use bus_sim::{SimConfig, SimHandle};
 
 const POINT: &str = "shop: taken, not yet sent";
@@ -60,16 +60,11 @@ fn world() -> SimConfig {
 
 fn explored(jobs: usize) -> Explored {
     let surroundings = Surroundings {
-        brokers: 3,
         processes: vec!["shop".to_owned()],
         topics: vec![("orders".into(), 1)],
-        groups: Vec::new(),
-        transactional_ids: Vec::new(),
         crash_points: vec![("shop".to_owned(), POINT.to_owned())],
-        commits: Vec::new(),
-        horizon: Duration::from_secs(6),
-        envelope: Envelope::Tolerated,
         kinds: [FaultKind::CrashProcess, FaultKind::CrashBroker, FaultKind::DelayResponse].into(),
+        ..Surroundings::new(3, Duration::from_secs(6))
     };
     Exploration::new("shop", world())
         .seeds(0..200)

@@ -104,16 +104,13 @@ fn drawn(seed: u64, weather: Weather) -> SimConfig {
         Weather::NoPowerLost | Weather::Worst => Envelope::Beyond,
     };
     let surroundings = Surroundings {
-        brokers: 3,
         processes: (0..3).map(|n| format!("member-{n}")).collect(),
         topics: vec![(TOPIC.into(), PARTITIONS)],
         groups: vec!["g".to_owned()],
-        transactional_ids: Vec::new(),
-        crash_points: Vec::new(),
         commits: if weather == Weather::Worst { commits() } else { Vec::new() },
-        horizon: HORIZON,
         envelope,
         kinds,
+        ..Surroundings::new(3, HORIZON)
     };
     let config = SimConfig { seed, brokers: 3, time_limit: TIME_LIMIT, ..Default::default() };
     draw(seed, &surroundings).apply(config)

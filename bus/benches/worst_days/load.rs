@@ -11,7 +11,7 @@ use bus_core::{
     ProducerRecord, Recovery, Result, Subscription,
 };
 use bus_sim::explore::Violation;
-use bus_sim::fault::{Envelope, Surroundings};
+use bus_sim::fault::Surroundings;
 use bus_sim::{Sim, SimConfig, SimHandle};
 use parking_lot::Mutex;
 
@@ -48,19 +48,7 @@ pub(crate) fn config(size: Size) -> SimConfig {
 pub(crate) fn surroundings(size: Size) -> Surroundings {
     let config = SimConfig { record_events: true, ..config(size) };
     let quiet = Sim::new(config).expect("a valid configuration").run(|sim| judged(sim, size));
-    let nothing = Surroundings {
-        brokers: size.brokers,
-        processes: Vec::new(),
-        topics: Vec::new(),
-        groups: Vec::new(),
-        transactional_ids: Vec::new(),
-        crash_points: Vec::new(),
-        commits: Vec::new(),
-        horizon: Duration::from_secs(5),
-        envelope: Envelope::Tolerated,
-        kinds: BTreeSet::new(),
-    };
-    nothing.seen_in(&quiet.report)
+    Surroundings::new(size.brokers, Duration::from_secs(5)).seen_in(&quiet.report)
 }
 
 pub(crate) async fn judged(sim: SimHandle, size: Size) -> std::result::Result<(), Vec<Violation>> {
